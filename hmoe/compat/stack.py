@@ -1,0 +1,17 @@
+"""``mtf`` and ``tf`` for the whole package: ``from hmoe.compat.stack import mtf, tf``.
+
+Importing this module installs the stand-ins, then imports Mesh TensorFlow. ``tf`` is
+``tensorflow.compat.v1``; whether TensorFlow 2 behaviour is on is left as it is
+(``hmoe.compat.behave_like_v1`` turns it off).
+"""
+
+from __future__ import annotations
+
+from hmoe import compat
+
+compat.install()
+
+import mesh_tensorflow as mtf  # noqa: E402  (the stand-ins must come first)
+import tensorflow.compat.v1 as tf  # noqa: E402
+
+__all__ = ["mtf", "tf"]
