@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Dict, List, Tuple
+
 import numpy as np
 
 from hmoe import compat
@@ -9,61 +11,75 @@ from hmoe.compat.stack import mtf, tf
 
 compat.behave_like_v1()
 
+LEARNING_RATE = 0.1
+Weights = Dict[str, np.ndarray]
 
-def adafactor_step(num_steps: int) -> "tuple[list, list, list]":
-    """Trains one weight matrix on a 2 x 2 mesh.
 
-    Returns:
-        Weights before each step, the update that the gradient asks for at these weights (read in a
-        run of its own, where nothing is assigned), and weights after each step.
+def build_deep_model(num_layers: int) -> Tuple[mtf.Lowering, List[mtf.Tensor], tf.Operation]:
+    """A chain of matrices on a 2 x 2 mesh: an early gradient still reads the late weights."""
+    graph = mtf.Graph()
+    mesh = mtf.Mesh(graph, "mesh")
+    rows, width = mtf.Dimension("rows", 16), mtf.Dimension("width_0", 24)
+    data = np.random.RandomState(0).randn(16, 24).astype(np.float32)
+    x = mtf.import_tf_tensor(mesh, tf.constant(data), [rows, width])
+    for layer in range(num_layers):
+        next_width = mtf.Dimension(f"width_{layer + 1}", 24)
+        weights = mtf.get_variable(mesh, f"w{layer}", [width, next_width])
+        x, width = mtf.einsum([x, weights], [rows, next_width]), next_width
+    loss = mtf.reduce_mean(mtf.square(x - 1.0))
+    variables = graph.trainable_variables
+    gradients = mtf.gradients([loss], [v.outputs[0] for v in variables])
+    optimizer = mtf.optimize.AdafactorOptimizer(
+        learning_rate=LEARNING_RATE, multiply_by_parameter_scale=False
+    )
+    updates = optimizer.apply_grads(gradients, variables)
+    engine = mtf.placement_mesh_impl.PlacementMeshImpl(
+        "a:2;b:2", "rows:a;width_1:b;width_3:b", [""] * 4
+    )
+    lowering = mtf.Lowering(graph, {mesh: engine})
+    with tf.control_dependencies([lowering.lowered_operation(op) for op in updates]):
+        train = tf.assign_add(tf.train.get_global_step(), 1)
+    return lowering, gradients, train
+
+
+def adafactor_steps(num_steps: int) -> List[Tuple[Weights, Weights, Weights]]:
+    """For each step: weights before it, gradients there (read with nothing assigned), weights after.
     """
+    steps = []
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
-        graph = mtf.Graph()
-        mesh = mtf.Mesh(graph, "mesh")
-        rows, d_in = mtf.Dimension("rows", 16), mtf.Dimension("d_in", 8)
-        d_out = mtf.Dimension("d_out", 24)
-        data = np.random.RandomState(0).randn(16, 8).astype(np.float32)
-        inputs = mtf.import_tf_tensor(mesh, tf.constant(data), [rows, d_in])
-        weights = mtf.get_variable(mesh, "w", [d_in, d_out])
-        loss = mtf.reduce_mean(mtf.square(mtf.einsum([inputs, weights], [rows, d_out]) - 1.0))
-        gradient = mtf.gradients([loss], [weights])[0]
-        optimizer = mtf.optimize.AdafactorOptimizer(
-            learning_rate=0.1, multiply_by_parameter_scale=False
-        )
-        updates = optimizer.apply_grads([gradient], graph.trainable_variables)
-        engine = mtf.placement_mesh_impl.PlacementMeshImpl(
-            "a:2;b:2", "d_in:a;d_out:b", [""] * 4
-        )
-        lowering = mtf.Lowering(graph, {mesh: engine})
-        with tf.control_dependencies([lowering.lowered_operation(op) for op in updates]):
-            train = tf.assign_add(tf.train.get_global_step(), 1)
-        wanted = lowering.export_to_tf_tensor(gradient)
-        current = lowering.export_to_tf_tensor(weights)
+        lowering, gradients, train = build_deep_model(num_layers=6)
+        variables = lowering.graph.trainable_variables
+        wanted = {
+            v.name: lowering.export_to_tf_tensor(g) for v, g in zip(variables, gradients)
+        }
+        current = {v.name: lowering.export_to_tf_tensor(v.outputs[0]) for v in variables}
         session.run(tf.global_variables_initializer())
         session.run(lowering.copy_masters_to_slices())
-        before, gradients, after = [], [], []
         for _ in range(num_steps):
-            before.append(session.run(current))
-            gradients.append(session.run(wanted))
+            before, grads = session.run(current), session.run(wanted)
             session.run(train)
-            after.append(session.run(current))
-    return before, gradients, after
+            steps.append((before, grads, session.run(current)))
+    return steps
 
 
 def test_variables_are_resource_variables() -> None:
     with tf.Graph().as_default():
-        assert tf.get_variable("w", [2]).dtype == tf.float32
+        variable = tf.get_variable("w", [2])
+        assert not variable.op.type.startswith("Variable")
+        assert variable.op.type == "VarHandleOp"
 
 
 def test_step_on_two_by_two_equals_weights_minus_update_of_the_gradient() -> None:
-    before, gradients, after = adafactor_step(3)
-    second_moment = np.zeros_like(gradients[0])
-    for step, (start, gradient, end) in enumerate(zip(before, gradients, after)):
-        # Adafactor unfactored (both sizes below 128): decay 1 - t^-0.8 at t = step + 1, the update
-        # clipped to root mean square 1.
-        decay = 1.0 - (step + 1.0) ** -0.8
-        second_moment = decay * second_moment + (1 - decay) * (gradient**2 + 1e-30)
-        update = gradient / np.sqrt(second_moment)
-        update /= max(1.0, np.sqrt(np.mean(update**2)))
-        np.testing.assert_allclose(end, start - 0.1 * update, atol=1e-5)
+    moments: Weights = {}
+    for step, (before, gradients, after) in enumerate(adafactor_steps(5)):
+        for name, gradient in gradients.items():
+            # Adafactor unfactored (sizes below 128): decay 1 - t^-0.8 at t = step + 1, the update
+            # clipped to root mean square 1.
+            decay = 1.0 - (step + 1.0) ** -0.8
+            squared = (1 - decay) * (gradient**2 + 1e-30)
+            moments[name] = decay * moments.get(name, 0.0) + squared
+            update = gradient / np.sqrt(moments[name])
+            update /= max(1.0, np.sqrt(np.mean(update**2)))
+            expected = before[name] - LEARNING_RATE * update
+            np.testing.assert_allclose(after[name], expected, atol=2e-5)
