@@ -1,0 +1,52 @@
+"""Checks of constructor arguments, with errors that name the field and the value."""
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def positive_int(where: str, field: str, value: Any) -> int:
+    """Returns `value` if it is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{where}: {field} is {value!r}; it must be an integer of at least 1")
+    return value
+
+
+def non_negative_int(where: str, field: str, value: Any) -> int:
+    """Returns `value` if it is an integer of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{where}: {field} is {value!r}; it must be an integer of at least 0")
+    return value
+
+
+def positive_number(where: str, field: str, value: Any) -> float:
+    """Returns `value` as a float if it is a finite number above 0."""
+    if not _is_finite_number(value) or value <= 0:
+        raise ValueError(f"{where}: {field} is {value!r}; it must be a number above 0")
+    return float(value)
+
+
+def non_negative_number(where: str, field: str, value: Any) -> float:
+    """Returns `value` as a float if it is a finite number of at least 0."""
+    if not _is_finite_number(value) or value < 0:
+        raise ValueError(f"{where}: {field} is {value!r}; it must be a number of at least 0")
+    return float(value)
+
+
+def fraction(where: str, field: str, value: Any) -> float:
+    """Returns `value` as a float if it is in [0, 1)."""
+    if not _is_finite_number(value) or not 0 <= value < 1:
+        raise ValueError(
+            f"{where}: {field} is {value!r}; it must be a number of at least 0 and below 1")
+    return float(value)
+
+
+def boolean(where: str, field: str, value: Any) -> bool:
+    """Returns `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{where}: {field} is {value!r}; it must be True or False")
+    return value
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,132 @@
+"""Group sizes and expert capacity (integers), and the reshape into groups."""
+from __future__ import annotations
+
+import logging
+from typing import List, Tuple
+
+from hmoe.compat.stack import mtf
+
+
+def largest_group_size(num_tokens: int, requested: int, num_splits: int = 1) -> int:
+    """The largest size, at most `requested`, whose groups fill and can be split.
+
+    Args:
+      num_tokens: tokens to divide into groups.
+      requested: the size asked for.
+      num_splits: the number of groups must be a multiple of this.
+
+    Returns:
+      A divisor of `num_tokens // num_splits`; 0 if `num_tokens` cannot be split.
+    """
+    if num_tokens % num_splits:
+        return 0
+    per_split = num_tokens // num_splits
+    size = min(requested, per_split)
+    while per_split % size:
+        size -= 1
+    return size
+
+
+def group_size(
+    level: str,
+    num_tokens: int,
+    requested: int,
+    num_splits: int,
+    *,
+    num_experts: int,
+    exact: bool,
+) -> int:
+    """The group size of a level on a mesh, or an error that says why there is none.
+
+    Args:
+      level: name of the level, for messages.
+      num_tokens: tokens that arrive, over all devices of the batch dimension.
+      requested: `Level.group_size`.
+      num_splits: devices of the mesh axis over which the groups are split.
+      num_experts: experts of the level; groups smaller than this cannot feed them.
+      exact: whether another size than that of one device is an error.
+
+    Returns:
+      The largest divisor of the tokens, at most `requested`, whose number of
+      groups is a multiple of `num_splits`.
+
+    Raises:
+      ValueError: no size divides, only useless ones do, or `exact` and the mesh
+        forces another size.
+    """
+    size = largest_group_size(num_tokens, requested, num_splits)
+    if size == 0:
+        raise ValueError(
+            f"level '{level}': {num_tokens} tokens cannot be split over {num_splits} devices;"
+            f" use a batch of which the tokens are a multiple of {num_splits}, or another layout")
+    possible = min(requested, num_tokens // num_splits)
+    if size < min(num_experts, possible):
+        raise ValueError(
+            f"level '{level}': the {num_tokens // num_splits} tokens of each of {num_splits}"
+            f" device(s) have no divisor between {num_experts} (the number of experts) and"
+            f" group_size = {requested}; the largest is {size}. Change the batch size or the"
+            f" sequence length, or set group_size to {num_tokens // num_splits}")
+    alone = largest_group_size(num_tokens, requested)
+    if size != alone:
+        _report_forced_size(level, size, alone, num_splits, exact)
+    return size
+
+
+def _report_forced_size(level: str, size: int, alone: int, num_splits: int, exact: bool) -> None:
+    said = (f"level '{level}': groups have {size} tokens on this mesh, but {alone} on one device,"
+            f" since their number must be a multiple of {num_splits}; results differ where buffers"
+            f" overflow. Set group_size = {size} for the same numbers on both")
+    if exact:
+        raise ValueError(said + " (exact_groups = True)")
+    logging.getLogger(__name__).warning(said)
+
+
+def expert_capacity(level: str, size: int, factor: float, num_experts: int, minimum: int) -> int:
+    """Slots of an expert for one group: min(size, max(minimum, size * factor / experts)).
+
+    Args:
+      level: name of the level, for messages.
+      size: tokens in a group.
+      factor: slots for the group as a multiple of its tokens.
+      num_experts: experts that share the slots.
+      minimum: slots that an expert has at least, unless the group is smaller.
+
+    Returns:
+      The capacity, rounded down, never above the group.
+
+    Raises:
+      ValueError: there is no room for a single token.
+    """
+    capacity = min(size, max(minimum, int((size * factor) / num_experts)))
+    if capacity < 1:
+        raise ValueError(
+            f"level '{level}': a group of {size} tokens with capacity factor {factor} gives each of"
+            f" {num_experts} experts {size * factor / num_experts:.3g} slots and min_capacity is"
+            f" {minimum}, so no token finds room; raise the capacity factor to"
+            f" {num_experts / size:.3g}, or min_capacity to 1")
+    return capacity
+
+
+def into_groups(
+    tokens: mtf.Tensor,
+    leading: List[mtf.Dimension],
+    trailing: List[mtf.Dimension],
+    name: str,
+    shape: Tuple[int, int],
+    tokens_name: str,
+) -> mtf.Tensor:
+    """Reshapes everything between `leading` and `trailing` into groups.
+
+    Args:
+      tokens: [*leading, ..., *trailing].
+      leading: dimensions that stay in front.
+      trailing: dimensions that stay behind (the depth, or none).
+      name: name of the dimension of groups.
+      shape: (number of groups, tokens in each).
+      tokens_name: name of the dimension of tokens in a group.
+
+    Returns:
+      A tensor [*leading, groups, group, *trailing].
+    """
+    inner = [mtf.Dimension(name, shape[0]), mtf.Dimension(tokens_name, shape[1])]
+    return mtf.reshape(tokens, mtf.Shape(leading + inner + trailing))
