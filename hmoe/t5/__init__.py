@@ -1,0 +1,14 @@
+"""All that knows T5: importing this registers layers and tasks, and finds gin files.
+
+With T5's own command: `--module_import=hmoe.t5`.
+"""
+from __future__ import annotations
+
+from hmoe.compat import stack  # noqa: F401  (must come before anything of T5)
+
+import gin
+
+from hmoe.t5 import configurables, gin_files  # noqa: F401
+from hmoe.t5.data import tasks  # noqa: F401
+
+gin.add_config_file_search_path(str(gin_files.folder()))

@@ -1,0 +1,46 @@
+"""How metrics leave the layers of a T5 while its model is built.
+
+T5's functions return a loss and nothing else, so layers leave their sums here, and
+the model function that opened the collection picks them up.
+"""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from typing import Dict, Iterator, List
+
+from hmoe.compat.stack import mtf
+
+_open = threading.local()
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What one call of one layer told.
+
+    Attributes:
+      name: of the layer, such as "encoder/block_000/layer_001".
+      sums: sums and counts, see `hmoe.metrics`.
+    """
+
+    name: str
+    sums: Dict[str, mtf.Tensor]
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[List[Record]]:
+    """Yields a list that every hmoe layer built inside adds its record to."""
+    before = getattr(_open, "records", None)
+    _open.records = []
+    try:
+        yield _open.records
+    finally:
+        _open.records = before
+
+
+def record(name: str, sums: Dict[str, mtf.Tensor]) -> None:
+    """Adds a record to the innermost open collection; without one it is dropped."""
+    records = getattr(_open, "records", None)
+    if records is not None:
+        records.append(Record(name, sums))

@@ -1,0 +1,121 @@
+"""The mixture of experts as a layer of a T5."""
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+from mesh_tensorflow.transformer import transformer
+
+from hmoe.compat.stack import mtf, tf
+from hmoe.experts import FeedForwardExperts, SharedExpert
+from hmoe.layout import MeshLayout
+from hmoe.levels import Level
+from hmoe.moe import HierarchicalMoE
+from hmoe.t5 import collect
+
+# The decoder's passes that see one position at a time, or the first ones of all.
+_DECODING = ("first_part", "incremental")
+
+
+class MoELayer(transformer.TransformerLayer):
+    """Stands where a T5 has its feed-forward layer.
+
+    Losses join the training loss; sums for metrics go to `hmoe.t5.collect`. In
+    decoding every expert has room for the whole group, so that no answer depends on
+    its neighbours, other beams or padding.
+    """
+
+    def __init__(
+        self,
+        *,
+        levels: Sequence[Level],
+        experts: FeedForwardExperts,
+        shared_expert: Optional[SharedExpert] = None,
+        aux_loss_factor: float = 1.0,
+        router_z_loss_factor: float = 1.0,
+        exact_groups: bool = False,
+        inserted_outer_batch: Optional[int] = None,
+        metrics: bool = True,
+        seed: int = 0,
+    ):
+        """The arguments are those of `hmoe.HierarchicalMoE`.
+
+        Raises:
+          ValueError: as `hmoe.HierarchicalMoE` does.
+        """
+        self.moe = HierarchicalMoE(
+            levels, experts, shared_expert=shared_expert, aux_loss_factor=aux_loss_factor,
+            router_z_loss_factor=router_z_loss_factor, exact_groups=exact_groups,
+            inserted_outer_batch=inserted_outer_batch, metrics=metrics, seed=seed)
+
+    def call(self, context: transformer.Context, x: mtf.Tensor, losses=None) -> mtf.Tensor:
+        """[<batch dimensions>, (length), d_model] -> the same shape.
+
+        Args:
+          context: of the transformer; gives mesh, layout, mode and padding.
+          x: activations.
+          losses: unused; part of T5's interface.
+
+        Returns:
+          The outputs of the experts.
+
+        Raises:
+          ValueError: the model has an ensemble or recomputes gradients, or mesh and
+            sizes do not fit.
+        """
+        del losses
+        _refuse_unsupported(context)
+        result = self.moe(
+            x, context.model.model_dim, train=context.train, importance=_importance(context, x),
+            mesh_shape=context.model.mesh_shape, layout=context.model.layout,
+            variable_dtype=context.variable_dtype, num_microbatches=context.num_microbatches,
+            drop_tokens=context.mode not in _DECODING)
+        if context.losses is not None:
+            context.losses.append(mtf.cast(result.loss, context.activation_dtype))
+        # The scope ends with the name of this class.
+        collect.record(tf.get_variable_scope().name.rpartition("/")[0], result.metrics)
+        return result.outputs
+
+    def check_layout(self, layout: MeshLayout) -> Sequence[str]:
+        """Checks the levels against mesh and rules; returns warnings in words."""
+        layout.check_levels(self.moe.levels)
+        return layout.warnings(self.moe.levels)
+
+
+def _refuse_unsupported(context: transformer.Context) -> None:
+    if context.model.ensemble_dim:
+        raise ValueError(
+            "hmoe.MoELayer: the model is an ensemble (transformer.Unitransformer.ensemble ="
+            f" {context.model.ensemble_dim.size}); experts of ensembles are not supported: set it"
+            " to None")
+    stack = getattr(context.model, "layer_stack", None)
+    if getattr(stack, "_recompute_grads", False):
+        raise ValueError(
+            "hmoe.MoELayer: transformer.LayerStack.recompute_grads is True, with which no layer can"
+            " add a loss; set it to False. To save memory raise the number of microbatches"
+            " (serialize_num_microbatches.tokens_per_microbatch_per_replica)")
+
+
+def _importance(context: transformer.Context, x: mtf.Tensor) -> Optional[mtf.Tensor]:
+    """float32 per token: 0 for padding; None where all tokens are real."""
+    nonpadding = context.nonpadding
+    if isinstance(nonpadding, mtf.Tensor):
+        dims = [dim for dim in x.shape.dims[:-1] if dim in nonpadding.shape.dims]
+        known = len(dims) == len(nonpadding.shape.dims)
+        return mtf.cast(nonpadding, tf.float32) if known else None
+    if context.model.autoregressive and context.length_dim in x.shape.dims and (
+            context.inputs is not None and context.mode not in _DECODING):
+        return _mask_of_shifted(context.inputs, context.length_dim)
+    return None
+
+
+def _mask_of_shifted(inputs: mtf.Tensor, length_dim: mtf.Dimension) -> mtf.Tensor:
+    """float32, 0 where the target is padding, from the targets shifted right by one.
+
+    T5 gives an unpacked decoder no mask. The last target is not among its inputs; it
+    counts as real if the one before it is.
+    """
+    real = mtf.cast(mtf.not_equal(inputs, 0), tf.float32)
+    following = mtf.shift(real, -1, length_dim, wrap=False)
+    last = mtf.cast(mtf.equal(
+        mtf.range(inputs.mesh, length_dim, tf.int32), length_dim.size - 1), tf.float32)
+    return mtf.maximum(following, real * last)

@@ -1,0 +1,45 @@
+"""Checks of mesh and layout rules before a graph is built."""
+from __future__ import annotations
+
+from typing import Any, List
+
+import gin
+
+from hmoe.layout import LAYER_DIMENSIONS, MeshLayout, expert_dimension_names
+from hmoe.t5 import configurables
+
+# What T5's transformers name besides the dimensions of the mixture layer.
+T5_DIMENSIONS = (
+    "beam", "buckets", "d_kv", "d_model", "d_ff", "ensemble", "heads", "inputs_vocab", "kv",
+    "length", "memory_length", "microbatch", "num_memory_heads", "vocab",
+)
+
+
+def check(mesh_shape: Any, layout_rules: Any) -> List[str]:
+    """Checks layout rules, and the levels that gin gives to `hmoe.MoELayer`.
+
+    Args:
+      mesh_shape: of the run.
+      layout_rules: of the run.
+
+    Returns:
+      Warnings in words: dimensions left whole on a mesh that has room.
+
+    Raises:
+      ValueError: a rule names a dimension or mesh axis that does not exist, or the
+        experts cannot be split so.
+    """
+    layout = MeshLayout(mesh_shape, _without_ensembles(layout_rules))
+    names = {name for count in (1, 2, 3) for name in expert_dimension_names(count)}
+    layout.check_rules([*T5_DIMENSIONS, *LAYER_DIMENSIONS, *names])
+    if not gin.get_bindings(configurables.MoELayer):
+        return []
+    return list(configurables.MoELayer().check_layout(layout))
+
+
+def _without_ensembles(layout_rules: Any) -> Any:
+    """T5's default rules split ensembles over an axis that only ensembles have."""
+    if not isinstance(layout_rules, str):
+        return layout_rules
+    rules = [rule.strip() for rule in layout_rules.replace(",", ";").split(";") if rule.strip()]
+    return ";".join(rule for rule in rules if rule != "ensemble:ensemble")
