@@ -124,15 +124,17 @@ class MeshLayout:
     def warnings(self, levels: Sequence[Any]) -> List[str]:
         """Says which dimensions of the layer stay whole although the mesh has room."""
         names = expert_dimension_names(len(levels))[:2]
-        batches = ["batch", "outer_batch"]
+        batches = ["batch", "outer_batch"][:len(names)]
         said = []
-        free = [axis for axis, size in self._mesh.items() if size > 1]
-        for name in [*names, *batches[:max(len(names), 1)]]:
-            if free and self.axis(name) is None:
-                said.append(
-                    f"dimension '{name}' is not split, although the mesh has {self._describe_mesh()}:"
-                    " every device holds all of it. Add a layout rule such as"
-                    f" '{name}:{free[-1]}' if that is not meant")
+        # Level by level, the experts and the batch that they are exchanged for.
+        for number, pair in enumerate(zip(names, batches)):
+            for name, partner in (pair, pair[::-1]):
+                axis = self.axis(partner) or self._free_axis(number)
+                if self.axis(name) is None and axis is not None:
+                    said.append(
+                        f"dimension '{name}' is not split, although the mesh has"
+                        f" {self._describe_mesh()}: every device holds all of it. Add a layout rule"
+                        f" such as '{name}:{axis}' if that is not meant")
         for name, partner in zip(names, batches):
             if self.axis(name) != self.axis(partner) and self.axis(name) and self.axis(partner):
                 said.append(
@@ -140,6 +142,11 @@ class MeshLayout:
                     f" '{self.axis(partner)}': the exchange between them is no all-to-all along one"
                     " axis but gathers whole tensors. Split both over the same axis")
         return said
+
+    def _free_axis(self, number: int) -> Optional[str]:
+        """The mesh axis for the level of this number: the last for the first level, and so on."""
+        large = [axis for axis, size in self._mesh.items() if size > 1]
+        return large[-1 - number] if number < len(large) else None
 
     def _describe_mesh(self) -> str:
         if not self._mesh:

@@ -32,7 +32,7 @@ def check(mesh_shape: Any, layout_rules: Any) -> List[str]:
     layout = MeshLayout(mesh_shape, _without_ensembles(layout_rules))
     names = {name for count in (1, 2, 3) for name in expert_dimension_names(count)}
     layout.check_rules([*T5_DIMENSIONS, *LAYER_DIMENSIONS, *names])
-    if not gin.get_bindings(configurables.MoELayer):
+    if not gin.get_bindings("hmoe.MoELayer"):
         return []
     return list(configurables.MoELayer().check_layout(layout))
 
