@@ -1,0 +1,59 @@
+# One word for each thing a newcomer does. `make help` lists them.
+#
+# An environment is made on first use and mended when a lock file or setup.py changes; the stamp
+# files in it record that, so that a second run starts at once.
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-all test-tpu check bench wheel lock clean
+
+VENV := .venv
+VENV_TPU := .venv-tpu
+SET_UP := tools/environment.sh tools/find_python.sh setup.py hmoe/version.py
+export PYTHON
+
+# More for the command: make train ARGS="--model_dir=/tmp/x", make test ARGS="-k routers".
+ARGS :=
+
+help: ## list these words
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
+
+train: $(VENV)/.ready ## train the default job on two-level experts, evaluate it, show its answers
+	@$(VENV)/bin/hmoe train $(ARGS)
+
+test: $(VENV)/.ready-dev ## the tests, but for the slow ones
+	@$(VENV)/bin/python -m pytest -q -m "not slow" $(ARGS)
+
+test-all: $(VENV)/.ready-dev ## all tests
+	@$(VENV)/bin/python -m pytest -q $(ARGS)
+
+test-tpu: $(VENV_TPU)/.ready-dev ## a short part of the tests on the TPU line (Python 3.9 to 3.11)
+	@$(VENV_TPU)/bin/python -m pytest -q -m "not slow" $(ARGS) tests/compat tests/install
+
+check: $(VENV)/.ready-dev ## style (ruff) and types (mypy)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+
+bench: $(VENV)/.ready-dev ## the benchmarks, one after another
+	@for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+
+wheel: $(VENV)/.ready ## build dist/hmoe-*.whl
+	@$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+lock: $(VENV)/.ready-dev ## write the lock files anew (ARGS=--upgrade takes newer releases)
+	@tools/lock.sh $(ARGS)
+
+clean: ## remove the environments, caches and builds
+	rm -rf $(VENV) $(VENV_TPU) build dist hmoe.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.ready: requirements/default.txt $(SET_UP)
+	@tools/environment.sh default $(VENV)
+	@touch $@
+
+$(VENV)/.ready-dev: requirements/default.txt requirements/default-dev.txt $(SET_UP)
+	@tools/environment.sh default $(VENV) dev
+	@touch $@ $(VENV)/.ready
+
+$(VENV_TPU)/.ready-dev: requirements/tpu.txt requirements/tpu-dev.txt $(SET_UP)
+	@tools/environment.sh tpu $(VENV_TPU) dev
+	@touch $@
