@@ -1,0 +1,105 @@
+"""The example, its split, and numbers that are drawn the same in every process.
+
+Nothing here depends on Python's salted `hash` or on the `random` module, whose integer methods have
+changed between versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+
+# Of 100 parts of the inputs, validation and test get two each.
+_PARTS = 100
+_HELD_OUT = {0: "test", 1: "test", 2: "validation", 3: "validation"}
+
+# A decoder's end-of-sequence token takes one place beside the bytes.
+SEQUENCE_LENGTH = {"inputs": 48, "targets": 64}
+MAX_INPUT_BYTES = SEQUENCE_LENGTH["inputs"] - 1
+MAX_TARGET_BYTES = SEQUENCE_LENGTH["targets"] - 1
+
+
+class Example(NamedTuple):
+    """One line of a task, with the labels by which answers are analysed later.
+
+    Attributes:
+      inputs: what the model reads, such as "de full date: 2037-07-15 Wed".
+      targets: what it should write, such as "Mittwoch, 15. Juli 2037".
+      language: the CLDR locale of the targets, such as "de" or "sr_Latn".
+      kind: what the example is about, such as "date" or "territory".
+    """
+
+    inputs: str
+    targets: str
+    language: str
+    kind: str
+
+
+def digest(text: str) -> int:
+    """Returns a 64-bit number that depends on the text alone."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
+
+
+def split_of(inputs: str) -> str:
+    """Returns the split of an input, by its hash: 96 % train, 2 % validation, 2 % test.
+
+    The same input is in the same split whichever task, settings or process it comes from, so no two
+    splits share one.
+    """
+    return split_of_digest(digest(inputs))
+
+
+def split_of_digest(key: int) -> str:
+    """Returns the split of the input whose digest is given."""
+    return _HELD_OUT.get(key % _PARTS, "train")
+
+
+def fits(inputs: str, targets: str, max_input_bytes: int, max_target_bytes: int) -> bool:
+    """Returns whether both sides are within their UTF-8 lengths."""
+    return (
+        len(inputs.encode("utf-8")) <= max_input_bytes
+        and len(targets.encode("utf-8")) <= max_target_bytes
+    )
+
+
+def check_positive(owner: str, field: str, number: int) -> None:
+    """Raises a ValueError if a setting is below 1."""
+    if number < 1:
+        raise ValueError(f"{owner}.{field} is {number}; it must be at least 1")
+
+
+def check_not_empty(owner: str, field: str, choices: Sequence[str]) -> None:
+    """Raises a ValueError if a setting that lists choices lists none."""
+    if not choices:
+        raise ValueError(f"{owner}.{field} is empty; name at least one")
+
+
+def check_split(split: str) -> None:
+    """Raises a ValueError if there is no such split."""
+    if split not in SPLITS:
+        raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+
+
+class Draws:
+    """Numbers for one example, from the seed and the example's index alone.
+
+    The 256 bits are used up by division, which is enough for about twenty small numbers.
+    """
+
+    def __init__(self, seed: int, index: int):
+        source = f"{seed}:{index}".encode("ascii")
+        self._bits = int.from_bytes(hashlib.blake2b(source, digest_size=32).digest(), "big")
+
+    def below(self, limit: int) -> int:
+        """Returns a number from 0 to limit - 1."""
+        self._bits, number = divmod(self._bits, limit)
+        return number
+
+    def of(self, choices: Sequence[T]) -> T:
+        """Returns one of the choices."""
+        return choices[self.below(len(choices))]

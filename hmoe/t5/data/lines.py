@@ -1,0 +1,184 @@
+"""Reads a user's file line by line, however large, and says what is wrong with a line.
+
+A file of pairs has one example a line: input, tab, target. A file of text is running text: its
+lines are gathered to blocks, which end at a blank line or once they are long enough. Both are
+UTF-8, with or without a byte order mark, with Unix or Windows line ends, plain or gzipped (`.gz`).
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, Callable, TypeVar, cast
+
+T = TypeVar("T")
+
+FORMATS: tuple[str, ...] = ("pairs", "text")
+_EXTENSIONS = {".tsv": "pairs", ".txt": "text"}
+
+# A longer line is taken for a file that is not lines of text; it would not fit a model either.
+MAX_LINE_BYTES = 1 << 24
+# Enough for the model's longest usual sequence, few enough that validation gets a fair share.
+_BLOCK_BYTES = 2048
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# A pair (input, target), or one block of text.
+Row = tuple[str, ...]
+
+
+class BadLineError(ValueError):
+    """A line that cannot be used: `problem` says what was found and what was expected."""
+
+    def __init__(self, path: str, number: int, problem: str):
+        super().__init__(f"{path}, line {number}: {problem}")
+
+
+def format_of(path: str, data_format: str | None) -> str:
+    """Returns "pairs" or "text", as asked for or by the file's extension.
+
+    Raises:
+      ValueError: if the format is unknown, or none is given and the extension does not tell.
+    """
+    if data_format is not None:
+        if data_format not in FORMATS:
+            raise ValueError(f"data_format {data_format!r} is not known; use 'pairs' or 'text'")
+        return data_format
+    name = path[:-3] if path.endswith(".gz") else path
+    extension = os.path.splitext(name)[1]
+    if extension not in _EXTENSIONS:
+        raise ValueError(
+            f"{path}: the extension {extension!r} does not tell what the file holds; use .tsv "
+            "(pairs: input, tab, target) or .txt (running text), also with .gz, or give "
+            "data_format 'pairs' or 'text'"
+        )
+    return _EXTENSIONS[extension]
+
+
+def check_file(path: str) -> None:
+    """Raises a ValueError unless the path is a file that can be read and is not empty."""
+    if not os.path.exists(path):
+        raise ValueError(f"{path}: there is no such file (looked in {os.getcwd()})")
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a directory; give the file in it that holds the data")
+    try:
+        with open(path, "rb") as file:
+            first = file.read(1)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    if not first:
+        raise ValueError(f"{path} is empty")
+
+
+def _numbered_lines(path: str) -> Iterator[tuple[int, bytes]]:
+    """Yields lines from 1, without their ends; of one that is too long, the beginning."""
+    opener = gzip.open if path.endswith(".gz") else open
+    try:
+        with cast(BinaryIO, opener(path, "rb")) as file:
+            number = 0
+            while True:
+                line = file.readline(MAX_LINE_BYTES + 1)
+                if not line:
+                    return
+                number += 1
+                if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+                    line = line[len(_BYTE_ORDER_MARK) :]
+                yield number, line.rstrip(b"\r\n")
+                while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+                    line = file.readline(MAX_LINE_BYTES + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(
+            f"{path} is not a whole gzip file ({error}); a file that is not gzipped must not end "
+            "in .gz"
+        ) from error
+
+
+def _text_of(line: bytes) -> str:
+    """Returns a line as text, or raises a ValueError with the problem alone."""
+    if len(line) > MAX_LINE_BYTES:
+        raise ValueError(
+            f"found more than {MAX_LINE_BYTES} bytes with no line end; expected lines of text"
+        )
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"found byte 0x{line[error.start]:02x} at column {error.start + 1}, which is not UTF-8 "
+            f"({error.reason}); expected text in UTF-8"
+        ) from None
+
+
+def _pair_of(line: bytes) -> Row:
+    """Returns (input, target), or raises a ValueError with the problem alone."""
+    expected = "expected input, tab, target"
+    text = _text_of(line)
+    if not text.strip():
+        raise ValueError(f"found an empty line; {expected}")
+    columns = text.split("\t")
+    if len(columns) != 2:
+        count = f"{len(columns)} column{'s' * (len(columns) > 1)}"
+        raise ValueError(f"found {count} ({len(columns) - 1} tabs); {expected}")
+    for side, column in zip(("input", "target"), columns):
+        if not column.strip():
+            raise ValueError(f"found an empty {side}; {expected}")
+    return tuple(columns)
+
+
+def _usable(path: str, parse: Callable[[bytes], T], skipped: list[str] | None) -> Iterator[T]:
+    """Yields what `parse` makes of each line; bad lines raise, or are noted if a list is given."""
+    for number, line in _numbered_lines(path):
+        try:
+            parsed = parse(line)
+        except ValueError as error:
+            bad = BadLineError(path, number, str(error))
+            if skipped is None:
+                raise bad from None
+            skipped.append(str(bad))
+            continue
+        yield parsed
+
+
+def read_pairs(path: str, skipped: list[str] | None = None) -> Iterator[Row]:
+    """Yields (input, target) of each line.
+
+    Args:
+      path: a file of pairs.
+      skipped: where the messages of bad lines go; the first raises if None.
+
+    Raises:
+      BadLineError: for a line that is empty, has another number of columns than two, has an empty
+        side, is not UTF-8, or is too long.
+      ValueError: if a `.gz` file is not gzip.
+    """
+    return _usable(path, _pair_of, skipped)
+
+
+def read_blocks(path: str, skipped: list[str] | None = None) -> Iterator[Row]:
+    """Yields (block,) for each block of running text: lines with their line ends, not blank.
+
+    Args:
+      path: a file of text.
+      skipped: where the messages of bad lines go; the first raises if None.
+
+    Raises:
+      BadLineError: for a line that is not UTF-8, or is too long.
+      ValueError: if a `.gz` file is not gzip.
+    """
+    block: list[str] = []
+    size = 0
+    for line in _usable(path, _text_of, skipped):
+        if line.strip():
+            block.append(line)
+            size += len(line.encode("utf-8")) + 1
+        if block and (not line.strip() or size >= _BLOCK_BYTES):
+            yield ("\n".join(block) + "\n",)
+            block, size = [], 0
+    if block:
+        yield ("\n".join(block) + "\n",)
+
+
+def reader(data_format: str) -> Callable[..., Iterator[Row]]:
+    """Returns `read_pairs` or `read_blocks`."""
+    return read_pairs if data_format == "pairs" else read_blocks
