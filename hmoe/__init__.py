@@ -6,7 +6,7 @@ The names below are loaded when first used, so that `import hmoe` (and with it
 from __future__ import annotations
 
 import importlib
-from typing import Any, List
+from typing import Any
 
 from hmoe.version import __version__
 
@@ -32,5 +32,5 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_WHERE[name]), name)
 
 
-def __dir__() -> List[str]:
+def __dir__() -> list[str]:
     return sorted(__all__)

@@ -7,7 +7,6 @@ M depth. A tick marks a dimension that is split over a mesh axis.
 from __future__ import annotations
 
 import dataclasses
-from typing import List
 
 from hmoe.assignment import Assignment
 from hmoe.compat.stack import mtf, tf
@@ -62,7 +61,7 @@ class Dispatcher:
         self._assignment = assignment
         self._exchange = exchange
         self._dtype = dtype
-        self._groups: List[mtf.Dimension] = assignment.position.shape.dims[:-2]
+        self._groups: list[mtf.Dimension] = assignment.position.shape.dims[:-2]
         slots = mtf.Dimension(
             "slots", assignment.choices.experts_dim.size * assignment.capacity_dim.size)
         # [*E, *B, G', S, K, X * C]
@@ -111,6 +110,6 @@ class Dispatcher:
         return mtf.replace_dimensions(
             flat, slots, [self._exchange.experts_unsplit, self._assignment.capacity_dim])
 
-    def _buffer_dims(self) -> List[mtf.Dimension]:
+    def _buffer_dims(self) -> list[mtf.Dimension]:
         return ([self._exchange.experts_unsplit] + self._groups
                 + [self._assignment.capacity_dim])

@@ -1,7 +1,8 @@
 """Feed-forward experts, and the expert that every token shares."""
 from __future__ import annotations
 
-from typing import List, Sequence, Union
+from collections.abc import Sequence
+from typing import Union
 
 from hmoe import checks
 from hmoe.compat.stack import mtf, tf
@@ -56,13 +57,13 @@ class FeedForward:
         inputs: mtf.Tensor,
         hidden_dim: mtf.Dimension,
         output_dim: mtf.Dimension,
-        expert_dims: List[mtf.Dimension],
+        expert_dims: list[mtf.Dimension],
         train: bool,
         variable_dtype: mtf.VariableDType,
         random: RandomSource,
     ) -> mtf.Tensor:
-        common = dict(expert_dims=expert_dims, use_bias=self.use_bias,
-                      variable_dtype=variable_dtype)
+        common = {"expert_dims": expert_dims, "use_bias": self.use_bias,
+                      "variable_dtype": variable_dtype}
         # [..., M] -> [..., F]
         hidden = mtf.layers.dense_product(
             inputs, reduced_dims=inputs.shape.dims[-1:], new_dims=[hidden_dim],
@@ -84,7 +85,7 @@ class FeedForwardExperts(FeedForward):
         self,
         inputs: mtf.Tensor,
         output_dim: mtf.Dimension,
-        expert_dims: List[mtf.Dimension],
+        expert_dims: list[mtf.Dimension],
         *,
         train: bool,
         variable_dtype: mtf.VariableDType,

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import logging
-from typing import List, Tuple
 
 from hmoe.compat.stack import mtf
 
@@ -109,10 +108,10 @@ def expert_capacity(level: str, size: int, factor: float, num_experts: int, mini
 
 def into_groups(
     tokens: mtf.Tensor,
-    leading: List[mtf.Dimension],
-    trailing: List[mtf.Dimension],
+    leading: list[mtf.Dimension],
+    trailing: list[mtf.Dimension],
     name: str,
-    shape: Tuple[int, int],
+    shape: tuple[int, int],
     tokens_name: str,
 ) -> mtf.Tensor:
     """Reshapes everything between `leading` and `trailing` into groups.

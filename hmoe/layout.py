@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from hmoe.compat.stack import mtf
 
@@ -17,7 +18,7 @@ LAYER_DIMENSIONS = ("outer_batch", "batch", "expert_hidden", "d_ff", "d_model")
 MAX_LEVELS = len(_SEVERAL_LEVELS)
 
 
-def expert_dimension_names(num_levels: int) -> Tuple[str, ...]:
+def expert_dimension_names(num_levels: int) -> tuple[str, ...]:
     """Names of the expert dimensions of a layer with so many levels, outermost first."""
     return _ONE_LEVEL if num_levels == 1 else _SEVERAL_LEVELS[:num_levels]
 
@@ -37,13 +38,13 @@ class MeshLayout:
           mesh_shape: "rows:2;cols:4", a mtf.Shape, or None for one device.
           layout: "outer_batch:rows;batch:cols", mtf.LayoutRules, or None.
         """
-        self._mesh: Dict[str, int] = {
+        self._mesh: dict[str, int] = {
             dim.name: dim.size for dim in mtf.convert_to_shape(mesh_shape or []).dims}
         rules = mtf.convert_to_layout_rules(layout or [])
         # LayoutRules has no public accessor for its pairs.
-        self._rules: List[Tuple[str, str]] = sorted(rules._pairs)
+        self._rules: list[tuple[str, str]] = sorted(rules._pairs)
 
-    def axis(self, dimension: str) -> Optional[str]:
+    def axis(self, dimension: str) -> str | None:
         """The mesh axis over which a dimension of this name is split, if any."""
         axes = [axis for name, axis in self._rules if name == dimension and axis in self._mesh]
         return axes[0] if axes else None
@@ -63,7 +64,7 @@ class MeshLayout:
           ValueError: a rule can have no effect, or splits a dimension twice.
         """
         known = sorted(set(known_dimensions))
-        seen: Dict[str, str] = {}
+        seen: dict[str, str] = {}
         for name, axis in self._rules:
             if name not in known:
                 raise ValueError(
@@ -110,7 +111,7 @@ class MeshLayout:
 
     def _check_together(self, names: Sequence[str]) -> None:
         """Raises ValueError if two of the dimensions, found in one tensor, share an axis."""
-        used: Dict[str, str] = {}
+        used: dict[str, str] = {}
         for name in names:
             axis = self.axis(name)
             if axis is not None and axis in used:
@@ -121,7 +122,7 @@ class MeshLayout:
             if axis is not None:
                 used[axis] = name
 
-    def warnings(self, levels: Sequence[Any]) -> List[str]:
+    def warnings(self, levels: Sequence[Any]) -> list[str]:
         """Says which dimensions of the layer stay whole although the mesh has room."""
         names = expert_dimension_names(len(levels))[:2]
         batches = ["batch", "outer_batch"][:len(names)]
@@ -143,7 +144,7 @@ class MeshLayout:
                     " axis but gathers whole tensors. Split both over the same axis")
         return said
 
-    def _free_axis(self, number: int) -> Optional[str]:
+    def _free_axis(self, number: int) -> str | None:
         """The mesh axis for the level of this number: the last for the first level, and so on."""
         large = [axis for axis, size in self._mesh.items() if size > 1]
         return large[-1 - number] if number < len(large) else None

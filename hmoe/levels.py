@@ -1,8 +1,6 @@
 """What one level of the hierarchy is."""
 from __future__ import annotations
 
-from typing import Optional
-
 from hmoe import checks
 from hmoe.routers.base import Router
 
@@ -40,8 +38,8 @@ class Level:
         num_experts: int,
         router: Router,
         group_size: int = 1024,
-        capacity_factor_train: Optional[float] = None,
-        capacity_factor_eval: Optional[float] = None,
+        capacity_factor_train: float | None = None,
+        capacity_factor_eval: float | None = None,
         min_capacity: int = 4,
         balance_loss_coef: float = 0.01,
         z_loss_coef: float = 0.0,
@@ -53,7 +51,8 @@ class Level:
           ValueError: a setting is out of range.
         """
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(f"Level: name is {name!r}; it must be one word of letters, digits and _")
+            raise ValueError(
+                f"Level: name is {name!r}; it must be one word of letters, digits and _")
         where = f"level '{name}'"
         if not isinstance(router, Router):
             raise ValueError(
@@ -86,5 +85,5 @@ class Level:
         return f"Level({self.name!r}, num_experts={self.num_experts}, router={self.router!r})"
 
 
-def _optional_factor(where: str, field: str, value: Optional[float]) -> Optional[float]:
+def _optional_factor(where: str, field: str, value: float | None) -> float | None:
     return None if value is None else checks.positive_number(where, field, value)

@@ -5,7 +5,7 @@ evaluation batches add up; `summarize` divides once, at the end.
 """
 from __future__ import annotations
 
-from typing import Dict, List, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,7 +18,7 @@ _LEVEL_FIELDS = ("full", "arrivals", "left_behind", "filled", "slots", "confiden
 # Fields of "reached".
 _LAYER_FIELDS = ("tokens", "left_behind", "filled", "slots", "confidence")
 
-Sums = Dict[str, mtf.Tensor]
+Sums = dict[str, mtf.Tensor]
 
 
 def level_sums(
@@ -26,7 +26,7 @@ def level_sums(
     scores: Scores,
     assignment: Assignment,
     importance: mtf.Tensor,
-    outer_expert_dims: List[mtf.Dimension],
+    outer_expert_dims: list[mtf.Dimension],
 ) -> Sums:
     """Sums over the groups of one level.
 
@@ -46,7 +46,8 @@ def level_sums(
     ranks, experts = choices.choice_dim.size, scores.experts_dim.size
     slots = float(experts * assignment.capacity_dim.size)
 
-    def add_up(probabilities, importance, expert, rank, demand, weight, kept):
+    def add_up(*inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        probabilities, importance, expert, rank, demand, weight, kept = inputs
         real = tf.cast(importance > 0, tf.float32)
         full = tf.cast(tf.equal(importance, 1.0), tf.float32)
         reached = tf.reduce_max(kept, axis=-1)
@@ -94,7 +95,7 @@ def reached_sums(reached: mtf.Tensor, importance: mtf.Tensor, num_slots: int) ->
     groups = importance.shape.dims[:-1]
     share = float(num_slots) / float(np.prod([dim.size for dim in groups]))
 
-    def add_up(reached, importance):
+    def add_up(reached: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
         real = tf.cast(importance > 0, tf.float32)
         left = real * tf.cast(tf.equal(reached[..., 0], 0.0), tf.float32)
         scalars = tf.stack(
@@ -109,7 +110,7 @@ def reached_sums(reached: mtf.Tensor, importance: mtf.Tensor, num_slots: int) ->
     return {"reached": mtf.reduce_sum(sums, output_shape=[fields])}
 
 
-def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> Dict[str, float]:
+def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
     """Names and values for people, from sums of any number of calls.
 
     Args:
@@ -128,7 +129,7 @@ def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> Dict[str, float]:
         raise ValueError(
             "no metrics of experts were found: no layer of the model is an hmoe.MoELayer, or its"
             " metrics are off (hmoe.MoELayer.metrics = False)")
-    named: Dict[str, float] = {}
+    named: dict[str, float] = {}
     for layer, of_layer in sums.items():
         for name, value in _summarize_layer(of_layer).items():
             named[f"{layer}/{name}"] = value
@@ -154,9 +155,9 @@ _MODEL_NAMES = (
 )
 
 
-def _summarize_layer(sums: Mapping[str, np.ndarray]) -> Dict[str, float]:
+def _summarize_layer(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     calls = float(sums["calls"])
-    named: Dict[str, float] = {}
+    named: dict[str, float] = {}
     levels = [key.split("/")[0] for key in sums if key.endswith("/balance_loss")]
     for level in levels:
         values = _summarize_level(level, sums, calls)
@@ -175,7 +176,7 @@ def _summarize_layer(sums: Mapping[str, np.ndarray]) -> Dict[str, float]:
     return named
 
 
-def _summarize_level(level: str, sums: Mapping[str, np.ndarray], calls: float) -> Dict[str, float]:
+def _summarize_level(level: str, sums: Mapping[str, np.ndarray], calls: float) -> dict[str, float]:
     named = {
         "auxiliary_loss": float(sums[f"{level}/balance_loss"]) / calls,
         "router_z_loss": float(sums[f"{level}/z_loss"]) / calls,
@@ -201,7 +202,7 @@ def _summarize_level(level: str, sums: Mapping[str, np.ndarray], calls: float) -
     return named
 
 
-def _load_metrics(load: np.ndarray) -> Dict[str, float]:
+def _load_metrics(load: np.ndarray) -> dict[str, float]:
     """Of a load [families of experts, experts]; imbalance is the mean over families by load."""
     totals = load.sum(axis=1)
     imbalance = 1.0

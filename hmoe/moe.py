@@ -12,9 +12,11 @@ A tick marks a dimension that is split over a mesh axis.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
+from typing import Any
 
 from hmoe import checks, groups, losses, metrics, outer_batch
+from hmoe.assignment import Assignment
 from hmoe.compat.stack import mtf, tf
 from hmoe.dispatch import Dispatcher, Exchange
 from hmoe.experts import FeedForwardExperts, SharedExpert
@@ -39,8 +41,8 @@ class MoEResult:
     """
 
     outputs: mtf.Tensor
-    losses: Dict[str, mtf.Tensor]
-    metrics: Dict[str, mtf.Tensor]
+    losses: dict[str, mtf.Tensor]
+    metrics: dict[str, mtf.Tensor]
 
     @property
     def loss(self) -> mtf.Tensor:
@@ -72,11 +74,11 @@ class HierarchicalMoE:
         levels: Sequence[Level],
         experts: FeedForwardExperts,
         *,
-        shared_expert: Optional[SharedExpert] = None,
+        shared_expert: SharedExpert | None = None,
         aux_loss_factor: float = 1.0,
         router_z_loss_factor: float = 1.0,
         exact_groups: bool = False,
-        inserted_outer_batch: Optional[int] = None,
+        inserted_outer_batch: int | None = None,
         metrics: bool = True,
         seed: int = 0,
     ):
@@ -107,10 +109,10 @@ class HierarchicalMoE:
         output_dim: mtf.Dimension,
         *,
         train: bool,
-        importance: Union[mtf.Tensor, float, None] = None,
+        importance: mtf.Tensor | None = None,
         mesh_shape: Any = None,
         layout: Any = None,
-        variable_dtype: Optional[mtf.VariableDType] = None,
+        variable_dtype: mtf.VariableDType | None = None,
         num_microbatches: int = 1,
         drop_tokens: bool = True,
     ) -> MoEResult:
@@ -120,9 +122,9 @@ class HierarchicalMoE:
           inputs: [batch, ..., M] or [outer_batch, batch, ..., M].
           output_dim: N.
           train: whether training factors, policies and dropout apply.
-          importance: per token, [<leading dimensions of inputs>] or some of them; 1 a
-            full token, between 0 and 1 one that gets a single expert, 0 padding. None:
-            all are full.
+          importance: per token, a tensor [<leading dimensions of inputs>] or some of
+            them; 1 a full token, between 0 and 1 one that gets a single expert, 0
+            padding. None: all are full.
           mesh_shape: for example "rows:2;cols:4".
           layout: for example "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows".
           variable_dtype: types of the variables; None: float32.
@@ -140,16 +142,19 @@ class HierarchicalMoE:
         mesh_layout.check_levels(self.levels)
         dims = outer_batch.batch_dims(
             inputs.shape.dims[:-1], mesh_layout, self.inserted_outer_batch)
-        call = _Call(self, mesh_layout, train, num_microbatches, drop_tokens, output_dim,
-                     variable_dtype or mtf.VariableDType(), importance is not None,
-                     RandomSource(self.seed, tf.get_variable_scope().name))
-        importance = _full_importance(inputs, importance)
-        tokens, of_tokens = dims.split(inputs), dims.split(importance)
-        outputs = call.run(tokens, of_tokens)
+        call = _Call(
+            self, mesh_layout, train=train, num_microbatches=num_microbatches,
+            drop_tokens=drop_tokens, output_dim=output_dim,
+            variable_dtype=variable_dtype or mtf.VariableDType(),
+            has_partial_tokens=importance is not None,
+            random=RandomSource(self.seed, tf.get_variable_scope().name))
+        of_inputs = _full_importance(inputs, importance)
+        tokens = dims.split(inputs)
+        outputs = call.run(tokens, dims.split(of_inputs))
         outputs = dims.merge(mtf.reshape(
             outputs, mtf.Shape(tokens.shape.dims[:-1] + [output_dim])))
         if self.shared_expert:
-            outputs += call.shared(inputs, importance)
+            outputs += call.shared(inputs, of_inputs)
         return MoEResult(outputs, call.losses, call.sums)
 
     def num_params(self, input_size: int, output_size: int) -> int:
@@ -193,8 +198,8 @@ class _Place:
       suffix: of the names of S and C.
     """
 
-    leading: List[mtf.Dimension]
-    outer_experts: List[mtf.Dimension]
+    leading: list[mtf.Dimension]
+    outer_experts: list[mtf.Dimension]
     exchange: Exchange
     group_size: int
     capacity: int
@@ -204,20 +209,31 @@ class _Place:
 class _Call:
     """One application of a layer: what stays the same on all its levels."""
 
-    def __init__(self, moe, layout, train, num_microbatches, drop_tokens, output_dim,
-                 variable_dtype, has_partial_tokens, random):
+    def __init__(
+        self,
+        moe: HierarchicalMoE,
+        layout: MeshLayout,
+        *,
+        train: bool,
+        num_microbatches: int,
+        drop_tokens: bool,
+        output_dim: mtf.Dimension,
+        variable_dtype: mtf.VariableDType,
+        has_partial_tokens: bool,
+        random: RandomSource,
+    ):
         self._moe = moe
-        self._layout: MeshLayout = layout
-        self._train: bool = train
-        self._num_microbatches: int = num_microbatches
-        self._drop_tokens: bool = drop_tokens
-        self._output_dim: mtf.Dimension = output_dim
-        self._variable_dtype: mtf.VariableDType = variable_dtype
-        self._has_partial_tokens: bool = has_partial_tokens
-        self._random: RandomSource = random
+        self._layout = layout
+        self._train = train
+        self._num_microbatches = num_microbatches
+        self._drop_tokens = drop_tokens
+        self._output_dim = output_dim
+        self._variable_dtype = variable_dtype
+        self._has_partial_tokens = has_partial_tokens
+        self._random = random
         self._names = expert_dimension_names(len(moe.levels))
-        self.losses: Dict[str, mtf.Tensor] = {}
-        self.sums: Dict[str, mtf.Tensor] = {}
+        self.losses: dict[str, mtf.Tensor] = {}
+        self.sums: dict[str, mtf.Tensor] = {}
 
     def run(self, tokens: mtf.Tensor, importance: mtf.Tensor) -> mtf.Tensor:
         """[A, B, ..., M] -> [A, G, S, N], with losses and sums filled in."""
@@ -240,9 +256,9 @@ class _Call:
         depth: int,
         tokens: mtf.Tensor,
         importance: mtf.Tensor,
-        outer_experts: List[mtf.Dimension],
-        batch: List[mtf.Dimension],
-    ) -> Tuple[mtf.Tensor, Optional[mtf.Tensor], mtf.Tensor, int]:
+        outer_experts: list[mtf.Dimension],
+        batch: list[mtf.Dimension],
+    ) -> tuple[mtf.Tensor, mtf.Tensor | None, mtf.Tensor, int]:
         """Applies the level at `depth` and all below.
 
         Args:
@@ -262,36 +278,40 @@ class _Call:
         tokens = self._into_groups(tokens, place, tokens.shape.dims[-1:])
         importance = self._into_groups(importance, place, [])
         scores, assignment = self._route(depth, level, tokens, importance, place)
+        self._tell(level, scores, assignment, importance, outer_experts)
         dispatcher = Dispatcher(assignment, place.exchange, tokens.dtype)
         buffers = dispatcher.dispatch(tokens)
-        outer = [place.exchange.experts] + outer_experts
+        outer = [place.exchange.experts, *outer_experts]
         if depth + 1 == len(self._moe.levels):
-            outputs = self._moe.experts(
-                buffers, self._output_dim, outer, train=self._train,
-                variable_dtype=self._variable_dtype, random=self._random.named("experts"))
+            outputs = self._apply_experts(buffers, outer)
             reached = _innermost(assignment) if self._moe.metrics else None
-            num_slots = mtf.Shape(buffers.shape.dims[:-1]).size
-        else:
-            # The first choice of a token stays what the token was; others weigh half.
-            factor = 1.0 - 0.5 * mtf.cast(mtf.greater(assignment.choices.rank, 0), tf.float32)
-            further = dispatcher.dispatch_per_choice(importance * factor)
-            outputs, deeper, _, num_slots = self._descend(
-                depth + 1, buffers, further, outer, batch[:-1])
-            outputs = mtf.reshape(
-                outputs, mtf.Shape(buffers.shape.dims[:-1] + [self._output_dim]))
-            reached = None
-            if self._moe.metrics:
-                reached = dispatcher.collect(mtf.reshape(
-                    deeper, mtf.Shape(buffers.shape.dims[:-1] + deeper.shape.dims[-1:])))
-        self._tell(depth, level, scores, assignment, importance, outer_experts)
+            return (dispatcher.combine(outputs), reached, importance,
+                    mtf.Shape(buffers.shape.dims[:-1]).size)
+        further = dispatcher.dispatch_per_choice(importance * _share_further_in(assignment))
+        outputs, deeper, _, num_slots = self._descend(
+            depth + 1, buffers, further, outer, batch[:-1])
+        slots = buffers.shape.dims[:-1]
+        outputs = mtf.reshape(outputs, mtf.Shape([*slots, self._output_dim]))
+        reached = None
+        if deeper is not None:
+            reached = dispatcher.collect(
+                mtf.reshape(deeper, mtf.Shape(slots + deeper.shape.dims[-1:])))
         return dispatcher.combine(outputs), reached, importance, num_slots
+
+    def _apply_experts(
+        self, buffers: mtf.Tensor, expert_dims: list[mtf.Dimension]
+    ) -> mtf.Tensor:
+        """[*expert_dims, ..., M] -> [*expert_dims, ..., N]."""
+        return self._moe.experts(
+            buffers, self._output_dim, expert_dims, train=self._train,
+            variable_dtype=self._variable_dtype, random=self._random.named("experts"))
 
     def _place(
         self,
         depth: int,
         tokens: mtf.Tensor,
-        outer_experts: List[mtf.Dimension],
-        batch: List[mtf.Dimension],
+        outer_experts: list[mtf.Dimension],
+        batch: list[mtf.Dimension],
     ) -> _Place:
         """Sizes of the level at `depth`, and the dimensions that it swaps."""
         level, name = self._moe.levels[depth], self._names[depth]
@@ -316,14 +336,16 @@ class _Call:
         return _Place(leading, outer_experts, exchange, size, capacity, suffix)
 
     def _into_groups(
-        self, tensor: mtf.Tensor, place: _Place, trailing: List[mtf.Dimension]
+        self, tensor: mtf.Tensor, place: _Place, trailing: list[mtf.Dimension]
     ) -> mtf.Tensor:
         """[*leading, ..., *trailing] -> [*leading, G, S, *trailing]."""
         return groups.into_groups(
             tensor, place.leading, trailing, place.exchange.group.name,
             (place.exchange.group.size, place.group_size), f"group_size{place.suffix}")
 
-    def _route(self, depth, level, tokens, importance, place):
+    def _route(
+        self, depth: int, level: Level, tokens: mtf.Tensor, importance: mtf.Tensor, place: _Place
+    ) -> tuple[Scores, Assignment]:
         """Scores and assignment of one level; dimensions as in `_descend`."""
         name = (_GATING_NAMES[depth] if len(self._names) > 1 else level.router.variable_name())
         scores = level.router.score(
@@ -335,8 +357,14 @@ class _Call:
             scores, importance, place.capacity, f"expert_capacity{place.suffix}", context)
         return scores, assignment
 
-    def _tell(self, depth: int, level: Level, scores: Scores, assignment, importance,
-              outer_experts: List[mtf.Dimension]) -> None:
+    def _tell(
+        self,
+        level: Level,
+        scores: Scores,
+        assignment: Assignment,
+        importance: mtf.Tensor,
+        outer_experts: list[mtf.Dimension],
+    ) -> None:
         """Adds the losses of a level to `losses`, and its sums to `sums`."""
         moe, choices = self._moe, assignment.choices
         raw = {"balance": losses.balance_loss(scores, choices, importance),
@@ -359,7 +387,16 @@ class _Call:
                 level.name, scores, assignment, importance, outer_experts))
 
 
-def _innermost(assignment) -> mtf.Tensor:
+def _share_further_in(assignment: Assignment) -> mtf.Tensor:
+    """float32 [..., S, K]: what is left of a token's importance at its destination.
+
+    All of it at the first choice, half at others; from the rank, never from weights.
+    """
+    later = mtf.cast(mtf.greater(assignment.choices.rank, 0), tf.float32)
+    return 1.0 - 0.5 * later
+
+
+def _innermost(assignment: Assignment) -> mtf.Tensor:
     """float32 [..., S, 2]: slots that a token fills at the last level, and their weights."""
     kept, weight = assignment.kept, mtf.stop_gradient(assignment.weight)
     choice = kept.shape.dims[-1]
@@ -367,18 +404,16 @@ def _innermost(assignment) -> mtf.Tensor:
                       mtf.reduce_sum(weight, reduced_dim=choice)], "reached", axis=-1)
 
 
-def _full_importance(inputs: mtf.Tensor, importance: Union[mtf.Tensor, float, None]) -> mtf.Tensor:
+def _full_importance(inputs: mtf.Tensor, importance: mtf.Tensor | None) -> mtf.Tensor:
     """float32 importance with all leading dimensions of the inputs."""
     shape = mtf.Shape(inputs.shape.dims[:-1])
     if importance is None:
         return mtf.ones(inputs.mesh, shape, dtype=tf.float32)
-    if isinstance(importance, mtf.Tensor):
-        importance = mtf.cast(importance, tf.float32)
-        return importance if importance.shape == shape else mtf.broadcast(importance, shape)
-    return mtf.ones(inputs.mesh, shape, dtype=tf.float32) * float(importance)
+    importance = mtf.cast(importance, tf.float32)
+    return importance if importance.shape == shape else mtf.broadcast(importance, shape)
 
 
-def _checked_levels(where: str, levels: Any) -> List[Level]:
+def _checked_levels(where: str, levels: Any) -> list[Level]:
     if not isinstance(levels, (list, tuple)) or not levels:
         raise ValueError(f"{where}: levels is {levels!r}; give a list of one to {MAX_LEVELS}"
                          " hmoe.Level, outermost first")

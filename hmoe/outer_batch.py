@@ -6,7 +6,6 @@ dimensions. Training in T5 has them; prediction and scoring do not.
 from __future__ import annotations
 
 import dataclasses
-from typing import List, Optional
 
 from hmoe.compat.stack import mtf
 from hmoe.layout import MeshLayout
@@ -25,13 +24,13 @@ class BatchDims:
       inserted: whether A was cut out of the caller's batch.
     """
 
-    original: List[mtf.Dimension]
+    original: list[mtf.Dimension]
     outer: mtf.Dimension
     inner: mtf.Dimension
     inserted: bool
 
     @property
-    def _rest(self) -> List[mtf.Dimension]:
+    def _rest(self) -> list[mtf.Dimension]:
         return self.original[1 if self.inserted else 2:]
 
     @property
@@ -68,7 +67,7 @@ class BatchDims:
 
 
 def batch_dims(
-    dims: List[mtf.Dimension], layout: MeshLayout, size: Optional[int] = None
+    dims: list[mtf.Dimension], layout: MeshLayout, size: int | None = None
 ) -> BatchDims:
     """Finds the two batch dimensions of a tensor, or makes the outer one.
 

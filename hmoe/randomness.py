@@ -11,7 +11,8 @@ import contextlib
 import dataclasses
 import threading
 import zlib
-from typing import Iterator, List, Optional
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hmoe.compat.stack import mtf, tf
 
@@ -62,7 +63,7 @@ class StatelessUniformOperation(mtf.Operation):
 
     def __init__(self, mesh: mtf.Mesh, shape: mtf.Shape, dtype: tf.DType, source: RandomSource):
         """Adds the operation; inside `microbatch` it takes its number as an input."""
-        number: Optional[mtf.Tensor] = getattr(_current, "microbatch", None)
+        number: mtf.Tensor | None = getattr(_current, "microbatch", None)
         inputs = [] if number is None else [number]
         super().__init__(inputs, mesh=mesh, name="stateless_uniform")
         self._dtype = dtype
@@ -99,7 +100,7 @@ class StatelessUniformOperation(mtf.Operation):
         lowering.set_tensor_lowering(
             self.outputs[0], mesh_impl.slicewise(draw, *(coordinates + numbers)))
 
-    def _draw_whole(self, numbers: List[tf.Tensor]) -> tf.Tensor:
+    def _draw_whole(self, numbers: Sequence[tf.Tensor]) -> tf.Tensor:
         step = tf.train.get_global_step()
         seed = tf.constant([self._source.seed, zlib.crc32(self._source.path.encode())], tf.int64)
         count = tf.constant(0, tf.int64) if step is None else tf.cast(step, tf.int64)
@@ -124,7 +125,9 @@ def layout_independent_dropout(seed: int = 0) -> Iterator[None]:
     original = ops.random_uniform
     built = [0]
 
-    def random_uniform(mesh, shape, minval=0.0, maxval=1.0, dtype=tf.float32, **unused):
+    def random_uniform(mesh: mtf.Mesh, shape: mtf.Shape, minval: float = 0.0,
+                       maxval: float = 1.0, dtype: tf.DType = tf.float32,
+                       **unused: Any) -> mtf.Tensor:
         built[0] += 1
         path = f"{tf.get_variable_scope().name}/random_{built[0]}"
         numbers = RandomSource(seed, path).uniform(mesh, shape, dtype)

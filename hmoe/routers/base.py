@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import List
 
 from hmoe.assignment import Assignment, Choices, place
 from hmoe.compat.stack import mtf, tf
@@ -66,7 +65,7 @@ class Router(abc.ABC):
         self,
         tokens: mtf.Tensor,
         experts_dim: mtf.Dimension,
-        outer_expert_dims: List[mtf.Dimension],
+        outer_expert_dims: list[mtf.Dimension],
         variable_dtype: mtf.VariableDType,
         name: str,
     ) -> Scores:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import logging
-from typing import List, Optional, Tuple
 
 from hmoe import checks
 from hmoe.assignment import Choices
@@ -44,7 +43,7 @@ class TopKRouter(Router):
         policy_eval: str = "all",
         threshold_train: float = 0.2,
         threshold_eval: float = 0.2,
-        weight_norm: Optional[float] = 1.0,
+        weight_norm: float | None = 1.0,
     ):
         """Checks and keeps the settings; see the class for their meaning.
 
@@ -115,7 +114,8 @@ class TopKRouter(Router):
         if policy == "random":
             inputs.append(context.random.uniform(weight.mesh, weight.shape))
 
-        def decide(weight, rank, demand, uniform=None):
+        def decide(weight: tf.Tensor, rank: tf.Tensor, demand: tf.Tensor,
+                   uniform: tf.Tensor = None) -> tf.Tensor:
             if policy == "none":
                 later = tf.zeros_like(weight, dtype=tf.bool)
             elif policy == "threshold":
@@ -140,14 +140,14 @@ def _policy(where: str, field: str, value: str) -> str:
 
 def _best_experts(
     scores: Scores, importance: mtf.Tensor, k: int, choice_dim: mtf.Dimension
-) -> Tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """(expert int32, rank int32, demand float32), each [..., S, K].
 
     Ties go to the expert of lower number.
     """
     rounds = choice_dim.size
 
-    def pick(probabilities: tf.Tensor, importance: tf.Tensor):
+    def pick(probabilities: tf.Tensor, importance: tf.Tensor) -> tuple[tf.Tensor, ...]:
         best = _argmax_k(probabilities, k)
         full = tf.equal(importance, 1.0)
         partial = (importance > 0) & ~full
@@ -170,7 +170,7 @@ def _best_experts(
         grad_function=0, name="best_experts")
 
 
-def _argmax_k(probabilities: tf.Tensor, k: int) -> List[tf.Tensor]:
+def _argmax_k(probabilities: tf.Tensor, k: int) -> list[tf.Tensor]:
     """The k largest along the last axis, as k int32 tensors; k passes, since sorting is slow."""
     best = []
     for _ in range(k):

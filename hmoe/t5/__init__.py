@@ -4,10 +4,8 @@ With T5's own command: `--module_import=hmoe.t5`.
 """
 from __future__ import annotations
 
-from hmoe.compat import stack  # noqa: F401  (must come before anything of T5)
-
 import gin
-
+from hmoe.compat import stack  # noqa: F401  (must come before anything of T5)
 from hmoe.t5 import configurables, gin_files  # noqa: F401
 from hmoe.t5.data import tasks  # noqa: F401
 

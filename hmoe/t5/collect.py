@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from typing import Dict, Iterator, List
+from collections.abc import Iterator
 
 from hmoe.compat.stack import mtf
 
@@ -25,11 +25,11 @@ class Record:
     """
 
     name: str
-    sums: Dict[str, mtf.Tensor]
+    sums: dict[str, mtf.Tensor]
 
 
 @contextlib.contextmanager
-def collecting() -> Iterator[List[Record]]:
+def collecting() -> Iterator[list[Record]]:
     """Yields a list that every hmoe layer built inside adds its record to."""
     before = getattr(_open, "records", None)
     _open.records = []
@@ -39,7 +39,7 @@ def collecting() -> Iterator[List[Record]]:
         _open.records = before
 
 
-def record(name: str, sums: Dict[str, mtf.Tensor]) -> None:
+def record(name: str, sums: dict[str, mtf.Tensor]) -> None:
     """Adds a record to the innermost open collection; without one it is dropped."""
     records = getattr(_open, "records", None)
     if records is not None:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import gin
-
 from hmoe import experts, levels
 from hmoe.routers import top_k
 from hmoe.t5 import layer, upstream

@@ -1,7 +1,8 @@
 """The mixture of experts as a layer of a T5."""
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from mesh_tensorflow.transformer import transformer
 
@@ -29,11 +30,11 @@ class MoELayer(transformer.TransformerLayer):
         *,
         levels: Sequence[Level],
         experts: FeedForwardExperts,
-        shared_expert: Optional[SharedExpert] = None,
+        shared_expert: SharedExpert | None = None,
         aux_loss_factor: float = 1.0,
         router_z_loss_factor: float = 1.0,
         exact_groups: bool = False,
-        inserted_outer_batch: Optional[int] = None,
+        inserted_outer_batch: int | None = None,
         metrics: bool = True,
         seed: int = 0,
     ):
@@ -47,7 +48,7 @@ class MoELayer(transformer.TransformerLayer):
             router_z_loss_factor=router_z_loss_factor, exact_groups=exact_groups,
             inserted_outer_batch=inserted_outer_batch, metrics=metrics, seed=seed)
 
-    def call(self, context: transformer.Context, x: mtf.Tensor, losses=None) -> mtf.Tensor:
+    def call(self, context: transformer.Context, x: mtf.Tensor, losses: Any = None) -> mtf.Tensor:
         """[<batch dimensions>, (length), d_model] -> the same shape.
 
         Args:
@@ -95,7 +96,7 @@ def _refuse_unsupported(context: transformer.Context) -> None:
             " (serialize_num_microbatches.tokens_per_microbatch_per_replica)")
 
 
-def _importance(context: transformer.Context, x: mtf.Tensor) -> Optional[mtf.Tensor]:
+def _importance(context: transformer.Context, x: mtf.Tensor) -> mtf.Tensor | None:
     """float32 per token: 0 for padding; None where all tokens are real."""
     nonpadding = context.nonpadding
     if isinstance(nonpadding, mtf.Tensor):

@@ -1,10 +1,9 @@
 """Checks of mesh and layout rules before a graph is built."""
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any
 
 import gin
-
 from hmoe.layout import LAYER_DIMENSIONS, MeshLayout, expert_dimension_names
 from hmoe.t5 import configurables
 
@@ -15,7 +14,7 @@ T5_DIMENSIONS = (
 )
 
 
-def check(mesh_shape: Any, layout_rules: Any) -> List[str]:
+def check(mesh_shape: Any, layout_rules: Any) -> list[str]:
     """Checks layout rules, and the levels that gin gives to `hmoe.MoELayer`.
 
     Args:
