@@ -1,0 +1,130 @@
+"""The graphs that answer inputs, and that score given targets."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, NamedTuple, Optional
+
+from mesh_tensorflow.transformer import transformer, utils
+
+from hmoe.compat.stack import mtf, tf
+from hmoe.t5 import forward
+from hmoe.t5.settings import ModelSettings
+
+
+class DecodingGraph(NamedTuple):
+    """What a session needs to answer or score a batch.
+
+    Attributes:
+        lowering: of the named-dimension graph.
+        predictions: tensors with a row for each example; "inputs" and "outputs", or "targets" and
+            "scores". Text where the vocabulary can decode in the graph, else ids.
+    """
+
+    lowering: mtf.Lowering
+    predictions: Dict[str, tf.Tensor]
+
+
+def answers(
+    settings: ModelSettings,
+    engine: mtf.MeshImpl,
+    features: Dict[str, mtf.Tensor],
+    num_rows: Optional[tf.Tensor],
+) -> DecodingGraph:
+    """Greedy, sampled or beam decoding, by gin's settings of the model.
+
+    Args:
+        settings: of the model.
+        engine: the mesh to lower to.
+        features: int32 [batch, length] each; "inputs" among them.
+        num_rows: int32 []; rows after this number fill up the batch and are left out. None for all.
+
+    Returns:
+        The graph; predictions "inputs" and "outputs".
+    """
+    inputs = features["inputs"]
+    inputs, samples = _samples(settings, features, inputs)
+    lowered = _lower(settings, engine, {"inputs": inputs, "outputs": samples})
+    input_vocabulary = utils.inputs_vocabulary(settings.vocabulary)
+    output_vocabulary = utils.targets_vocabulary(settings.vocabulary)
+    lowering, tensors = lowered
+    predictions = {
+        "inputs": _text(settings, tensors["inputs"], input_vocabulary),
+        "outputs": _text(settings, tensors["outputs"], output_vocabulary),
+    }
+    if num_rows is not None:
+        predictions = {name: value[:num_rows] for name, value in predictions.items()}
+    return DecodingGraph(lowering, predictions)
+
+
+def _samples(
+    settings: ModelSettings, features: Dict[str, mtf.Tensor], inputs: mtf.Tensor
+) -> "tuple[mtf.Tensor, mtf.Tensor]":
+    model, dtype = settings.transformer_model, settings.variable_dtype
+    if settings.predict_fn:
+        return inputs, settings.predict_fn(model=model, features=features, variable_dtype=dtype)
+    if not isinstance(model, transformer.Unitransformer):
+        return inputs, model.decode(inputs, variable_dtype=dtype)
+    # One stack reads and continues the same sequence, which needs room for the answer.
+    room = settings.sequence_length["targets"]
+    inputs = mtf.pad(inputs, [0, room], inputs.shape.dims[-1].name)
+    samples = model.sample_autoregressive(
+        inputs, variable_dtype=dtype, remove_partial_sequences=True
+    )
+    return inputs, samples
+
+
+def scores(
+    settings: ModelSettings,
+    engine: mtf.MeshImpl,
+    features: Dict[str, mtf.Tensor],
+    num_rows: Optional[tf.Tensor],
+) -> DecodingGraph:
+    """Log likelihood of each row of targets, in nats.
+
+    Args:
+        settings: of the model.
+        engine: the mesh to lower to.
+        features: int32 [batch, length] each; "targets" among them.
+        num_rows: as in `answers`.
+
+    Returns:
+        The graph; predictions "targets" and "scores".
+    """
+    targets = features["targets"]
+    if settings.predict_fn:
+        likelihood = settings.predict_fn(
+            model=settings.transformer_model,
+            features=features,
+            variable_dtype=settings.variable_dtype,
+        )
+    else:
+        logits, _, _ = forward.call_model(settings, features, "score", compute_loss=False)
+        weights = forward.target_weights(targets, settings.model_type != "delimited_lm")
+        losses = forward.cross_entropy(logits, targets) * weights
+        likelihood = -mtf.reduce_sum(losses, reduced_dim=targets.shape.dims[-1])
+    lowering, tensors = _lower(settings, engine, {"targets": targets, "scores": likelihood})
+    vocabulary = utils.targets_vocabulary(settings.vocabulary)
+    predictions = {
+        "targets": _text(settings, tensors["targets"], vocabulary),
+        "scores": tensors["scores"],
+    }
+    if num_rows is not None:
+        predictions = {name: value[:num_rows] for name, value in predictions.items()}
+    return DecodingGraph(lowering, predictions)
+
+
+def _lower(
+    settings: ModelSettings, engine: mtf.MeshImpl, tensors: Dict[str, mtf.Tensor]
+) -> "tuple[mtf.Lowering, Dict[str, tf.Tensor]]":
+    whole = {name: mtf.anonymize(value) for name, value in tensors.items()}
+    some = next(iter(whole.values()))
+    lowering = mtf.Lowering(some.graph, {some.mesh: engine}, autostack=settings.autostack)
+    return lowering, {name: lowering.export_to_tf_tensor(value) for name, value in whole.items()}
+
+
+def _text(settings: ModelSettings, ids: tf.Tensor, vocabulary: Any) -> tf.Tensor:
+    """Text [batch] of ids [batch, length] up to the end mark, or the ids on a TPU."""
+    ids = utils.clean_decodes(ids)
+    if settings.use_tpu or not hasattr(vocabulary, "decode_tf"):
+        return ids
+    return vocabulary.decode_tf(ids)

@@ -1,0 +1,79 @@
+"""The graph that evaluates a batch by teacher forcing: sums only, which add up over batches."""
+
+from __future__ import annotations
+
+from typing import Dict, NamedTuple
+
+from hmoe.compat.stack import mtf, tf
+from hmoe.t5 import forward
+from hmoe.t5.settings import ModelSettings
+from hmoe.t5.training_graph import ExportedSums, export_sums
+
+
+class EvaluationGraph(NamedTuple):
+    """What a session needs to evaluate a batch.
+
+    Attributes:
+        lowering: of the named-dimension graph.
+        sums: of the batch, by (layer, name).
+    """
+
+    lowering: mtf.Lowering
+    sums: ExportedSums
+
+
+def build(
+    settings: ModelSettings, engine: mtf.MeshImpl, features: Dict[str, mtf.Tensor]
+) -> EvaluationGraph:
+    """Builds the graph for one batch; rows that are all padding fill up the last one.
+
+    Args:
+        settings: of the model.
+        engine: the mesh to lower to.
+        features: int32 [*batch_dims, length] each.
+
+    Returns:
+        The graph. Its model-wide sums are those of `forward.call_sums`, with the denominator only
+        of rows that have a target, and:
+        ("", "other_losses"): losses other than the cross entropy, times the denominator.
+        ("", "log_likelihood"), ("", "targets"), ("", "right"), ("", "ids"): log likelihood in
+        nats, number, number predicted right, and sum of ids of targets that count.
+        ("", "rows"), ("", "right_rows"): rows with a target, and those of them all right.
+    """
+    targets = features["targets"]
+    logits, loss, records = forward.call_model(settings, features, "eval")
+    sums = forward.call_sums(settings, features, logits, records)
+    given_too = settings.model_type != "delimited_lm"
+    sums.update(_target_sums(logits, targets, forward.target_weights(targets, given_too)))
+    # Rows that only fill up the batch must not thin out the loss.
+    denominator = sums[("", "denominator")]
+    others = mtf.cast(loss, tf.float32) - sums[("", "cross_entropy")] / denominator
+    share = sums[("", "rows")] / (targets.shape.size / targets.shape.dims[-1].size)
+    sums[("", "denominator")] = denominator * share
+    sums[("", "other_losses")] = others * denominator * share
+    sums = forward.unsplit(sums)
+    lowering = mtf.Lowering(
+        targets.graph, {targets.mesh: engine}, autostack=settings.autostack
+    )
+    return EvaluationGraph(lowering, export_sums(lowering, sums))
+
+
+def _target_sums(
+    logits: mtf.Tensor, targets: mtf.Tensor, weights: mtf.Tensor
+) -> Dict[forward.SumKey, mtf.Tensor]:
+    length, vocab = targets.shape.dims[-1], logits.shape.dims[-1]
+    predictions = mtf.cast(mtf.argmax(logits, vocab), targets.dtype)
+    right = mtf.to_float(mtf.equal(predictions, targets)) * weights
+    row_weights = mtf.reduce_sum(weights, reduced_dim=length)
+    row_right = mtf.reduce_sum(right, reduced_dim=length)
+    has_target = mtf.to_float(mtf.greater(row_weights, 0.0))
+    all_right = mtf.to_float(mtf.equal(row_weights, row_right)) * has_target
+    sums = {
+        "log_likelihood": -(forward.cross_entropy(logits, targets) * weights),
+        "targets": weights,
+        "right": right,
+        "ids": mtf.to_float(targets) * weights,
+        "rows": has_target,
+        "right_rows": all_right,
+    }
+    return {("", name): mtf.reduce_sum(value) for name, value in sums.items()}

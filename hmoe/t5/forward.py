@@ -1,0 +1,167 @@
+"""Calls the model, and gathers what is to be known of the call as sums.
+
+A sum is keyed by (layer, name); the layer is "" for what concerns the model as a whole. Sums add
+up over microbatches, steps and batches; `hmoe.t5.measures` turns them into numbers at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, ContextManager, Dict, List, Tuple
+
+from mesh_tensorflow.transformer import transformer
+
+from hmoe import randomness
+from hmoe.compat.stack import mtf, tf
+from hmoe.t5 import collect
+from hmoe.t5.settings import ModelSettings
+
+SumKey = Tuple[str, str]
+Sums = Dict[SumKey, mtf.Tensor]
+
+
+def call_model(
+    settings: ModelSettings,
+    features: Dict[str, mtf.Tensor],
+    mode: str,
+    num_microbatches: int = 1,
+    compute_loss: bool = True,
+) -> Tuple[mtf.Tensor, mtf.Tensor, List[Any]]:
+    """Calls the transformer on whole sequences.
+
+    Args:
+        settings: of the model.
+        features: int32 [*batch_dims, length] each.
+        mode: "train", "eval" or "score".
+        num_microbatches: parts of the step, of which this call is one.
+        compute_loss: whether the loss is wanted.
+
+    Returns:
+        Logits [*batch_dims, length, vocab], the loss [] or None, and the layers' records.
+    """
+    model = settings.transformer_model
+    targets = features["targets"]
+    inputs = features.get("inputs")
+    if isinstance(model, transformer.Unitransformer) and settings.model_type != "aligned":
+        inputs = transformer.autoregressive_inputs(
+            targets, sequence_id=features.get("targets_segmentation")
+        )
+    with _layout_independent(mode), collect.collecting() as records:
+        logits, loss = model.call_simple(
+            inputs=inputs,
+            targets=targets,
+            compute_loss=compute_loss,
+            mode=mode,
+            variable_dtype=settings.variable_dtype,
+            num_microbatches=num_microbatches,
+            **_positions(model, features),
+        )
+    return logits, loss, list(records)
+
+
+def _layout_independent(mode: str) -> ContextManager:
+    if mode == "train":
+        return randomness.layout_independent_dropout()
+    return contextlib.nullcontext()
+
+
+def _positions(model: Any, features: Dict[str, mtf.Tensor]) -> Dict[str, mtf.Tensor]:
+    """Segments and positions of packed data, by the names of the model's arguments."""
+    if isinstance(model, transformer.Unitransformer):
+        names = {"sequence_id": "targets_segmentation", "position": "targets_position"}
+    else:
+        names = {
+            "encoder_sequence_id": "inputs_segmentation",
+            "decoder_sequence_id": "targets_segmentation",
+            "decoder_subsequence_id": "targets_subsegmentation",
+            "encoder_position": "inputs_position",
+            "decoder_position": "targets_position",
+        }
+    return {argument: features[name] for argument, name in names.items() if name in features}
+
+
+def target_weights(targets: mtf.Tensor, given_too: bool = True) -> mtf.Tensor:
+    """1.0 where a target counts and 0.0 elsewhere.
+
+    Args:
+        targets: int32 [*batch_dims, length]; 0 is padding, negative ids are not to be scored.
+        given_too: whether the inputs' part of a joined sequence counts as well.
+
+    Returns:
+        float32 of the shape of `targets`.
+    """
+    weights = mtf.cast(mtf.greater(targets, 0), tf.float32)
+    if given_too:
+        return weights
+    given = transformer.delimited_lm_inputs_mask(targets)
+    return weights * mtf.cast(mtf.logical_not(given), tf.float32)
+
+
+def cross_entropy(
+    logits: mtf.Tensor, targets: mtf.Tensor, label_smoothing: float = 0.0
+) -> mtf.Tensor:
+    """Cross entropy of each target, in nats, without the output z-loss.
+
+    Args:
+        logits: [*batch_dims, length, vocab].
+        targets: int32 [*batch_dims, length].
+        label_smoothing: share of the probability spread over the whole vocabulary.
+
+    Returns:
+        float32 [*batch_dims, length]; what stands at padding is without meaning.
+    """
+    logits = mtf.cast(logits, tf.float32)
+    vocab = logits.shape.dims[-1]
+    rest = label_smoothing / vocab.size
+    wanted = mtf.one_hot(
+        mtf.maximum(targets, 0),
+        vocab,
+        dtype=tf.float32,
+        on_value=1.0 - label_smoothing + rest,
+        off_value=rest,
+    )
+    score = mtf.reduce_sum(logits * wanted, reduced_dim=vocab)
+    return mtf.reduce_logsumexp(logits, vocab) - score
+
+
+def call_sums(
+    settings: ModelSettings,
+    features: Dict[str, mtf.Tensor],
+    logits: mtf.Tensor,
+    records: List[Any],
+    num_microbatches: int = 1,
+) -> Sums:
+    """Sums of one call: cross entropy, token counts, and what the layers recorded.
+
+    Returns:
+        ("", "cross_entropy"): sum over targets, with the label smoothing of training.
+        ("", "denominator"): what the loss divides by; its parts add up to that of the step.
+        ("", "tokens"): tokens that are not padding, of inputs and targets.
+        (layer, name): the layers' own.
+    """
+    targets = features["targets"]
+    smoothing = settings.decoder.label_smoothing
+    weights = target_weights(targets, given_too=not settings.decoder.loss_on_targets_only)
+    losses = cross_entropy(logits, targets, smoothing) * weights
+    # Each microbatch divides by the whole step's denominator, so each carries its share of it.
+    denominator = settings.decoder.loss_denominator(targets, num_microbatches) / num_microbatches
+    tokens = [_count(features[name]) for name in ("inputs", "targets") if name in features]
+    sums = {
+        ("", "cross_entropy"): mtf.reduce_sum(losses),
+        ("", "denominator"): mtf.constant(targets.mesh, denominator, dtype=tf.float32),
+        ("", "tokens"): mtf.add_n(tokens),
+    }
+    for record in records:
+        for name, value in record.sums.items():
+            key = (record.name, name)
+            sums[key] = sums[key] + value if key in sums else value
+    return sums
+
+
+def _count(ids: mtf.Tensor) -> mtf.Tensor:
+    return mtf.reduce_sum(mtf.to_float(mtf.not_equal(ids, 0)))
+
+
+def unsplit(sums: Sums) -> Sums:
+    """The same sums, whole on every device, so that they can leave the mesh."""
+    return {key: mtf.anonymize(value) for key, value in sums.items()}

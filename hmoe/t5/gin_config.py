@@ -1,0 +1,113 @@
+"""Reads gin files as T5's command does, with errors that say what to do."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import re
+from typing import List, Sequence, Union
+
+import gin
+import mesh_tensorflow.transformer
+import t5.models
+from gin import config as gin_internals
+from t5.models import mesh_transformer
+
+from hmoe.compat.stack import tf
+from hmoe.t5 import gin_files
+
+
+def search_folders(prefixes: Sequence[str]) -> List[str]:
+    """Folders in which gin files are looked for, after the current one.
+
+    Args:
+        prefixes: the user's, ``--gin_location_prefix``.
+
+    Returns:
+        Those, then the folders of T5 and of this package.
+    """
+    t5_folder = os.path.join(os.path.dirname(t5.models.__file__), "gin")
+    return [*prefixes, t5_folder, gin_files.folder()]
+
+
+def read(
+    files: Sequence[str],
+    bindings: Sequence[str],
+    prefixes: Sequence[str] = (),
+    skip_unknown: Union[bool, Sequence[str]] = False,
+) -> None:
+    """Reads Mesh TensorFlow's defaults, then files, then single bindings, and does not lock them.
+
+    Args:
+        files: gin files; each is looked for as it stands, then in `search_folders`.
+        bindings: lines of gin, such as ``utils.run.train_steps = 100``.
+        prefixes: more folders to look in.
+        skip_unknown: whether unknown names are passed over; or the names that are. T5's own
+            deprecated names always are.
+
+    Raises:
+        ValueError: a file is missing, or gin does not know a name or argument in it.
+    """
+    folders = search_folders(prefixes)
+    for folder in folders:
+        gin.add_config_file_search_path(folder)
+    for path in files:
+        _check_exists(path, ["", *folders])
+    if skip_unknown is not True:
+        skip_unknown = [*mesh_transformer.DEPRECATED_GIN_REFERENCES, *(skip_unknown or ())]
+    package = os.path.dirname(mesh_tensorflow.transformer.__file__)
+    try:
+        gin.parse_config_file(os.path.join(package, "gin", "defaults.gin"))
+        gin.parse_config_files_and_bindings(
+            list(files), list(bindings), skip_unknown=skip_unknown, finalize_config=False
+        )
+    except (ValueError, OSError, SyntaxError) as error:
+        raise ValueError(explain(str(error))) from error
+
+
+def _check_exists(path: str, folders: Sequence[str]) -> None:
+    if any(tf.io.gfile.exists(os.path.join(folder, path)) for folder in folders):
+        return
+    known = [
+        os.path.relpath(os.path.join(where, name), folder)
+        for folder in folders[1:]
+        for where, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".gin")
+    ]
+    searched = ", ".join(folder or os.getcwd() for folder in folders)
+    raise ValueError(f"gin file {path!r} not found in {searched}{_meant(path, known)}")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+
+
+def explain(text: str) -> str:
+    """Adds to gin's message about an unknown name or argument the names that come close."""
+    unknown = re.search(r"[Nn]o configurable matching '([^']+)'", text)
+    if unknown:
+        return f"{text.strip()}{_meant(unknown.group(1), _all_configurables())}"
+    argument = re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", text)
+    if argument:
+        names = _arguments(argument.group(1))
+        known = f"\n  It has: {', '.join(names)}" if names else ""
+        return f"{text.strip()}{_meant(argument.group(2), names)}{known}"
+    return text.strip()
+
+
+def _all_configurables() -> List[str]:
+    selectors = list(gin_internals._REGISTRY._selector_map)
+    short = [".".join(selector.split(".")[-2:]) for selector in selectors]
+    return sorted({*short, *(selector.split(".")[-1] for selector in selectors)})
+
+
+def _arguments(configurable: str) -> List[str]:
+    try:
+        wrapped = gin_internals._REGISTRY.get_match(configurable.split("/")[-1]).wrapped
+    except (AttributeError, ValueError):
+        return []
+    function = wrapped.__init__ if inspect.isclass(wrapped) else wrapped
+    return [name for name in inspect.signature(function).parameters if name != "self"]

@@ -1,0 +1,85 @@
+"""From sums to the numbers that users read."""
+
+from __future__ import annotations
+
+import math
+from typing import Dict, Mapping, Tuple
+
+import numpy as np
+
+from hmoe import metrics
+
+HostSums = Dict[Tuple[str, str], np.ndarray]
+
+
+class SumCollector:
+    """Adds up sums over steps or batches, in float64."""
+
+    def __init__(self) -> None:
+        self.sums: HostSums = {}
+        self.count = 0
+
+    def add(self, sums: Mapping[Tuple[str, str], np.ndarray]) -> None:
+        """Adds the sums of one step or batch."""
+        self.count += 1
+        for key, value in sums.items():
+            self.sums[key] = self.sums.get(key, 0.0) + np.asarray(value, np.float64)
+
+    def model(self, name: str) -> float:
+        """A sum of the model as a whole."""
+        return float(self.sums[("", name)])
+
+
+def cross_ent_loss(collector: SumCollector) -> float:
+    """Cross entropy without output z-loss, divided as the loss is."""
+    return _ratio(collector.model("cross_entropy"), collector.model("denominator"))
+
+
+def expert_measures(sums: HostSums) -> Dict[str, float]:
+    """The expert layers' metrics by their final names; none for a model without such layers."""
+    layers: Dict[str, Dict[str, np.ndarray]] = {}
+    for (layer, name), value in sums.items():
+        if layer:
+            layers.setdefault(layer, {})[name] = value
+    return dict(metrics.summarize(layers)) if layers else {}
+
+
+def training_measures(collector: SumCollector) -> Dict[str, float]:
+    """Means over the steps added: loss, cross_ent_loss, learning_rate, and the experts' metrics."""
+    steps = collector.count
+    return {
+        "loss": collector.model("loss") / steps,
+        "cross_ent_loss": cross_ent_loss(collector),
+        "learning_rate": collector.model("learning_rate") / steps,
+        **expert_measures(collector.sums),
+    }
+
+
+def evaluation_measures(collector: SumCollector) -> Dict[str, float]:
+    """Numbers of a whole evaluation.
+
+    Returns:
+        loss and cross_ent_loss; upstream's neg_log_perplexity, token_accuracy, sequence_accuracy,
+        mean_label and num_eval_tokens; and the experts' metrics.
+
+    Raises:
+        ValueError: no target was evaluated.
+    """
+    if not collector.count or not collector.model("targets"):
+        raise ValueError("no target to evaluate: the data is empty, or all of it is padding")
+    targets = collector.model("targets")
+    others = _ratio(collector.model("other_losses"), collector.model("denominator"))
+    return {
+        "loss": cross_ent_loss(collector) + others,
+        "cross_ent_loss": cross_ent_loss(collector),
+        "neg_log_perplexity": collector.model("log_likelihood") / targets,
+        "token_accuracy": collector.model("right") / targets,
+        "sequence_accuracy": collector.model("right_rows") / collector.model("rows"),
+        "mean_label": collector.model("ids") / targets,
+        "num_eval_tokens": targets,
+        **expert_measures(collector.sums),
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan

@@ -1,0 +1,152 @@
+"""The graph of one training step: gradients over microbatches, optimizer, and exported sums."""
+
+from __future__ import annotations
+
+from typing import Callable, Dict, List, NamedTuple, Tuple
+
+from mesh_tensorflow.transformer import utils
+
+from hmoe import randomness
+from hmoe.compat.stack import mtf, tf
+from hmoe.t5 import features as feature_lib
+from hmoe.t5 import forward
+from hmoe.t5.settings import ModelSettings, learning_rate, trained_variable
+
+ExportedSums = Dict[forward.SumKey, tf.Tensor]
+
+
+class TrainingGraph(NamedTuple):
+    """What a session needs of a training step.
+
+    Attributes:
+        lowering: of the named-dimension graph.
+        loss: float32 [], with all that is trained on.
+        train_op: runs the step and counts it.
+        sums: of the step, by (layer, name).
+        learning_rate: float32 [].
+    """
+
+    lowering: mtf.Lowering
+    loss: tf.Tensor
+    train_op: tf.Operation
+    sums: ExportedSums
+    learning_rate: tf.Tensor
+
+
+def build(
+    settings: ModelSettings,
+    engine: mtf.MeshImpl,
+    features: Dict[str, mtf.Tensor],
+    batch_dim: mtf.Dimension,
+) -> TrainingGraph:
+    """Builds the graph of one step.
+
+    Args:
+        settings: of the model.
+        engine: the mesh to lower to.
+        features: int32 [*batch_dims, length] each.
+        batch_dim: the dimension that microbatches cut.
+
+    Returns:
+        The graph.
+
+    Raises:
+        ValueError: no optimizer, or a filter that leaves no variable to train.
+    """
+    if settings.optimizer is None:
+        raise ValueError(
+            "training needs utils.run.optimizer; in gin, for example: "
+            "utils.run.optimizer = @optimize.AdafactorOptimizer"
+        )
+    targets = features["targets"]
+    gradients, loss, sums = _gradients(settings, features, batch_dim)
+    sums = forward.unsplit(sums)
+    rate = learning_rate(settings)
+    variables, gradients = _trained(settings, targets.graph, gradients)
+    optimizer = settings.optimizer(learning_rate=rate)
+    updates = optimizer.apply_grads(gradients, variables)
+    lowering = mtf.Lowering(
+        targets.graph,
+        {targets.mesh: engine},
+        autostack=settings.autostack,
+        log_file=settings.model_info_file,
+    )
+    return TrainingGraph(
+        lowering=lowering,
+        loss=tf.cast(lowering.export_to_tf_tensor(loss), tf.float32),
+        train_op=_counted([lowering.lowered_operation(op) for op in updates]),
+        sums=export_sums(lowering, sums),
+        learning_rate=tf.convert_to_tensor(0.0 if rate is None else rate, tf.float32),
+    )
+
+
+def _gradients(
+    settings: ModelSettings, features: Dict[str, mtf.Tensor], batch_dim: mtf.Dimension
+) -> Tuple[List[mtf.Tensor], mtf.Tensor, forward.Sums]:
+    """Gradients of all trainable variables, the loss, and the sums, of the whole step."""
+    mesh = features["targets"].mesh
+    num_microbatches = utils.serialize_num_microbatches(
+        batch_dim, settings.sequence_length, settings.mesh_shape, settings.layout_rules
+    )
+    if num_microbatches == 1:
+        loss, sums = _call(settings, features, 1)
+        graph = features["targets"].graph
+        return mtf.gradients([loss], [v.outputs[0] for v in graph.trainable_variables]), loss, sums
+    numbered = dict(features)
+    numbered[feature_lib.MICROBATCH] = feature_lib.microbatch_feature(
+        mesh, batch_dim, num_microbatches
+    )
+    gradients, outputs = mtf.serialize_training_step(
+        numbered, _microbatch_function(settings, num_microbatches), batch_dim, num_microbatches
+    )
+    loss = outputs.pop("loss")
+    return gradients, loss, outputs
+
+
+def _microbatch_function(
+    settings: ModelSettings, num_microbatches: int
+) -> Callable[[Dict[str, mtf.Tensor]], Dict]:
+    def call(features: Dict[str, mtf.Tensor]) -> Dict:
+        features = dict(features)
+        number = feature_lib.microbatch_number(features.pop(feature_lib.MICROBATCH))
+        with randomness.microbatch(number):
+            loss, sums = _call(settings, features, num_microbatches)
+        return {"loss": loss, **sums}
+
+    return call
+
+
+def _call(
+    settings: ModelSettings, features: Dict[str, mtf.Tensor], num_microbatches: int
+) -> Tuple[mtf.Tensor, forward.Sums]:
+    logits, loss, records = forward.call_model(settings, features, "train", num_microbatches)
+    return loss, forward.call_sums(settings, features, logits, records, num_microbatches)
+
+
+def _trained(
+    settings: ModelSettings, graph: mtf.Graph, gradients: List[mtf.Tensor]
+) -> Tuple[List[mtf.Variable], List[mtf.Tensor]]:
+    """The variables that ``variable_filter`` lets through, and their gradients."""
+    wanted = trained_variable(settings)
+    pairs = [(v, g) for v, g in zip(graph.trainable_variables, gradients) if wanted(v)]
+    if not pairs:
+        raise ValueError(
+            f"utils.run.variable_filter = {settings.variable_filter!r} leaves none of the "
+            f"{len(gradients)} variables to train; the first is {graph.trainable_variables[0].name}"
+        )
+    variables, kept = zip(*pairs)
+    return list(variables), list(kept)
+
+
+def _counted(updates: List[tf.Operation]) -> tf.Operation:
+    """Counts the step after its updates, some of which read the step's number."""
+    with tf.control_dependencies(updates):
+        return tf.assign_add(tf.train.get_global_step(), 1).op
+
+
+def export_sums(lowering: mtf.Lowering, sums: forward.Sums) -> ExportedSums:
+    """Whole tensors float32 from sums that `forward.unsplit` returned before the lowering."""
+    return {
+        key: tf.cast(lowering.export_to_tf_tensor(value), tf.float32)
+        for key, value in sums.items()
+    }
