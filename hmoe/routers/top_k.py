@@ -122,7 +122,8 @@ class TopKRouter(Router):
                 later = weight > threshold
             else:
                 later = uniform < weight / threshold
-            return tf.where((rank == 0) | later, demand, tf.zeros_like(demand))
+            # Without TensorFlow 2 behaviour, == compares tensors by identity.
+            return tf.where(tf.equal(rank, 0) | later, demand, tf.zeros_like(demand))
 
         return mtf.slicewise(decide, inputs, output_dtype=tf.float32, grad_function=0,
                              splittable_dims=weight.shape.dims, name="later_choice_policy")
