@@ -170,8 +170,10 @@ def _summarize_layer(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         named["fraction_tokens_left_behind"] = _ratio(of["left_behind"], of["tokens"])
         named["expert_usage"] = _ratio(of["filled"], of["slots"])
         named["router_confidence"] = _ratio(of["confidence"], of["filled"])
-        # The innermost level knows every expert of the layer.
-        load = np.asarray(sums[f"{levels[-1]}/load"], np.float64)
+        # The innermost level knows every expert of the layer: its load has the most
+        # dimensions. The order of the keys says nothing, since sessions sort them.
+        loads = [np.asarray(sums[f"{level}/load"], np.float64) for level in levels]
+        load = max(loads, key=np.ndim)
         named.update(_load_metrics(load.reshape([1, -1])))
     return named
 
