@@ -1,0 +1,252 @@
+"""Builds a layer on a simulated mesh, with weights by name, and runs it."""
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from hmoe import compat
+
+compat.behave_like_v1()
+
+import hmoe  # noqa: E402
+from hmoe.compat.stack import mtf, tf  # noqa: E402
+from tests import reference  # noqa: E402
+
+Dims = Sequence[Tuple[str, int]]
+
+TWO_AXES = "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows"
+
+
+def seeded(name: str) -> np.random.RandomState:
+    """A generator that depends on a name alone."""
+    return np.random.RandomState(zlib.crc32(name.encode()) % 2 ** 31)
+
+
+def weights_of(name: str, shape: Sequence[int], salt: str = "") -> np.ndarray:
+    """float32 weights by the name of their variable; gating is sharper than a fresh one."""
+    scale = 0.7 if "gating" in name else 0.4
+    return (seeded(f"{name}{salt}").randn(*shape) * scale).astype(np.float32)
+
+
+def tokens_of(dims: Dims, salt: str = "") -> np.ndarray:
+    """float32 inputs."""
+    return seeded(f"inputs{salt}").randn(*[size for _, size in dims]).astype(np.float32)
+
+
+def importance_of(dims: Dims, partial: bool = True, padding: bool = True) -> np.ndarray:
+    """float32 importance of the leading dimensions: about a tenth partial, a tenth padding."""
+    shape = [size for _, size in dims[:-1]]
+    draw = seeded(f"importance{shape}").rand(*shape)
+    values = np.ones(shape, np.float32)
+    if partial:
+        values[draw < 0.12] = 0.5
+    if padding:
+        values[draw > 0.85] = 0.0
+    return values
+
+
+@dataclasses.dataclass
+class Run:
+    """What came out of a session; `steps` has the weights after each optimizer step."""
+
+    outputs: np.ndarray
+    losses: Dict[str, np.ndarray]
+    loss: float
+    sums: Dict[str, np.ndarray]
+    gradients: Dict[str, np.ndarray]
+    weights: Dict[str, np.ndarray]
+    counters: List[Tuple[str, float]]
+    graph: Any
+    after: Dict[str, np.ndarray]
+    slices: Dict[str, Tuple[int, ...]]
+
+
+def devices(mesh_shape: str) -> List[str]:
+    return [""] * mtf.convert_to_shape(mesh_shape or []).size
+
+
+def mtf_dims(dims: Dims) -> List[Any]:
+    return [mtf.Dimension(name, size) for name, size in dims]
+
+
+def constant(mesh: Any, value: np.ndarray, dims: Sequence[Any]) -> Any:
+    """An mtf tensor of any layout with these values."""
+    return mtf.import_tf_tensor(mesh, tf.constant(value), mtf.Shape(list(dims)))
+
+
+def load_weights(session: Any, lowering: Any, values: Callable = weights_of) -> None:
+    """Gives every trainable variable its values by name, on all devices."""
+    for variable in lowering.graph.trainable_variables:
+        value = values(variable.name, variable.shape.to_integer_list)
+        variable.get_master().load(value.astype(variable.master_dtype.as_numpy_dtype), session)
+    session.run(lowering.copy_masters_to_slices())
+
+
+def run_layer(
+    layer: Callable,
+    x: np.ndarray,
+    dims: Dims,
+    *,
+    importance: Optional[np.ndarray] = None,
+    output_size: int = 13,
+    train: bool = True,
+    mesh_shape: str = "",
+    layout: str = "",
+    gradients: bool = True,
+    dtype: Any = None,
+    steps: int = 0,
+    global_step: int = 0,
+    values: Callable = weights_of,
+    **call: Any,
+) -> Run:
+    """Builds and runs one layer; the objective is sum(outputs * fixed numbers) + losses.
+
+    Args:
+      layer: called like an `hmoe.HierarchicalMoE`; or any function of the same
+        arguments that returns something with outputs, loss, losses and metrics.
+      x: inputs.
+      dims: names and sizes of all dimensions of the inputs.
+      importance: by token.
+      output_size: size of the output dimension.
+      train: handed on.
+      mesh_shape: of a simulated mesh.
+      layout: rules.
+      gradients: whether to compute those of all variables and of the inputs.
+      dtype: of activations.
+      steps: of Adafactor.
+      global_step: at which random numbers are drawn.
+      values: the weights, by name and shape.
+      **call: further arguments of the layer.
+    """
+    dtype = dtype or tf.float32
+    with tf.Graph().as_default():
+        step = tf.train.create_global_step()
+        graph = mtf.Graph()
+        mesh = mtf.Mesh(graph, "mesh")
+        all_dims = mtf_dims(dims)
+        tokens = mtf.cast(constant(mesh, x, all_dims), dtype)
+        if importance is not None:
+            call["importance"] = constant(mesh, importance, all_dims[:importance.ndim])
+        output_dim = mtf.Dimension("d_out", output_size)
+        if "variable_dtype" not in call:
+            call["variable_dtype"] = mtf.VariableDType(tf.float32, tf.float32, dtype)
+        result = layer(tokens, output_dim, train=train, mesh_shape=mesh_shape, layout=layout,
+                       **call)
+        direction = seeded("direction").randn(*[d.size for d in result.outputs.shape.dims])
+        objective = mtf.reduce_sum(mtf.cast(result.outputs, tf.float32) * constant(
+            mesh, direction.astype(np.float32), result.outputs.shape.dims)) + result.loss
+        wanted = {"variables": {v.name: v.outputs[0] for v in graph.trainable_variables},
+                  "outputs": mtf.cast(result.outputs, tf.float32),
+                  "losses": dict(result.losses), "loss": result.loss,
+                  "sums": dict(result.metrics), "gradients": {}}
+        grads = []
+        if gradients or steps:
+            names = list(wanted["variables"])
+            of = [wanted["variables"][name] for name in names]
+            grads = mtf.gradients([objective], of + [tokens])
+            wanted["gradients"] = {
+                name: mtf.cast(g, tf.float32) for name, g in zip(names + ["inputs"], grads)
+                if g is not None}
+        updates = []
+        if steps:
+            optimizer = mtf.optimize.AdafactorOptimizer(
+                learning_rate=0.1, multiply_by_parameter_scale=False)
+            updates = optimizer.apply_grads(grads[:-1], graph.trainable_variables)
+        engine = mtf.placement_mesh_impl.PlacementMeshImpl(
+            mtf.convert_to_shape(mesh_shape or []), mtf.convert_to_layout_rules(layout or []),
+            devices(mesh_shape))
+        lowering = mtf.Lowering(graph, {mesh: engine})
+        counters = list(lowering.counters)
+        fetched = tf.nest.map_structure(lowering.export_to_tf_tensor, wanted)
+        update = tf.group([lowering.lowered_operation(op) for op in updates])
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            load_weights(session, lowering, values)
+            step.load(global_step, session)
+            got = session.run(fetched)
+            for _ in range(steps):
+                session.run(update)
+            after = session.run(fetched["variables"]) if steps else {}
+        slices = {v.name: tuple(engine.slice_shape(v.shape)) for v in graph.trainable_variables}
+    return Run(got["outputs"], got["losses"], float(got["loss"]), got["sums"], got["gradients"],
+               got["variables"], counters, graph, after, slices)
+
+
+def spec_of(level: hmoe.Level, depth: int, train: bool) -> reference.LevelSpec:
+    """The oracle's view of a level."""
+    router = level.router
+    factors = {True: (1.25, 1.0, 1.0), False: (2.0, 1.0, 1.0)}[train]
+    asked = level.capacity_factor_train if train else level.capacity_factor_eval
+    return reference.LevelSpec(
+        name=level.name, num_experts=level.num_experts, k=router.k,
+        policy=router.policy_train if train else router.policy_eval,
+        threshold=router.threshold_train if train else router.threshold_eval,
+        group_size=level.group_size,
+        capacity_factor=factors[depth] if asked is None else asked,
+        min_capacity=level.min_capacity, weight_norm=router.weight_norm,
+        balance_coef=level.balance_loss_coef, z_coef=level.z_loss_coef,
+        second_place=level.second_place_loss)
+
+
+def reference_of(
+    moe: hmoe.HierarchicalMoE, weights: Dict[str, np.ndarray], train: bool = True, **more: Any
+) -> reference.Reference:
+    """The oracle of a layer with the same weights."""
+    specs = [spec_of(level, depth, train) for depth, level in enumerate(moe.levels)]
+    shared = moe.shared_expert.activations if moe.shared_expert else None
+    return reference.Reference(
+        specs, weights, moe.experts.activations, shared_activations=shared, **more)
+
+
+def as_streams(
+    values: np.ndarray, has_outer_batch: bool, depth: bool, inserted: int = 1
+) -> np.ndarray:
+    """[(A), B, ..., (M)] -> [A, tokens, (M)], as the first level sees them.
+
+    An outer batch that is inserted is the minor part of the batch: of six examples
+    in two outer batches, the first holds the examples 0, 2, 4.
+    """
+    if not has_outer_batch:
+        batch = values.shape[0]
+        values = values.reshape((batch // inserted, inserted) + values.shape[1:])
+        values = np.swapaxes(values, 0, 1)
+    tail = values.shape[-1:] if depth else ()
+    return values.reshape((values.shape[0], -1) + tail)
+
+
+def from_streams(outputs: np.ndarray, shape: Sequence[int], has_outer_batch: bool,
+                 inserted: int = 1) -> np.ndarray:
+    """[A, tokens, N] -> [*shape, N], the inverse of `as_streams`."""
+    if has_outer_batch:
+        return outputs.reshape(tuple(shape) + outputs.shape[-1:])
+    split = (inserted, shape[0] // inserted) + tuple(shape[1:]) + outputs.shape[-1:]
+    return np.swapaxes(outputs.reshape(split), 0, 1).reshape(
+        tuple(shape) + outputs.shape[-1:])
+
+
+def compare_gradients(
+    run: Run, objective: Callable[[Dict[str, np.ndarray], np.ndarray], float], x: np.ndarray,
+    step: float, tolerance: Dict[str, float], coordinates: int = 3,
+) -> None:
+    """Compares gradients with central differences of the oracle's objective.
+
+    In each tensor the coordinates of largest gradient are tried, and some at random.
+    """
+    tensors = dict(run.weights, inputs=x)
+    for name, gradient in run.gradients.items():
+        flat = np.argsort(-np.abs(gradient).ravel())[:1].tolist()
+        flat += seeded(f"coordinates {name}").choice(
+            gradient.size, coordinates - 1, replace=False).tolist()
+        for number in flat:
+            where = np.unravel_index(number, gradient.shape)
+            sides = []
+            for sign in (1, -1):
+                moved = {k: np.array(v, np.float64) for k, v in tensors.items()}
+                moved[name][where] += sign * step
+                sides.append(objective(moved, moved.pop("inputs")))
+            expected = (sides[0] - sides[1]) / (2 * step)
+            np.testing.assert_allclose(gradient[where], expected, err_msg=f"{name}{where}",
+                                       **tolerance)
