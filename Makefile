@@ -4,7 +4,7 @@
 # files in it record that, so that a second run starts at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all test-tpu check bench wheel lock clean
+.PHONY: help train test test-slow test-all test-tpu check bench wheel lock clean
 
 VENV := .venv
 VENV_TPU := .venv-tpu
@@ -23,8 +23,10 @@ train: $(VENV)/.ready ## train the default job on two-level experts, evaluate it
 test: $(VENV)/.ready-dev ## the tests, but for the slow ones
 	@$(VENV)/bin/python -m pytest -q -m "not slow" $(ARGS)
 
-test-all: $(VENV)/.ready-dev ## all tests
-	@$(VENV)/bin/python -m pytest -q $(ARGS)
+test-slow: $(VENV)/.ready-dev ## the slow tests
+	@$(VENV)/bin/python -m pytest -q -m slow $(ARGS)
+
+test-all: test test-slow ## all tests
 
 test-tpu: $(VENV_TPU)/.ready-dev ## a short part of the tests on the TPU line (Python 3.9 to 3.11)
 	@$(VENV_TPU)/bin/python -m pytest -q -m "not slow" $(ARGS) tests/compat tests/install
@@ -37,7 +39,9 @@ bench: $(VENV)/.ready-dev ## the benchmarks, one after another
 	@for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
 
 wheel: $(VENV)/.ready ## build dist/hmoe-*.whl
-	@$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build
+	@$(VENV)/bin/python -m pip wheel -qq --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build
 	@ls dist/*.whl
 
 lock: $(VENV)/.ready-dev ## write the lock files anew (ARGS=--upgrade takes newer releases)

@@ -4,6 +4,7 @@
 #     tools/environment.sh default .venv          what training needs
 #     tools/environment.sh default .venv dev      and what tests and checks need
 #     tools/environment.sh tpu .venv-tpu dev      the same for the TPU line
+#     tools/environment.sh default DIR run X.whl  with a built wheel, not the checkout itself
 #
 # uv does the work, since it is several times as fast as pip; where it cannot be had, pip does.
 # The locks are complete, so nothing is resolved here (--no-deps).
@@ -12,6 +13,7 @@ set -eu
 line=$1
 folder=$2
 purpose=${3:-run}
+package=${4:-}
 cd "$(dirname "$0")/.."
 unset PYTHONHOME PYTHONPATH
 # Settings of pip that would put packages elsewhere than into the environment.
@@ -63,5 +65,9 @@ requirements=()
 for lock in "${locks[@]}"; do requirements+=(-r "$lock"); done
 started=$SECONDS
 install --no-deps "${requirements[@]}"
-install --no-deps --no-build-isolation --editable .
+if [ -n "$package" ]; then
+    install --no-deps "$package"
+else
+    install --no-deps --no-build-isolation --editable .
+fi
 say "$folder is ready after $((SECONDS - started)) s"

@@ -1,8 +1,7 @@
 """Where the gin files that come with the package are.
 
 In a checkout they stand at the top of the repository, in `gin/`; an installed wheel carries the
-same folder as `hmoe/gin/`. This module imports nothing heavy, so that a command line can name the
-files before TensorFlow is there.
+same folder as `hmoe/gin/`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ def folder() -> str:
     installed = os.path.join(_PACKAGE, "gin")
     checkout = os.path.join(os.path.dirname(_PACKAGE), "gin")
     for candidate in (installed, checkout):
-        if os.path.isdir(candidate):
+        # A `gin` beside an installed package is gin-config's, which has no such folder.
+        if os.path.isdir(os.path.join(candidate, "models")):
             return candidate
     raise FileNotFoundError(
         f"the gin files of hmoe are neither in {installed} (an installed package) nor in "
