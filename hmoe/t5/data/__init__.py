@@ -7,6 +7,7 @@
 | cldr | both of them under one name |
 | metrics, baselines | scores, and what a model has to beat |
 | tasks | registers the CLDR tasks with SeqIO |
+| vocabularies | bytes, or a SentencePiece model |
 | files, lines | registers a user's own files, and reads them line by line |
 
 This file imports nothing, so that the generators are usable without TensorFlow.

@@ -6,8 +6,8 @@ The names are those of the Unicode CLDR as babel carries them, in every language
     ja language: Icelandic     ->  アイスランド語
     sr_Latn city: Mayotte      ->  Majot
 
-A name that happens to be the English one is kept (about one in thirteen): a model has to know that
-Paris is Paris in French and not in Japanese, and the score of copying stands beside its own.
+A name that happens to be the English one is kept (about one in thirteen): when not to change a name
+is part of the task, and the score of copying stands beside a model's own.
 """
 
 from __future__ import annotations

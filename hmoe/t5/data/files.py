@@ -17,18 +17,18 @@ import re
 from collections.abc import Iterator
 from typing import Callable, Optional
 
-import sentencepiece
 import seqio
 import t5.data.preprocessors
 from absl import logging
 
-from . import lines, metrics, tasks
+from . import lines, metrics, tasks, vocabularies
 from .examples import digest
 
-_EXTRA_IDS = 100
 # One example in twenty is held out where there is no validation file.
 _HELD_OUT_PARTS = 20
-_SHUFFLE_BUFFER = 10_000
+# Files may be sorted, so the buffer is large; but never larger than the file, which would be read
+# again and again to fill it.
+_MAX_SHUFFLE_BUFFER = 10_000
 _SHOWN_SKIPPED = 3
 
 # A file, and which of its inputs belong to the split; all if None.
@@ -166,31 +166,6 @@ def _splits(
     return scans, {"train": (data, None), "validation": (validation_data, None)}, scans[1].count
 
 
-def load_vocabulary(path: str | None) -> seqio.Vocabulary:
-    """Returns a SentencePiece vocabulary, or bytes for None; both with 100 sentinels.
-
-    Raises:
-      ValueError: if the file is missing, cannot be read, or is not a SentencePiece model whose
-        first ids are those that T5 expects.
-    """
-    if path is None:
-        return tasks.BYTES
-    lines.check_file(path)
-    try:
-        model = sentencepiece.SentencePieceProcessor(model_file=path)
-    except (RuntimeError, OSError) as error:
-        raise ValueError(
-            f"{path} is not a SentencePiece model; give the .model file that its trainer wrote"
-        ) from error
-    ids = (model.pad_id(), model.eos_id(), model.unk_id())
-    if ids != (0, 1, 2):
-        raise ValueError(
-            f"{path} has pad, end and unknown at ids {ids[0]}, {ids[1]}, {ids[2]}; T5 expects 0, "
-            "1, 2: train it with --pad_id=0 --eos_id=1 --unk_id=2 --bos_id=-1"
-        )
-    return seqio.SentencePieceVocabulary(path, extra_ids=_EXTRA_IDS)
-
-
 def _task_name(data: str, options: tuple[object, ...]) -> str:
     """Returns a name that is the same for the same file and options, in every process."""
     stem = re.sub(r"\W+", "_", os.path.basename(data).split(".")[0])
@@ -203,6 +178,7 @@ def _add_task(
     data_format: str,
     vocabulary: seqio.Vocabulary,
     rows_fn: tasks.RowsFn,
+    num_training: int,
 ) -> None:
     """Registers the task, in place of one of the same name."""
     if name in seqio.TaskRegistry.names():
@@ -224,7 +200,7 @@ def _add_task(
         ],
         # What stood in the gaps of a text has many right answers: its measure is cross entropy.
         [metrics.exact_match, metrics.character_f_score] if pairs else [],
-        shuffle_buffer=_SHUFFLE_BUFFER,
+        shuffle_buffer=min(num_training, _MAX_SHUFFLE_BUFFER),
     )
 
 
@@ -275,15 +251,17 @@ def register(
         expected.
     """
     data_format = lines.format_of(data, data_format)
-    loaded = load_vocabulary(vocabulary)
+    loaded = vocabularies.load(vocabulary)
     scans, sources, num_validation = _splits(data, validation_data, data_format, skip_bad_lines)
     name = _task_name(data, (validation_data, vocabulary, skip_bad_lines, data_format))
-    _add_task(name, data_format, loaded, _rows_fn(sources, data_format, skip_bad_lines))
+    num_training = scans[0].count - (0 if validation_data else num_validation)
+    rows_fn = _rows_fn(sources, data_format, skip_bad_lines)
+    _add_task(name, data_format, loaded, rows_fn, num_training)
     _reports[name] = Report(
         data=data,
         validation_data=validation_data,
         data_format=data_format,
-        num_training=scans[0].count - (0 if validation_data else num_validation),
+        num_training=num_training,
         num_validation=num_validation,
         skipped=tuple(message for scan in scans for message in scan.skipped)[:_SHOWN_SKIPPED],
         num_skipped=sum(scan.num_skipped for scan in scans),

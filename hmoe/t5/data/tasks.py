@@ -24,8 +24,7 @@ from hmoe.compat.stack import tf
 
 from . import cldr, metrics
 from .examples import Example
-
-BYTES = seqio.ByteVocabulary(extra_ids=100)
+from .vocabularies import BYTES
 
 # Elements of a generator cross into TensorFlow in blocks: one at a time costs ten times as much.
 _BLOCK = 256

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import pytest
+
+import gin
+
+
+@pytest.fixture
+def gin_config():
+    """Gin with nothing bound before the test, nor after."""
+    gin.clear_config()
+    with gin.unlock_config():
+        yield gin
+    gin.clear_config()
