@@ -9,8 +9,8 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-from hmoe import compat  # noqa: E402
-from hmoe.compat import stack  # noqa: E402, F401  (before any test imports mesh_tensorflow)
+from hmoe import compat
+from hmoe.compat import stack  # noqa: F401  (before any test imports mesh_tensorflow)
 
 # Once for the whole session, before any test makes a graph: resource variables, always.
 compat.behave_like_v1()

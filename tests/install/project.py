@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import runpy
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Set
 from unittest import mock
 
 from packaging.requirements import Requirement
@@ -26,7 +26,14 @@ def requirements_of(path: str) -> List[Requirement]:
     return [Requirement(text) for text in (line.split("#")[0].strip() for line in lines) if text]
 
 
-def applying(requirements: List[Requirement], environment: Dict[str, str]) -> Dict[str, Requirement]:
+def names_of(path: str) -> Set[str]:
+    """The canonical names in a requirements file."""
+    return {canonicalize_name(requirement.name) for requirement in requirements_of(path)}
+
+
+def applying(
+    requirements: List[Requirement], environment: Dict[str, str]
+) -> Dict[str, Requirement]:
     """Those whose markers hold in `environment`, by canonical name; a name twice is an error."""
     chosen: Dict[str, Requirement] = {}
     for requirement in requirements:

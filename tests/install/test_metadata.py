@@ -25,11 +25,12 @@ def test_version_is_that_of_the_package_and_in_the_changelog():
 
 
 def test_version_is_stated_once():
+    pattern = rf'version\w*\s*=\s*"{re.escape(hmoe.__version__)}"'
     stated = [
         path.name
         for path in [*project.ROOT.glob("*.py"), *project.ROOT.glob("*.toml"),
                      *(project.ROOT / "hmoe").rglob("*.py")]
-        if re.search(rf'version\w*\s*=\s*"{re.escape(hmoe.__version__)}"', path.read_text(encoding="utf-8"))
+        if re.search(pattern, path.read_text(encoding="utf-8"))
     ]
     assert stated == ["version.py"]
 
@@ -61,8 +62,7 @@ def test_tensorflows(python, version, allowed):
 
 
 def test_extra_tpu_narrows_tensorflow_to_the_last_with_tpu_estimator():
-    extra = {Requirement(text).name: text for text in project.setup_arguments()["extras_require"]["tpu"]}
-    assert extra["tensorflow"] == "tensorflow==2.15.1"
+    assert "tensorflow==2.15.1" in project.setup_arguments()["extras_require"]["tpu"]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="has no list of the standard library")

@@ -33,8 +33,9 @@ def source(tmp_path_factory) -> pathlib.Path:
     folder.mkdir()
     for name in FILES:
         shutil.copy(project.ROOT / name, folder)
+    without = shutil.ignore_patterns("__pycache__")
     for name in ("hmoe", "gin", "tests"):
-        shutil.copytree(project.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(project.ROOT / name, folder / name, ignore=without)
     return folder
 
 
