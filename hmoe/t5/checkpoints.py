@@ -79,7 +79,7 @@ def check_fits(path: str, optimizer_too: bool) -> None:
     """
     saved, built = saved_shapes(path), graph_shapes()
     if not optimizer_too:
-        saved = {name: shape for name, shape in saved.items() if not _is_training_state(name)}
+        saved = {name: shape for name, shape in saved.items() if not _is_slot(name)}
     differences = _shape_differences(saved, built)
     differences += [f"{name}: only in the model" for name in sorted(set(built) - set(saved))]
     differences += [f"{name}: only in the checkpoint" for name in sorted(set(saved) - set(built))]
@@ -92,8 +92,9 @@ def check_fits(path: str, optimizer_too: bool) -> None:
         )
 
 
-def _is_training_state(name: str) -> bool:
-    return bool(re.search(r"_slot_\w+$", name)) or name == "global_step"
+def _is_slot(name: str) -> bool:
+    """Whether a variable is an optimizer's, by the names of Mesh TensorFlow."""
+    return bool(re.search(r"_slot_\w+$", name))
 
 
 def _shape_differences(saved: Shapes, built: Shapes) -> List[str]:

@@ -18,6 +18,13 @@ from hmoe.t5 import checkpoints, hooks, measures, model_fn
 from hmoe.t5.session import SessionSettings
 from hmoe.t5.settings import ModelSettings
 
+_DOING = {
+    model_fn.TRAIN: "Building the model ...",
+    model_fn.EVAL: "Evaluating with the right answers given ...",
+    model_fn.PREDICT: "Preparing to answer ...",
+    model_fn.SCORE: "Preparing to score ...",
+}
+
 InputFn = Callable[[Dict[str, Any]], "tf.data.Dataset"]
 
 
@@ -66,6 +73,7 @@ class SessionEstimator:
 
         Raises:
             ValueError: the checkpoint is of another architecture, or the loss is not a number.
+            KeyboardInterrupt: the user stopped it; a checkpoint was saved.
         """
         path = self.latest_checkpoint()
         step = checkpoints.step_of(path) if path else 0
@@ -84,6 +92,12 @@ class SessionEstimator:
             else:
                 self._say_start(checkpoints.start_from(self.settings))
             self._train_loop(graph, saver, step, max_steps, list(hooks), interrupted)
+            if interrupted():
+                self.session.say(
+                    f"Stopped; the last checkpoint is {self.latest_checkpoint()}. "
+                    "To go on from it, give the same command again"
+                )
+                raise KeyboardInterrupt
         return self
 
     def _train_loop(
@@ -216,7 +230,7 @@ class SessionEstimator:
         return graph.as_default()
 
     def _build(self, input_fn: InputFn, mode: str) -> Any:
-        self.session.say("Building the model ...")
+        self.session.say(_DOING[mode])
         with tf.device("/cpu:0"):
             iterator = tf.data.make_initializable_iterator(input_fn({}))
             tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)

@@ -12,7 +12,7 @@ import gin.tf
 
 from hmoe.compat.stack import tf
 from hmoe.t5 import checkpoints, measures
-from hmoe.t5.console import duration
+from hmoe.console import duration
 from hmoe.t5.session import SessionSettings
 from hmoe.t5.settings import ModelSettings
 from hmoe.t5.training_graph import TrainingGraph
@@ -34,13 +34,16 @@ def training_hooks(
     A loss that is not a number stops the session before anything of it is saved.
     """
     model_dir = settings.model_dir
+    # One writer for all: those that TensorFlow shares out write the whole graph first, which
+    # takes seconds and tens of megabytes.
+    writer = tf.summary.FileWriter(model_dir)
     config_hook = gin.tf.GinConfigSaverHook(
-        model_dir, summarize_config=True, include_step_in_filename=False
+        model_dir, summary_writer=writer, include_step_in_filename=False
     )
     return [
         ToSlicesHook(saver),
         config_hook,
-        ReportHook(first_step, max_steps, model_dir, session, graph),
+        ReportHook(first_step, max_steps, model_dir, session, graph, writer),
         SaveHook(first_step, model_dir, session, saver, settings.save_checkpoints_steps),
         StopHook(first_step, max_steps, interrupted),
     ]
@@ -135,9 +138,11 @@ class ReportHook(CountingHook):
         model_dir: str,
         session: SessionSettings,
         graph: TrainingGraph,
+        writer: tf.summary.FileWriter,
     ):
         super().__init__(first_step)
         self._max_steps = max_steps
+        self._writer = writer
         self._model_dir = model_dir
         self._session = session
         self._fetches = {
@@ -150,9 +155,8 @@ class ReportHook(CountingHook):
         self._clock_step: Optional[int] = None
 
     def begin(self) -> None:
-        """Opens the files, and drops what an earlier run wrote beyond its last checkpoint."""
+        """Marks the start, and drops what an earlier run wrote beyond its last checkpoint."""
         drop_lines_after(os.path.join(self._model_dir, METRICS_FILE), self.step)
-        self._writer = tf.summary.FileWriter(self._model_dir)
         start = tf.SessionLog(status=tf.SessionLog.START)
         self._writer.add_session_log(start, self.step + 1)
 
@@ -213,9 +217,7 @@ def progress_line(step: int, max_steps: int, numbers: Mapping[str, float]) -> st
     left_behind = numbers.get("experts/fraction_tokens_left_behind")
     if left_behind is not None:
         parts.append(f"left behind {100 * left_behind:.1f} %")
-    imbalance = [v for k, v in numbers.items() if k.endswith("/load_imbalance")]
-    if imbalance:
-        parts.append(f"imbalance {sum(imbalance) / len(imbalance):.2f}")
+        parts.append(f"imbalance {numbers['experts/load_imbalance']:.2f}")
     if "steps_per_second" in numbers:
         parts.append(f"{numbers['tokens_per_second']:,.0f} tokens/s")
         left = (max_steps - step) / numbers["steps_per_second"]
