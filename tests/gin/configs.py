@@ -1,0 +1,108 @@
+"""Reads shipped gin files, and builds what they describe."""
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Iterator, List, Sequence
+
+import gin
+import numpy as np
+
+from hmoe import compat
+
+compat.behave_like_v1()
+
+import hmoe.t5  # noqa: E402
+from hmoe.compat.stack import mtf, tf  # noqa: E402
+from hmoe.t5 import gin_config, gin_files, model_fn, run  # noqa: E402
+
+VOCAB = 64
+
+# Enough of a batch for whole groups on every layout up to 4 x 4.
+SMALL_DATA = (
+    'utils.run.sequence_length = {"inputs": 16, "targets": 16}',
+    "utils.run.batch_size = 32",
+    "utils.run.train_steps = 1",
+)
+
+
+def names(folder: str, hidden: bool = False) -> List[str]:
+    """Gin files of a folder, as users name them; those meant for inclusion only if `hidden`."""
+    found = sorted(os.listdir(os.path.join(gin_files.folder(), folder)))
+    return [f"{folder}/{name}" for name in found
+            if name.endswith(".gin") and name.startswith("_") == hidden]
+
+
+def text(name: str) -> str:
+    """What is written in a file."""
+    with open(os.path.join(gin_files.folder(), name), encoding="utf-8") as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def parsed(files: Sequence[str], bindings: Sequence[str] = ()) -> Iterator[None]:
+    """Within it, gin has the files' configuration, finalized; nothing is left of it after."""
+    gin.clear_config()
+    try:
+        gin_config.read(files, bindings)
+        gin.finalize()
+        yield
+    finally:
+        gin.clear_config()
+
+
+class Vocabulary:
+    """As much of a vocabulary as a model's description takes."""
+
+    vocab_size = VOCAB
+
+
+def described(model_dir: str = "") -> Any:
+    """The estimator that `utils.run` makes of the present configuration, checked, not built."""
+    caught: List[Any] = []
+    run.run("train", model_dir, _fail_on_warning, vocabulary=Vocabulary(),
+            train_dataset_fn=_no_data, train_model_fn=lambda estimator, *_, **__: caught.append(
+                estimator))
+    return caught[0]
+
+
+def _fail_on_warning(line: str) -> None:
+    assert "Warning" not in line, line
+
+
+def _no_data(*unused: Any, **unused_too: Any) -> None:
+    raise AssertionError("no data is read")
+
+
+def features(settings: Any) -> dict:
+    """Random ids for inputs and targets, with padding at the ends of some rows."""
+    random = np.random.RandomState(7)
+    given = {}
+    for name in ("targets",) if settings.model_type == "lm" else ("inputs", "targets"):
+        length = settings.sequence_length[name]
+        ids = random.randint(2, VOCAB, [settings.batch_size, length]).astype(np.int32)
+        ids[::5, length * 3 // 4:] = 0
+        given[name] = ids
+    return given
+
+
+def train_step(settings: Any, steps: int = 1) -> Any:
+    """Trains on one batch; returns (the losses, the lowering)."""
+    with tf.Graph().as_default():
+        tf.set_random_seed(1)
+        tf.train.create_global_step()
+        given = {name: tf.constant(ids) for name, ids in features(settings).items()}
+        graph = model_fn.build_graph(settings, given, model_fn.TRAIN)
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            session.run(graph.lowering.copy_masters_to_slices())
+            losses = [session.run([graph.loss, graph.train_op])[0] for _ in range(steps)]
+    return losses, graph.lowering
+
+
+def total(lowering: Any, start: str) -> float:
+    """The sum of a lowering's counters whose names begin so."""
+    return sum(amount for name, amount in lowering.counters if name.startswith(start))
+
+
+__all__ = ["described", "features", "mtf", "names", "parsed", "text", "total", "train_step"]
