@@ -17,6 +17,12 @@ from tests import reference  # noqa: E402
 
 Dims = Sequence[Tuple[str, int]]
 
+# Adafactor's first steps move each weight by about the learning rate, whatever its
+# gradient. Where that is 0 but for rounding (the weight of a partial token's only
+# choice is 1), rounding would decide where to: the square of gradients is damped.
+LEARNING_RATE = 2e-3
+DAMPING = 1e-8
+
 TWO_AXES = "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows"
 
 
@@ -34,6 +40,33 @@ def weights_of(name: str, shape: Sequence[int], salt: str = "") -> np.ndarray:
 def tokens_of(dims: Dims, salt: str = "") -> np.ndarray:
     """float32 inputs."""
     return seeded(f"inputs{salt}").randn(*[size for _, size in dims]).astype(np.float32)
+
+
+def clear_tokens(
+    dims: Dims, kernels: Sequence[np.ndarray], k: int = 2, margin: float = 2e-3
+) -> np.ndarray:
+    """Inputs whose choices at every level stay the same when numbers move a little.
+
+    Args:
+      dims: names and sizes of all dimensions of the inputs.
+      kernels: of the gatings, from the outermost level; each [*outer, M, X].
+      k: choices at each level.
+      margin: smallest difference between probabilities next to one another in rank.
+    """
+    generator = seeded(f"clear {dims}")
+    kept: List[np.ndarray] = []
+    while len(kept) < np.prod([size for _, size in dims[:-1]]):
+        token = generator.randn(dims[-1][1])
+        if all(_least_gap(token, kernel, k) > margin for kernel in kernels):
+            kept.append(token)
+    return np.array(kept, np.float32).reshape([size for _, size in dims])
+
+
+def _least_gap(token: np.ndarray, kernel: np.ndarray, k: int) -> float:
+    logits = np.einsum("m,...mx->...x", token, kernel.astype(np.float64))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    best = -np.sort(-probabilities, axis=-1)[..., :k + 1]
+    return float((best[..., :-1] - best[..., 1:]).min())
 
 
 def importance_of(dims: Dims, partial: bool = True, padding: bool = True) -> np.ndarray:
@@ -62,6 +95,23 @@ class Run:
     graph: Any
     after: Dict[str, np.ndarray]
     slices: Dict[str, Tuple[int, ...]]
+
+
+def quick_session() -> Any:
+    """A session that starts sooner: optimizing a graph takes longer than running it once."""
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    config.graph_options.optimizer_options.opt_level = -1
+    return tf.Session(config=config)
+
+
+def read_variables_once() -> None:
+    """Makes a step use the weights that it started from.
+
+    Otherwise each use of a variable reads it anew, and a backward pass can meet weights
+    that the optimizer has already updated.
+    """
+    tf.get_variable_scope().set_caching_device(lambda op: op.device)
 
 
 def devices(mesh_shape: str) -> List[str]:
@@ -123,6 +173,7 @@ def run_layer(
     """
     dtype = dtype or tf.float32
     with tf.Graph().as_default():
+        read_variables_once()
         step = tf.train.create_global_step()
         graph = mtf.Graph()
         mesh = mtf.Mesh(graph, "mesh")
@@ -153,7 +204,8 @@ def run_layer(
         updates = []
         if steps:
             optimizer = mtf.optimize.AdafactorOptimizer(
-                learning_rate=0.1, multiply_by_parameter_scale=False)
+                learning_rate=LEARNING_RATE, epsilon1=DAMPING,
+                multiply_by_parameter_scale=False)
             updates = optimizer.apply_grads(grads[:-1], graph.trainable_variables)
         engine = mtf.placement_mesh_impl.PlacementMeshImpl(
             mtf.convert_to_shape(mesh_shape or []), mtf.convert_to_layout_rules(layout or []),
@@ -162,13 +214,14 @@ def run_layer(
         counters = list(lowering.counters)
         fetched = tf.nest.map_structure(lowering.export_to_tf_tensor, wanted)
         update = tf.group([lowering.lowered_operation(op) for op in updates])
-        with tf.Session() as session:
+        with quick_session() as session:
             session.run(tf.global_variables_initializer())
             load_weights(session, lowering, values)
             step.load(global_step, session)
             got = session.run(fetched)
-            for _ in range(steps):
+            for number in range(steps):
                 session.run(update)
+                step.load(global_step + number + 1, session)
             after = session.run(fetched["variables"]) if steps else {}
         slices = {v.name: tuple(engine.slice_shape(v.shape)) for v in graph.trainable_variables}
     return Run(got["outputs"], got["losses"], float(got["loss"]), got["sums"], got["gradients"],

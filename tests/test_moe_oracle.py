@@ -55,9 +55,6 @@ CASES = {
     "one-level-k1": (flat(1), {}, {}),
     "one-level-k2-all": (flat(2, level=LOSSES), {}, {}),
     "one-level-k3-threshold": (flat(3, "threshold", threshold_train=0.25), {}, {}),
-    "one-level-k3-threshold-above-first-choices": (
-        flat(3, "threshold", "all", threshold_train=0.48, level={"capacity_factor_train": 0.5}),
-        {}, {}),
     "one-level-k2-random": (flat(2, "random", threshold_train=0.6), {}, {}),
     "one-level-k3-none": (flat(3, "none", "all"), {}, {}),
     "one-level-no-length": (flat(2), {}, {"dims": NO_LENGTH}),
