@@ -1,0 +1,118 @@
+"""A T5 small enough for tests, and ids to train it on."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Dict, List, Optional, Sequence
+
+import gin
+import numpy as np
+import seqio
+
+import hmoe.t5  # noqa: F401  (registers what gin files name)
+from hmoe import compat
+from hmoe.compat.stack import mtf, tf
+from hmoe.t5 import gin_config, run, session
+from hmoe.t5.estimator import SessionEstimator
+
+compat.behave_like_v1()
+
+BATCH, LENGTH = 8, 8
+VOCABULARY = seqio.ByteVocabulary(extra_ids=100)
+SIZES = ("d_model = 16", "d_ff = 24", "d_ff_wide = 24", "num_blocks = 1", "num_heads = 2",
+         "d_kv = 8", "group_size = 16", "num_outer_experts = 2", "num_inner_experts = 2",
+         "num_experts = 4")
+LAYOUTS = {
+    "one_device": ("", "", 1, None),
+    "cpu_2x2": (
+        "rows:2;cols:2", "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows", 4, 2,
+    ),
+}
+
+
+def make(
+    model_dir: Any,
+    model: str = "dense_tiny",
+    layout: str = "one_device",
+    bindings: Sequence[str] = (),
+    batch_size: int = BATCH,
+    lines: Optional[List[str]] = None,
+    **settings: Any,
+) -> SessionEstimator:
+    """An estimator of a tiny T5, from the shipped gin files with small sizes.
+
+    What it tells the user is appended to `lines`.
+    """
+    gin.clear_config()
+    mesh, rules, devices, _ = LAYOUTS[layout]
+    gin_config.read([f"models/{model}.gin", f"layouts/{layout}.gin"], [*SIZES, *bindings])
+    told = [] if lines is None else lines
+    arguments: Dict[str, Any] = {
+        "model_dir": str(model_dir),
+        "batch_size": batch_size,
+        "sequence_length": {"inputs": LENGTH, "targets": LENGTH},
+        "autostack": True,
+        "learning_rate_schedule": 0.01,
+        "keep_checkpoint_max": None,
+        "save_checkpoints_steps": 1000,
+        "optimizer": mtf.optimize.AdafactorOptimizer,
+        "predict_fn": None,
+        "variable_filter": None,
+        "ensemble_inputs": None,
+        "init_checkpoint": None,
+        "mesh_devices": [""] * devices,
+        "score_in_predict_mode": False,
+        **settings,
+    }
+    return run.make_estimator(
+        session.SessionSettings(say=told.append, log_every_steps=1),
+        model_type="bitransformer",
+        vocabulary=VOCABULARY,
+        mesh_shape=mtf.convert_to_shape(mesh),
+        layout_rules=mtf.convert_to_layout_rules(rules),
+        use_tpu=None,
+        tpu_job_name=None,
+        iterations_per_loop=1,
+        cluster=None,
+        **arguments,
+    )
+
+
+def ids(num_rows: int, seed: int = 0) -> Dict[str, np.ndarray]:
+    """Random sentences with their end and padding: int32 [num_rows, LENGTH] each."""
+    draws = np.random.RandomState(seed)
+    features = {}
+    for name in ("inputs", "targets"):
+        rows = draws.randint(3, 259, [num_rows, LENGTH]).astype(np.int32)
+        for row in rows:
+            end = draws.randint(2, LENGTH)
+            row[end] = 1
+            row[end + 1 :] = 0
+        features[name] = rows
+    return features
+
+
+def input_fn(features: Dict[str, np.ndarray], batch_size: int = BATCH, skip: int = 0) -> Any:
+    """A function that gives batch after batch of the rows, from the batch `skip` on."""
+
+    def dataset(params: Dict[str, Any]) -> "tf.data.Dataset":
+        del params
+        return tf.data.Dataset.from_tensor_slices(features).batch(batch_size).skip(skip)
+
+    return dataset
+
+
+def curves(model_dir: Any) -> List[Dict[str, float]]:
+    """The lines of a run's metrics.jsonl."""
+    with open(os.path.join(str(model_dir), "metrics.jsonl"), encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def weights(model_dir: Any) -> Dict[str, np.ndarray]:
+    """All variables of the newest checkpoint."""
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(model_dir)))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+__all__ = ["BATCH", "LENGTH", "VOCABULARY", "curves", "ids", "input_fn", "make", "weights"]
