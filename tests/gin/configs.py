@@ -1,9 +1,10 @@
 """Reads shipped gin files, and builds what they describe."""
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
-from typing import Any, Iterator, List, Sequence
+from typing import Any, Dict, Iterator, List, Sequence
 
 import gin
 import numpy as np
@@ -15,6 +16,7 @@ compat.behave_like_v1()
 import hmoe.t5  # noqa: E402
 from hmoe.compat.stack import mtf, tf  # noqa: E402
 from hmoe.t5 import gin_config, gin_files, model_fn, run  # noqa: E402
+from hmoe.t5.session import SessionSettings  # noqa: E402
 
 VOCAB = 64
 
@@ -49,6 +51,11 @@ def parsed(files: Sequence[str], bindings: Sequence[str] = ()) -> Iterator[None]
         yield
     finally:
         gin.clear_config()
+
+
+def macro(name: str) -> Any:
+    """The present value of a macro."""
+    return gin.query_parameter(f"{name}/macro.value")
 
 
 class Vocabulary:
@@ -93,16 +100,34 @@ def train_step(settings: Any, steps: int = 1) -> Any:
         tf.train.create_global_step()
         given = {name: tf.constant(ids) for name, ids in features(settings).items()}
         graph = model_fn.build_graph(settings, given, model_fn.TRAIN)
-        with tf.Session() as session:
+        # A few steps are not worth the time that the graph optimizer takes.
+        config = SessionSettings(graph_optimizer=False).config()
+        with tf.Session(config=config) as session:
             session.run(tf.global_variables_initializer())
             session.run(graph.lowering.copy_masters_to_slices())
             losses = [session.run([graph.loss, graph.train_op])[0] for _ in range(steps)]
     return losses, graph.lowering
 
 
-def total(lowering: Any, start: str) -> float:
-    """The sum of a lowering's counters whose names begin so."""
-    return sum(amount for name, amount in lowering.counters if name.startswith(start))
+def collectives(lowering: Any, kind: str) -> Dict[str, int]:
+    """How many collectives of a kind ("alltoall", "allconcat") run along each mesh axis."""
+    counts: collections.Counter = collections.Counter()
+    mesh_shape = next(iter(lowering.mesh_to_impl.values())).shape
+    for name, _ in lowering.counters:
+        if name.startswith(f"{kind}/"):
+            counts[mesh_shape.dims[int(name.split("/")[1])].name] += 1
+    return dict(counts)
 
 
-__all__ = ["described", "features", "mtf", "names", "parsed", "text", "total", "train_step"]
+def largest_gathered(lowering: Any) -> int:
+    """The most numbers that one allconcat leaves on all devices together."""
+    return max([size for name, size in lowering.counters if name.startswith("allconcat/")] or [0])
+
+
+def einsum_multiplies(lowering: Any) -> int:
+    """Multiplications in the products of a graph, each whole product counted once."""
+    return sum(amount for name, amount in lowering.counters if name == "einsum_unique")
+
+
+__all__ = ["collectives", "described", "einsum_multiplies", "features", "largest_gathered", "macro",
+           "mtf", "names", "parsed", "text", "train_step"]
