@@ -11,6 +11,10 @@ VENV_TPU := .venv-tpu
 SET_UP := tools/environment.sh tools/find_python.sh setup.py hmoe/version.py
 export PYTHON
 
+# Tests that run at once; each worker of two takes about a gigabyte of memory.
+JOBS := 2
+PYTEST_JOBS = -n $(JOBS) --dist worksteal
+
 # More for the command: make train ARGS="--model_dir=/tmp/x", make test ARGS="-k routers".
 ARGS :=
 
@@ -21,10 +25,10 @@ train: $(VENV)/.ready ## train the default job on two-level experts, evaluate it
 	@$(VENV)/bin/hmoe train $(ARGS)
 
 test: $(VENV)/.ready-dev ## the tests, but for the slow ones
-	@$(VENV)/bin/python -m pytest -q -m "not slow" $(ARGS)
+	@$(VENV)/bin/python -m pytest -q -m "not slow" $(PYTEST_JOBS) $(ARGS)
 
 test-slow: $(VENV)/.ready-dev ## the slow tests
-	@$(VENV)/bin/python -m pytest -q -m slow $(ARGS)
+	@$(VENV)/bin/python -m pytest -q -m slow $(PYTEST_JOBS) $(ARGS)
 
 test-all: test test-slow ## all tests
 

@@ -68,6 +68,7 @@ REQUIREMENTS: List[str] = [
     "numpy",
     "sacrebleu",
     "seqio-nightly",
+    "tfds-nightly",
 ] + [requirement + '; python_version < "3.10"' for requirement in TPU_LINE]
 
 setup(

@@ -15,7 +15,8 @@ from tests.install import project
 
 # The distribution that brings each module, where the names differ.
 DISTRIBUTIONS = {"absl": "absl-py", "gin": "gin-config", "seqio": "seqio-nightly",
-                 "mesh_tensorflow": "mesh-tensorflow", "tensorflow_text": "tensorflow-text"}
+                 "mesh_tensorflow": "mesh-tensorflow", "tensorflow_datasets": "tfds-nightly",
+                 "tensorflow_text": "tensorflow-text"}
 
 
 def test_version_is_that_of_the_package_and_in_the_changelog():
