@@ -25,8 +25,25 @@ def main(arguments: List[str]) -> None:
     if not arguments:
         raise SystemExit("usage: python -m hmoe.compat MODULE [ARGUMENT ...]")
     compat.install()
+    _keep_resource_variables()
     sys.argv = list(arguments)
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+
+
+def _keep_resource_variables() -> None:
+    """Lets the command turn TensorFlow 2 behaviour off, but for resource variables.
+
+    T5's command calls ``tf.disable_v2_behavior()`` by itself, after anything done here.
+    """
+    import tensorflow.compat.v1 as tf
+
+    disable_v2_behavior = tf.disable_v2_behavior
+
+    def disable() -> None:
+        disable_v2_behavior()
+        tf.enable_resource_variables()
+
+    tf.disable_v2_behavior = disable
 
 
 if __name__ == "__main__":

@@ -166,6 +166,23 @@ def _check_start(path: str, taken: Shapes, saved: Shapes, built: Shapes) -> None
         )
 
 
+def mesh_saver(keep: Optional[int] = None) -> tf.train.Saver:
+    """Saves all variables of the default graph, and restores them in every later session.
+
+    Args:
+        keep: how many checkpoints to keep; None for all.
+    """
+    saver = tf.train.Saver(
+        tf.global_variables(),
+        sharded=True,
+        max_to_keep=keep,
+        keep_checkpoint_every_n_hours=2,
+        save_relative_paths=True,
+    )
+    tf.add_to_collection(tf.GraphKeys.SAVERS, saver)
+    return saver
+
+
 class MeshSaver:
     """Saves and restores what a lowering keeps on the devices of its mesh.
 
@@ -177,14 +194,7 @@ class MeshSaver:
     def __init__(self, lowering: mtf.Lowering, keep: Optional[int] = None):
         self.to_masters = lowering.copy_slices_to_masters()
         self.to_slices = lowering.copy_masters_to_slices()
-        self.saver = tf.train.Saver(
-            tf.global_variables(),
-            sharded=True,
-            max_to_keep=keep,
-            keep_checkpoint_every_n_hours=2,
-            save_relative_paths=True,
-        )
-        tf.add_to_collection(tf.GraphKeys.SAVERS, self.saver)
+        self.saver = mesh_saver(keep)
 
     def save(self, session: tf.Session, model_dir: str, step: int) -> str:
         """Writes ``model_dir/model.ckpt-<step>`` and returns its path."""

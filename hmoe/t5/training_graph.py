@@ -61,6 +61,12 @@ def build(
     targets = features["targets"]
     gradients, loss, sums = _gradients(settings, features, batch_dim)
     sums = forward.unsplit(sums)
+    if settings.tpu_summaries:
+        # Read by the host call of `tpu`; nothing else collects them.
+        mtf.scalar_summary("loss", loss)
+        mtf.scalar_summary(
+            "cross_ent_loss", sums[("", "cross_entropy")] / sums[("", "denominator")]
+        )
     rate = learning_rate(settings)
     variables, gradients = _trained(settings, targets.graph, gradients)
     optimizer = settings.optimizer(learning_rate=rate)
