@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from hmoe.compat.stack import mtf
 
@@ -98,11 +99,13 @@ def expert_capacity(level: str, size: int, factor: float, num_experts: int, mini
     """
     capacity = min(size, max(minimum, int((size * factor) / num_experts)))
     if capacity < 1:
+        # Rounded up, so that what is recommended does give room.
+        enough = math.ceil(100 * num_experts / size) / 100
         raise ValueError(
             f"level '{level}': a group of {size} tokens with capacity factor {factor} gives each of"
             f" {num_experts} experts {size * factor / num_experts:.3g} slots and min_capacity is"
             f" {minimum}, so no token finds room; raise the capacity factor to"
-            f" {num_experts / size:.3g}, or min_capacity to 1")
+            f" {enough:g}, or min_capacity to 1")
     return capacity
 
 
