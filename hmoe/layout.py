@@ -103,7 +103,9 @@ class MeshLayout:
                 f"level '{levels[2].name}': layout rule '{names[2]}:{self.axis(names[2])}' splits"
                 " the experts of a third level, but a T5 has two batch dimensions to exchange them"
                 " for; remove the rule, or use two levels")
-        self._check_together([*names, "expert_hidden"])
+        # With one level, the outer batch is exchanged for nothing and stays in the buffers.
+        stays = ["outer_batch"] if len(levels) == 1 else []
+        self._check_together([*names, "expert_hidden", *stays])
         self._check_together(["outer_batch", "batch"])
         if len(levels) > 1:
             # While tokens wait for the second level, these stand in one tensor.
