@@ -120,6 +120,7 @@ def _add_command(commands: Any, common: List[Any], name: str, text: str, **more:
     parser = commands.add_parser(
         name,
         help=text,
+        usage=f"hmoe {name} [FLAG ...]{more.pop('positional', '')}",
         description=f"{text[0].upper()}{text[1:]}.",
         parents=common,
         allow_abbrev=False,
@@ -149,7 +150,8 @@ def _add_train(commands: Any, common: List[Any]) -> None:
 
 
 def _add_predict(commands: Any, common: List[Any]) -> None:
-    predict = _add_command(commands, common, "predict", "answer lines of text")
+    predict = _add_command(commands, common, "predict", "answer lines of text",
+                           positional=" [TEXT ...]")
     predict.add_argument("text", nargs="*", help="a line to answer; none for a prompt, or for the "
                          "lines of standard input")
     predict.add_argument("--input_file", metavar="FILE", help="lines to answer")

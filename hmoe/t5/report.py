@@ -17,6 +17,8 @@ Say = Callable[[str], None]
 
 LABELS = ("language", "kind")
 NUM_SHOWN = 10
+#: Rows of a table by label.
+MAX_GROUPS = 24
 #: Training examples that the most frequent answers are counted in.
 NUM_COUNTED = 20_000
 
@@ -59,9 +61,17 @@ def say_task(say: Say, evaluation: Evaluation) -> None:
             by = metrics.scores_by(
                 examples, evaluation.task.targets, evaluation.predictions, label
             )
-            _say_table(say, [label, *next(iter(by.values()))],
-                       [score_row(value, scores) for value, scores in by.items()])
+            say_groups(say, label, by)
     say_answers(say, evaluation)
+
+
+def say_groups(say: Say, label: str, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """A table of scores by a label, of the largest groups if there are many."""
+    largest = sorted(scores, key=lambda value: -scores[value]["count"])[:MAX_GROUPS]
+    rows = [score_row(value, scores[value]) for value in sorted(largest)]
+    _say_table(say, [label, *scores[largest[0]]], rows)
+    if len(scores) > len(largest):
+        say(f"  and {len(scores) - len(largest)} more, each with no more examples")
 
 
 def score_row(name: str, scores: Mapping[str, float]) -> List[str]:
@@ -78,11 +88,15 @@ def say_answers(say: Say, evaluation: Evaluation) -> None:
     say(f"{min(NUM_SHOWN, len(examples))} answers beside their references (= is right)")
     for index in list(range(0, len(examples), stride))[:NUM_SHOWN]:
         target, answer = evaluation.task.targets[index], evaluation.predictions[index]
-        inputs = _field(examples[index], "inputs")
-        say(f"  {inputs}")
-        say(f"    {'=' if answer == target else ' '} {answer}")
+        say(f"  {one_line(metrics.field_of(examples[index], 'inputs'))}")
+        say(f"    {'=' if answer == target else ' '} {one_line(answer)}")
         if answer != target:
-            say(f"      {target}  (reference)")
+            say(f"      {one_line(target)}  (reference)")
+
+
+def one_line(answer: Any) -> str:
+    """An answer as one line, whatever control characters an untrained model puts in."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(answer))
 
 
 def say_experts(say: Say, numbers: Mapping[str, float]) -> None:
@@ -118,10 +132,6 @@ def _say_table(say: Say, header: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 def _has(examples: Sequence[Mapping[str, Any]], label: str) -> bool:
     return all(label in example for example in examples)
-
-
-def _field(example: Mapping[str, Any], name: str) -> str:
-    return metrics.field_of(example, name)
 
 
 def _baselines(name: str, examples: Sequence[Mapping[str, Any]]) -> Dict[str, List[str]]:
