@@ -103,10 +103,11 @@ class StatelessUniformOperation(mtf.Operation):
     def _draw_whole(self, numbers: Sequence[tf.Tensor]) -> tf.Tensor:
         step = tf.train.get_global_step()
         seed = tf.constant([self._source.seed, zlib.crc32(self._source.path.encode())], tf.int64)
-        count = tf.constant(0, tf.int64) if step is None else tf.cast(step, tf.int64)
+        # Casting a variable to its own type returns the variable; identity reads it, once.
+        count = tf.constant(0, tf.int64) if step is None else tf.identity(tf.cast(step, tf.int64))
         if self.inputs:
             # Steps stay far below 2 ** 40, so no two (step, microbatch) meet.
-            count += tf.cast(numbers[0], tf.int64) << 40
+            count = count + tf.cast(numbers[0], tf.int64) * 2 ** 40
         mixed = tf.random.stateless_uniform([2], seed, tf.int64.min, tf.int64.max, tf.int64)
         # The second draw keys on the count alone in one word, so every step differs.
         key = tf.stack([mixed[0], tf.bitwise.bitwise_xor(mixed[1], count)])
