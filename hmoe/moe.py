@@ -91,15 +91,15 @@ class HierarchicalMoE:
         where = "HierarchicalMoE"
         self.levels = _checked_levels(where, levels)
         self.experts = _checked_part(where, "experts", experts, FeedForwardExperts, "")
-        self.shared_expert = shared_expert and _checked_part(
+        self.shared_expert = None if shared_expert is None else _checked_part(
             where, "shared_expert", shared_expert, SharedExpert, ", or None")
         self.aux_loss_factor = checks.non_negative_number(
             where, "aux_loss_factor", aux_loss_factor)
         self.router_z_loss_factor = checks.non_negative_number(
             where, "router_z_loss_factor", router_z_loss_factor)
         self.exact_groups = checks.boolean(where, "exact_groups", exact_groups)
-        self.inserted_outer_batch = inserted_outer_batch and checks.positive_int(
-            where, "inserted_outer_batch", inserted_outer_batch)
+        self.inserted_outer_batch = None if inserted_outer_batch is None else (
+            checks.positive_int(where, "inserted_outer_batch", inserted_outer_batch))
         self.metrics = checks.boolean(where, "metrics", metrics)
         self.seed = checks.non_negative_int(where, "seed", seed)
 
