@@ -1,0 +1,145 @@
+"""Every error of constructors by its full text."""
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+import hmoe
+from tests import helpers
+from tests.helpers import mtf, tf
+
+ROUTER = hmoe.TopKRouter()
+EXPERTS = hmoe.FeedForwardExperts(hidden_size=3)
+
+
+def level(name="inner", **more):
+    return hmoe.Level(name, **dict({"num_experts": 2, "router": ROUTER}, **more))
+
+
+def layer(levels=None, experts=EXPERTS, **more):
+    return hmoe.HierarchicalMoE([level()] if levels is None else levels, experts, **more)
+
+
+INTEGER = "it must be an integer of at least 1"
+NUMBER = "it must be a number above 0"
+FROM_0 = "it must be a number of at least 0"
+BOOLEAN = "it must be True or False"
+POLICIES = "it must be one of all, none, threshold, random"
+
+CASES = [
+    (level, {"name": "two words"},
+     "Level: name is 'two words'; it must be one word of letters, digits and _"),
+    (level, {"name": None}, "Level: name is None; it must be one word of letters, digits and _"),
+    (level, {"router": "top_2"},
+     "level 'inner': router is 'top_2'; it must be an object such as hmoe.TopKRouter(k=2) (in gin:"
+     " @hmoe.TopKRouter(), with the brackets)"),
+    (level, {"num_experts": 0}, f"level 'inner': num_experts is 0; {INTEGER}"),
+    (level, {"num_experts": 2.5}, f"level 'inner': num_experts is 2.5; {INTEGER}"),
+    (level, {"num_experts": True}, f"level 'inner': num_experts is True; {INTEGER}"),
+    (level, {"group_size": -1}, f"level 'inner': group_size is -1; {INTEGER}"),
+    (level, {"capacity_factor_train": 0},
+     f"level 'inner': capacity_factor_train is 0; {NUMBER}"),
+    (level, {"capacity_factor_eval": float("nan")},
+     f"level 'inner': capacity_factor_eval is nan; {NUMBER}"),
+    (level, {"min_capacity": -1},
+     "level 'inner': min_capacity is -1; it must be an integer of at least 0"),
+    (level, {"balance_loss_coef": -0.1}, f"level 'inner': balance_loss_coef is -0.1; {FROM_0}"),
+    (level, {"z_loss_coef": "a"}, f"level 'inner': z_loss_coef is 'a'; {FROM_0}"),
+    (level, {"second_place_loss": 1}, f"level 'inner': second_place_loss is 1; {BOOLEAN}"),
+    (level, {"second_place_loss": True, "router": hmoe.TopKRouter(1)},
+     "level 'inner': second_place_loss is True, but its router makes one choice a token; use k of"
+     " at least 2 or second_place_loss = False"),
+    (hmoe.TopKRouter, {"k": 0}, f"TopKRouter: k is 0; {INTEGER}"),
+    (hmoe.TopKRouter, {"policy_train": "some"},
+     f"TopKRouter: policy_train is 'some'; {POLICIES}"),
+    (hmoe.TopKRouter, {"policy_eval": None}, f"TopKRouter: policy_eval is None; {POLICIES}"),
+    (hmoe.TopKRouter, {"threshold_train": 0},
+     f"TopKRouter: threshold_train is 0; {NUMBER}"),
+    (hmoe.TopKRouter, {"threshold_eval": -1}, f"TopKRouter: threshold_eval is -1; {NUMBER}"),
+    (hmoe.TopKRouter, {"weight_norm": 0}, f"TopKRouter: weight_norm is 0; {NUMBER}"),
+    (hmoe.FeedForwardExperts, {"hidden_size": 0},
+     f"FeedForwardExperts: hidden_size is 0; {INTEGER}"),
+    (hmoe.SharedExpert, {"hidden_size": None}, f"SharedExpert: hidden_size is None; {INTEGER}"),
+    (hmoe.FeedForwardExperts, {"hidden_size": 3, "activation": []},
+     "FeedForwardExperts: activation is empty; give a name such as 'relu', or several for a gated"
+     " layer such as ['gelu', 'linear']"),
+    (hmoe.FeedForwardExperts, {"hidden_size": 3, "activation": "rellu"},
+     "FeedForwardExperts: activation is 'rellu', but mesh-tensorflow has no function 'rellu'; use"
+     " one such as 'relu', 'gelu', 'swish' or 'linear'"),
+    (hmoe.FeedForwardExperts, {"hidden_size": 3, "use_bias": None},
+     f"FeedForwardExperts: use_bias is None; {BOOLEAN}"),
+    (hmoe.FeedForwardExperts, {"hidden_size": 3, "dropout_rate": 1},
+     "FeedForwardExperts: dropout_rate is 1; it must be a number of at least 0 and below 1"),
+    (hmoe.SharedExpert, {"hidden_size": 3, "output_dropout_rate": -1},
+     "SharedExpert: output_dropout_rate is -1; it must be a number of at least 0 and below 1"),
+    (layer, {"levels": []},
+     "HierarchicalMoE: levels is []; give a list of one to 3 hmoe.Level, outermost first"),
+    (layer, {"levels": level},
+     f"HierarchicalMoE: levels is {level!r}; give a list of one to 3 hmoe.Level, outermost first"),
+    (layer, {"levels": [level(n) for n in "abcd"]},
+     "HierarchicalMoE: there are 4 levels; 3 are the most. Merge levels by multiplying their"
+     " numbers of experts"),
+    (layer, {"levels": [level(), 5]},
+     "HierarchicalMoE: levels[1] is 5; it must be an hmoe.Level (in gin: @outer/hmoe.Level(), with"
+     " the brackets)"),
+    (layer, {"levels": [level(), level()]},
+     "HierarchicalMoE: 2 levels are called 'inner'; metrics and losses need a name for each, such"
+     " as 'outer' and 'inner'"),
+    (layer, {"experts": 5},
+     "HierarchicalMoE: experts is 5; it must be an object such as hmoe.FeedForwardExperts"
+     "(hidden_size=2048) (in gin: @hmoe.FeedForwardExperts(), with the brackets)"),
+    (layer, {"shared_expert": hmoe.SharedExpert},
+     f"HierarchicalMoE: shared_expert is {hmoe.SharedExpert!r}; it must be an object such as"
+     " hmoe.SharedExpert(hidden_size=2048), or None (in gin: @hmoe.SharedExpert(), with the"
+     " brackets)"),
+    (layer, {"shared_expert": False},
+     "HierarchicalMoE: shared_expert is False; it must be an object such as"
+     " hmoe.SharedExpert(hidden_size=2048), or None (in gin: @hmoe.SharedExpert(), with the"
+     " brackets)"),
+    (layer, {"aux_loss_factor": -1}, f"HierarchicalMoE: aux_loss_factor is -1; {FROM_0}"),
+    (layer, {"router_z_loss_factor": None},
+     f"HierarchicalMoE: router_z_loss_factor is None; {FROM_0}"),
+    (layer, {"exact_groups": "yes"}, f"HierarchicalMoE: exact_groups is 'yes'; {BOOLEAN}"),
+    (layer, {"inserted_outer_batch": 0},
+     f"HierarchicalMoE: inserted_outer_batch is 0; {INTEGER}"),
+    (layer, {"inserted_outer_batch": -2},
+     f"HierarchicalMoE: inserted_outer_batch is -2; {INTEGER}"),
+    (layer, {"metrics": None}, f"HierarchicalMoE: metrics is None; {BOOLEAN}"),
+    (layer, {"seed": -1}, "HierarchicalMoE: seed is -1; it must be an integer of at least 0"),
+]
+
+
+@pytest.mark.parametrize(("make", "arguments", "text"), CASES,
+                         ids=[f"{c[0].__name__}-{next(iter(c[1]))}" for c in CASES])
+def test_text(make, arguments, text):
+    with pytest.raises(ValueError) as error:
+        make(**arguments)
+    assert str(error.value) == text
+
+
+def test_layout_is_checked_before_anything_is_built():
+    with tf.Graph().as_default() as tf_graph:
+        graph = mtf.Graph()
+        mesh = mtf.Mesh(graph, "mesh")
+        x = mtf.zeros(mesh, helpers.mtf_dims([("batch", 4), ("d_model", 3)]))
+        before = (len(graph.operations), len(tf_graph.get_operations()))
+        with pytest.raises(ValueError, match="cannot share; use a multiple of 4"):
+            layer()(x, x.shape.dims[-1], train=True, mesh_shape="rows:4", layout="experts:rows")
+        assert (len(graph.operations), len(tf_graph.get_operations())) == before
+
+
+def test_k_above_the_number_of_experts_is_said(caplog):
+    dims = (("batch", 4), ("d_model", 3))
+    with caplog.at_level(logging.WARNING, "hmoe.routers.top_k"):
+        moe = layer([level(router=hmoe.TopKRouter(3, policy_train="all"))])
+        helpers.run_layer(moe, helpers.tokens_of(dims), dims, gradients=False)
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("hmoe")]
+    assert said == ["level 'inner': k = 3, but it has 2 expert(s); each token goes to all of them"]
+
+
+def test_attribute_that_the_package_lacks():
+    with pytest.raises(AttributeError) as error:
+        hmoe.Levels  # noqa: B018
+    assert str(error.value) == "module 'hmoe' has no attribute 'Levels'"
+    assert all(getattr(hmoe, name) for name in hmoe.__all__)
