@@ -13,7 +13,7 @@ from hmoe import compat
 
 compat.behave_like_v1()
 
-import hmoe.t5  # noqa: E402
+import hmoe.t5  # noqa: E402, F401
 from hmoe.compat.stack import mtf, tf  # noqa: E402
 from hmoe.t5 import gin_config, gin_files, model_fn, run  # noqa: E402
 from hmoe.t5.session import SessionSettings  # noqa: E402
@@ -93,6 +93,11 @@ def features(settings: Any) -> dict:
     return given
 
 
+def session() -> Any:
+    """A session for a few steps, which are not worth the time that the graph optimizer takes."""
+    return tf.Session(config=SessionSettings(graph_optimizer=False).config())
+
+
 def train_step(settings: Any, steps: int = 1) -> Any:
     """Trains on one batch; returns (the losses, the lowering)."""
     with tf.Graph().as_default():
@@ -100,12 +105,10 @@ def train_step(settings: Any, steps: int = 1) -> Any:
         tf.train.create_global_step()
         given = {name: tf.constant(ids) for name, ids in features(settings).items()}
         graph = model_fn.build_graph(settings, given, model_fn.TRAIN)
-        # A few steps are not worth the time that the graph optimizer takes.
-        config = SessionSettings(graph_optimizer=False).config()
-        with tf.Session(config=config) as session:
-            session.run(tf.global_variables_initializer())
-            session.run(graph.lowering.copy_masters_to_slices())
-            losses = [session.run([graph.loss, graph.train_op])[0] for _ in range(steps)]
+        with session() as running:
+            running.run(tf.global_variables_initializer())
+            running.run(graph.lowering.copy_masters_to_slices())
+            losses = [running.run([graph.loss, graph.train_op])[0] for _ in range(steps)]
     return losses, graph.lowering
 
 
@@ -124,10 +127,5 @@ def largest_gathered(lowering: Any) -> int:
     return max([size for name, size in lowering.counters if name.startswith("allconcat/")] or [0])
 
 
-def einsum_multiplies(lowering: Any) -> int:
-    """Multiplications in the products of a graph, each whole product counted once."""
-    return sum(amount for name, amount in lowering.counters if name == "einsum_unique")
-
-
-__all__ = ["collectives", "described", "einsum_multiplies", "features", "largest_gathered", "macro",
-           "mtf", "names", "parsed", "text", "train_step"]
+__all__ = ["collectives", "described", "features", "largest_gathered", "macro", "mtf", "names",
+           "parsed", "session", "text", "tf", "train_step"]

@@ -11,7 +11,8 @@ from absl import flags
 from tensorflow.python.tpu.device_assignment import device_assignment
 from tensorflow.python.tpu.topology import Topology
 
-from hmoe.t5 import features as feature_lib, forward
+from hmoe.t5 import features as feature_lib
+from hmoe.t5 import forward
 from tests.gin import configs
 from tests.gin.configs import mtf, tf
 
