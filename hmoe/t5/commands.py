@@ -102,7 +102,7 @@ def _data_bindings(flags: argparse.Namespace, console: Console) -> List[str]:
     if not getattr(flags, "data", None):
         return []
     name = data_files.register(
-        flags.data, flags.validation_data, flags.vocabulary, flags.skip_bad_lines
+        flags.data, flags.validation_data, flags.vocabulary, bool(flags.skip_bad_lines)
     )
     console.say(data_files.report(name).summary())
     return [f"MIXTURE_NAME = {name!r}"]
@@ -118,9 +118,9 @@ def _configure(flags: argparse.Namespace, gin_files: List[str], bindings: List[s
     if flags.t5_tfds_data_dir:
         t5.data.set_tfds_data_dir_override(flags.t5_tfds_data_dir)
     skip: Any = flags.skip_all_gin_unknowns or flags.additional_deprecated_gin_references
-    gin_config.read(gin_files, bindings, flags.gin_location_prefix, skip)
+    gin_config.read(gin_files, bindings, flags.gin_location_prefix or (), skip)
     run_lib.finish_configuration()
-    t5.data.add_global_cache_dirs(flags.additional_task_cache_dirs)
+    t5.data.add_global_cache_dirs(flags.additional_task_cache_dirs or [])
 
 
 def _use_saved(flags: argparse.Namespace, console: Console) -> None:
@@ -139,9 +139,8 @@ def _use_saved(flags: argparse.Namespace, console: Console) -> None:
             f"model_dir {flags.model_dir!r} has no {' or '.join(run_files.CONFIGURATIONS)} that "
             "says what the model is; name its gin files with --gin_file"
         )
-    for name, value in saved.flags.items():
-        if not getattr(flags, name, None):
-            setattr(flags, name, value)
+    for name in run_files.KEPT_FLAGS:
+        setattr(flags, name, getattr(flags, name, None) or saved.flags.get(name))
     bindings = _data_bindings(flags, console)
     _configure(flags, [saved.configuration], [*bindings, *flags.gin_param])
 

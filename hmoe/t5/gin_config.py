@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import os
 import re
-from typing import List, Sequence, Union
+from typing import Iterator, List, Sequence, Union
 
 import gin
 import mesh_tensorflow.transformer
@@ -57,13 +58,20 @@ def read(
     if skip_unknown is not True:
         skip_unknown = [*mesh_transformer.DEPRECATED_GIN_REFERENCES, *(skip_unknown or ())]
     package = os.path.dirname(mesh_tensorflow.transformer.__file__)
+    for path in [os.path.join(package, "gin", "defaults.gin"), *files]:
+        with _explained(""):
+            gin.parse_config_file(path, skip_unknown=skip_unknown)
+    for binding in bindings:
+        with _explained(f"--gin_param {binding!r}: "):
+            gin.parse_config(binding, skip_unknown=skip_unknown)
+
+
+@contextlib.contextmanager
+def _explained(where: str) -> Iterator[None]:
     try:
-        gin.parse_config_file(os.path.join(package, "gin", "defaults.gin"))
-        gin.parse_config_files_and_bindings(
-            list(files), list(bindings), skip_unknown=skip_unknown, finalize_config=False
-        )
+        yield
     except (ValueError, OSError, SyntaxError) as error:
-        raise ValueError(explain(str(error))) from error
+        raise ValueError(where + explain(str(error))) from error
 
 
 def _check_exists(path: str, folders: Sequence[str]) -> None:

@@ -138,7 +138,7 @@ def make_estimator(
 def _check_layout(
     session: SessionSettings, mesh_shape: mtf.Shape, layout_rules: mtf.LayoutRules
 ) -> None:
-    if "levels" not in gin.get_bindings("hmoe.MoELayer"):
+    if bound("hmoe.MoELayer.levels") is None:
         return
     # LayoutRules has no public accessor for its pairs.
     rules = ";".join(f"{name}:{axis}" for name, axis in sorted(layout_rules._pairs))
@@ -173,6 +173,8 @@ def replaced(module: Any, **functions: Callable) -> Iterator[None]:
 
 
 def bound(name: str, default: Any = None) -> Any:
-    """What gin binds to an argument such as ``utils.run.mode``, references resolved."""
-    configurable, _, argument = name.rpartition(".")
-    return gin.get_bindings(configurable).get(argument, default)
+    """What gin binds to an argument such as ``run.mode``; references stay references."""
+    try:
+        return gin.query_parameter(name)
+    except ValueError:
+        return default

@@ -15,7 +15,8 @@ from hmoe.compat.stack import tf
 CONFIGURATIONS = ("config.gin", "operative_config.gin")
 FLAGS_FILE = "run.json"
 
-_KEPT_FLAGS = (
+#: Flags of training that a later command needs.
+KEPT_FLAGS = (
     "data", "validation_data", "vocabulary", "skip_bad_lines", "module_import",
     "gin_location_prefix", "t5_tfds_data_dir", "additional_task_cache_dirs",
     "skip_all_gin_unknowns", "additional_deprecated_gin_references",
@@ -39,7 +40,7 @@ def write(model_dir: str, flags: argparse.Namespace) -> None:
     tf.io.gfile.makedirs(model_dir)
     with tf.io.gfile.GFile(os.path.join(model_dir, CONFIGURATIONS[0]), "w") as file:
         file.write(gin.config_str())
-    kept = {name: getattr(flags, name) for name in _KEPT_FLAGS if getattr(flags, name, None)}
+    kept = {name: getattr(flags, name) for name in KEPT_FLAGS if getattr(flags, name, None)}
     for name in ("data", "validation_data", "vocabulary"):
         if name in kept:
             kept[name] = os.path.abspath(kept[name])

@@ -1,0 +1,98 @@
+"""The command from end to end, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PARAMETERS = (
+    "d_model = 16", "d_ff = 24", "num_blocks = 1", "num_heads = 2", "d_kv = 8", "group_size = 16",
+    "num_outer_experts = 2", "num_inner_experts = 2", "batch_size = 8", "train_steps = 4",
+    "utils.run.sequence_length = {'inputs': 16, 'targets': 16}", "hmoe.Session.log_every_steps = 2",
+)
+
+
+def hmoe(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
+    root = str(Path(__file__).parents[2])
+    return subprocess.run(
+        [sys.executable, "-m", "hmoe.cli", *arguments], capture_output=True, text=True,
+        timeout=900, input=stdin, env={**os.environ, "PYTHONPATH": root},
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on pairs of the user's own."""
+    folder = tmp_path_factory.mktemp("run")
+    pairs = "".join(f"say {i:03d}\tsaid {i:03d}\n" for i in range(200))
+    (folder / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    result = hmoe(
+        "train", f"--data={folder}/pairs.tsv", f"--model_dir={folder}/model",
+        *[f"--gin_param={p}" for p in PARAMETERS],
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (folder / "said").write_text(result.stdout, encoding="utf-8")
+    assert result.stderr == ""
+    return folder
+
+
+def test_training_says_what_it_does(trained: Path) -> None:
+    said = (trained / "said").read_text(encoding="utf-8")
+    for line in (
+        "Building the model ...", "step 2 of 4 | loss ", "step 4 of 4 | loss ", "the model ",
+        "copying the input ", "the most frequent answer ", "answers beside their references",
+        "cross_ent_loss", "imbalance (max / mean)", f"Checkpoint   {trained}/model/model.ckpt-4",
+        f"Log          {trained}/model/log.txt",
+    ):
+        assert line in said, line
+    assert "tensorflow" in (trained / "model" / "log.txt").read_text(encoding="utf-8").lower()
+
+
+def test_predict_answers_a_text_a_file_and_standard_input(trained: Path) -> None:
+    model = f"--model_dir={trained}/model"
+    one = hmoe("predict", model, "say 017")
+    assert one.returncode == 0, one.stderr
+    (trained / "lines.txt").write_text("say 017\nsay 018\nsay 019\n", encoding="utf-8")
+    filed = hmoe("predict", model, f"--input_file={trained}/lines.txt",
+                 f"--output_file={trained}/answers.txt")
+    assert f"3 answers are in {trained}/answers.txt" in filed.stdout, filed.stderr
+    answers = (trained / "answers.txt").read_text(encoding="utf-8").split("\n")
+    assert len(answers) == 4
+    piped = hmoe("predict", model, stdin="say 017\nsay 018\n")
+    assert piped.returncode == 0, piped.stderr
+
+
+def test_score_and_export(trained: Path) -> None:
+    (trained / "in").write_text("say 017\nsay 018\n", encoding="utf-8")
+    (trained / "out").write_text("said 017\nsaid 018\n", encoding="utf-8")
+    model = f"--model_dir={trained}/model"
+    scored = hmoe("score", model, f"--input_file={trained}/in", f"--target_file={trained}/out")
+    assert scored.returncode == 0, scored.stderr
+    numbers = [float(line) for line in scored.stdout.splitlines() if line.startswith("-")]
+    assert len(numbers) == 2
+    exported = hmoe("export", model)
+    assert exported.returncode == 0, exported.stderr
+    (folder,) = (trained / "model" / "export").iterdir()
+    assert (folder / "saved_model.pb").exists()
+
+
+def test_errors_are_one_message(trained: Path, tmp_path: Path) -> None:
+    none = hmoe("predict", f"--model_dir={tmp_path}/none", "x")
+    assert (none.returncode, none.stderr) == (
+        1,
+        f"hmoe: error: model_dir '{tmp_path}/none' does not exist; train first (hmoe train "
+        f"--model_dir={tmp_path}/none), or name the folder of a trained model with --model_dir\n",
+    )
+    missing = hmoe("train", f"--data={tmp_path}/none.tsv", f"--model_dir={tmp_path}/m")
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("hmoe: error: ")
+    assert f"{tmp_path}/none.tsv" in missing.stderr
+    typo = hmoe("train", f"--model_dir={tmp_path}/m", "--gin_param=hmoe.Level.num_expert = 3")
+    assert typo.stderr.startswith("hmoe: error: --gin_param 'hmoe.Level.num_expert = 3': ")
+    assert "did you mean 'num_experts'?" in typo.stderr
