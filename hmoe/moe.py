@@ -91,7 +91,7 @@ class HierarchicalMoE:
         where = "HierarchicalMoE"
         self.levels = _checked_levels(where, levels)
         self.experts = _checked_part(where, "experts", experts, FeedForwardExperts, "")
-        self.shared_expert = None if shared_expert is None else _checked_part(
+        self.shared_expert: Any = None if shared_expert is None else _checked_part(
             where, "shared_expert", shared_expert, SharedExpert, ", or None")
         self.aux_loss_factor = checks.non_negative_number(
             where, "aux_loss_factor", aux_loss_factor)
