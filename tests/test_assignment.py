@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmoe.assignment import Choices, place
+from hmoe.randomness import RandomSource
 from hmoe.routers.base import RoutingContext, Scores
 from hmoe.routers.top_k import TopKRouter
-from hmoe.randomness import RandomSource
 from tests import helpers
 from tests.helpers import mtf, tf
 

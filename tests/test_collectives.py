@@ -41,7 +41,7 @@ def build(dims, *, metrics=False, train=True, gradients=False):
     return graph, mesh, outputs
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def counters(**how):
     """What the lowering on 2 x 4 devices counts, in the order of the graph."""
     with tf.Graph().as_default():

@@ -65,7 +65,7 @@ def run(name, mesh_shape="", layout="", steps=3, **more):
         layout=layout, steps=steps, output_size=7, **more), x
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def alone(name):
     return run(name)
 
@@ -124,7 +124,7 @@ def test_one_level_on_a_mesh_equals_one_device(shape, layout):
     assert_same(run("one", shape, layout)[0], alone("one")[0])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def factored(mesh_shape="", layout=""):
     dims = (("outer_batch", 2), ("batch", 4), ("length", 5), ("d_model", 128))
     router = hmoe.TopKRouter(2, policy_train="all")

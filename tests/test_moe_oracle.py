@@ -10,7 +10,7 @@ import hmoe
 from hmoe import metrics
 from hmoe.randomness import RandomSource
 from tests import helpers, reference, tolerances
-from tests.helpers import mtf, tf
+from tests.helpers import tf
 
 X5 = dict(num_experts=5, group_size=18, min_capacity=1, capacity_factor_train=1.0)
 Y4 = dict(num_experts=4, group_size=10, min_capacity=1)

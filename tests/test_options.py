@@ -99,7 +99,7 @@ def result_of(moe, call):
     return {"outputs": run.outputs, "loss": np.array(run.loss), **run.losses, **run.sums, **weights}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def unchanged(call):
     return result_of(build(), dict(call))
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mesh_tensorflow.transformer import moe as upstream_moe
 
 import hmoe
 from hmoe import groups
-from mesh_tensorflow.transformer import moe as upstream_moe
 from tests import helpers, reference, tolerances
 from tests.upstream import Upstream
 
@@ -43,7 +43,8 @@ def policies(policy):
 # Name: (ours, upstream's, importance, train).
 CASES = {
     "v1-all-partial": (ours(level("only", 5)), Upstream(5), MIXED, True),
-    "v1-none": (ours(level("only", 5, policy="none")), Upstream(5, **policies("none")), WHOLE, True),
+    "v1-none": (
+        ours(level("only", 5, policy="none")), Upstream(5, **policies("none")), WHOLE, True),
     "v1-threshold": (
         ours(level("only", 5, policy="threshold")), Upstream(5, **policies("threshold")), WHOLE,
         True),

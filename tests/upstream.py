@@ -4,8 +4,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Dict
 
-from hmoe.compat.stack import mtf
 from mesh_tensorflow.transformer import moe as upstream_moe
+
+from hmoe.compat.stack import mtf
 
 
 @dataclasses.dataclass
