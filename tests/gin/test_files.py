@@ -49,7 +49,7 @@ def test_model_fits_layout(model, layout, tmp_path):
 
 
 def _num_rows(mesh_shape) -> int:
-    return dict((dim.name, dim.size) for dim in mesh_shape.dims).get("rows", 1)
+    return {dim.name: dim.size for dim in mesh_shape.dims}.get("rows", 1)
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if "v3-" in name])

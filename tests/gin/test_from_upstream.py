@@ -17,8 +17,8 @@ from tests.gin.configs import mtf, tf
 
 DOC = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "from_upstream.md")
 
-# The files leave the model's size open. With a batch of 16, groups of 16 fill at both levels, so that
-# upstream, which may take larger ones than it is asked for, has the same.
+# The files leave the model's size open. With a batch of 16, groups of 16 fill at both levels, so
+# that upstream, which may take larger ones than it is asked for, has the same.
 SIZES = [
     "models/_size_tiny.gin", "models/_dense.gin", "models/_stacks_every_layer.gin",
     "layouts/one_device.gin",
@@ -57,10 +57,14 @@ decoder/transformer.make_layer_stack.layers = [
 """
 
 
+def _doc():
+    with open(DOC, encoding="utf-8") as file:
+        return file.read()
+
+
 def _block(title):
     """The gin file in the doc whose first line is this comment."""
-    with open(DOC, encoding="utf-8") as file:
-        return re.search(rf"```gin\n# {re.escape(title)}\n(.*?)```", file.read(), re.DOTALL).group(1)
+    return re.search(rf"```gin\n# {re.escape(title)}\n(.*?)```", _doc(), re.DOTALL).group(1)
 
 
 def _bindings(title):
@@ -150,8 +154,8 @@ def test_checkpoint_of_moe1d_begins_a_translated_model(tmp_path):
             model.load_weights(session)
             theirs = session.run(model.fetches["logits"])
             tf.train.Saver().save(session, path)
-    mapping = re.search(r"`(init_checkpoint_variable_mapping.mapping_fn = [^`]+)`",
-                        open(DOC, encoding="utf-8").read()).group(1)
+    mapping = re.search(
+        r"`(init_checkpoint_variable_mapping.mapping_fn = [^`]+)`", _doc()).group(1)
     bindings = [*_bindings("MoE1D, translated"), mapping, f"utils.run.init_checkpoint = {path!r}"]
     with configs.parsed(SIZES, bindings), tf.Graph().as_default():
         settings = configs.described(str(tmp_path)).settings
