@@ -21,7 +21,7 @@ Dims = Sequence[Tuple[str, int]]
 # gradient. Where that is 0 but for rounding (the weight of a partial token's only
 # choice is 1), rounding would decide where to: the square of gradients is damped.
 LEARNING_RATE = 2e-3
-DAMPING = 1e-8
+DAMPING = 1e-5
 
 TWO_AXES = "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows"
 

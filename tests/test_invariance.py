@@ -136,8 +136,8 @@ def factored(mesh_shape="", layout=""):
                helpers.weights_of("inner_gating/kernel", (6, 128, 8)) / 8]
     return helpers.run_layer(
         moe, helpers.clear_tokens(dims, kernels), dims, mesh_shape=mesh_shape, layout=layout,
-        values=lambda name, shape: helpers.weights_of(name, shape) / 8, steps=3,
-        output_size=130)
+        values=lambda name, shape: helpers.weights_of(name, shape) / (
+            8 if "gating" in name else 2), steps=3, output_size=130)
 
 
 def test_three_steps_of_factored_adafactor_on_a_mesh_equal_one_device():
