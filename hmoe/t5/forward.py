@@ -77,7 +77,11 @@ def _positions(model: Any, features: Dict[str, mtf.Tensor]) -> Dict[str, mtf.Ten
             "encoder_position": "inputs_position",
             "decoder_position": "targets_position",
         }
-    return {argument: features[name] for argument, name in names.items() if name in features}
+    given = {argument: features[name] for argument, name in names.items() if name in features}
+    if getattr(model, "autoregressive", False) and "sequence_id" not in given:
+        # T5 gives unpacked language models no padding mask; experts are not to serve padding.
+        given["sequence_id"] = mtf.minimum(features["targets"], 1)
+    return given
 
 
 def target_weights(targets: mtf.Tensor, given_too: bool = True) -> mtf.Tensor:

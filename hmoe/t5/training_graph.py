@@ -58,6 +58,8 @@ def build(
             "training needs utils.run.optimizer; in gin, for example: "
             "utils.run.optimizer = @optimize.AdafactorOptimizer"
         )
+    if isinstance(engine, mtf.placement_mesh_impl.PlacementMeshImpl):
+        read_weights_once()
     targets = features["targets"]
     gradients, loss, sums = _gradients(settings, features, batch_dim)
     sums = forward.unsplit(sums)
@@ -84,6 +86,16 @@ def build(
         sums=export_sums(lowering, sums),
         learning_rate=tf.convert_to_tensor(0.0 if rate is None else rate, tf.float32),
     )
+
+
+def read_weights_once() -> None:
+    """From here on in the default graph, all uses of a variable share one read of it in a step.
+
+    Mesh TensorFlow hands on the variable itself, so that forward and backward pass would each read
+    it; and since the gradient of a last layer's weights does not need their value, the optimizer
+    may assign them before the backward pass of the layer below reads them.
+    """
+    tf.get_variable_scope().set_caching_device(lambda op: op.device)
 
 
 def _gradients(
