@@ -45,6 +45,7 @@ check: $(VENV)/.ready-dev ## style (ruff) and types (mypy)
 	@$(VENV)/bin/mypy
 
 bench: $(VENV)/.ready-dev ## the benchmarks, one after another
+	@test -n "$(wildcard benchmarks/*.py)" || { echo "hmoe: benchmarks/ has no scripts yet" >&2; exit 1; }
 	@for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
 
 wheel: $(VENV)/.ready ## build dist/hmoe-*.whl
