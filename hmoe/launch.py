@@ -91,7 +91,7 @@ def _quiet_start() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
 
 
-def describe(error: Exception, log_path: "str | None") -> str:
+def describe(error: Exception, log_path: str | None) -> str:
     """The error for the user: the message alone where the user can mend it.
 
     Args:

@@ -46,7 +46,8 @@ def test_unknown_flag_with_a_suggestion(capsys: pytest.CaptureFixture) -> None:
 
 def test_unknown_command(capsys: pytest.CaptureFixture) -> None:
     text = exit_text(capsys, "trian")
-    assert text.startswith("usage: hmoe [-h] [--version] COMMAND ...\nhmoe: error: argument COMMAND")
+    usage = "usage: hmoe [-h] [--version] COMMAND ...\n"
+    assert text.startswith(usage + "hmoe: error: argument COMMAND")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ from hmoe import console
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"), (11220, "3 h 07 min")],
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (11220, "3 h 07 min"),
+    ],
 )
 def test_duration(seconds: float, text: str) -> None:
     assert console.duration(seconds) == text

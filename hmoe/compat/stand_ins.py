@@ -117,7 +117,9 @@ class NoTorchModel:
     """Stands where T5's PyTorch model would be."""
 
     def __init__(self, *unused_args: Any, **unused_settings: Any) -> None:
-        raise ImportError("t5.models.HfPyTorchModel needs PyTorch; install it with: pip install torch")
+        raise ImportError(
+            "t5.models.HfPyTorchModel needs PyTorch; install it with: pip install torch"
+        )
 
 
 def raise_no_tpu_estimator() -> NoReturn:

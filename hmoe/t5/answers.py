@@ -25,7 +25,7 @@ class Answerer:
 
     def __init__(self, estimator: SessionEstimator, checkpoint_path: Optional[str] = None):
         self._settings = estimator.settings
-        self._questions: "queue.Queue[Optional[List[str]]]" = queue.Queue()
+        self._questions: queue.Queue[Optional[List[str]]] = queue.Queue()
         self._results = estimator.predict(self._input_fn, checkpoint_path)
 
     def answer(self, lines: List[str]) -> List[str]:
@@ -45,7 +45,7 @@ class Answerer:
         vocabulary = utils.targets_vocabulary(self._settings.vocabulary)
         return vocabulary.decode([int(i) for i in output])
 
-    def _input_fn(self, params: Dict[str, Any]) -> "tf.data.Dataset":
+    def _input_fn(self, params: Dict[str, Any]) -> tf.data.Dataset:
         del params
         length = self._settings.sequence_length["inputs"]
         types = {"inputs": tf.int32, "predict_batch_size": tf.int32}

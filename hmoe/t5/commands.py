@@ -21,8 +21,10 @@ from hmoe.t5 import (
     evaluate,
     gin_config,
     report,
-    run as run_lib,
     run_files,
+)
+from hmoe.t5 import (
+    run as run_lib,
 )
 from hmoe.t5.data import files as data_files
 from hmoe.t5.estimator import SessionEstimator

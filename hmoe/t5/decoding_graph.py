@@ -58,7 +58,7 @@ def answers(
 
 def _samples(
     settings: ModelSettings, features: Dict[str, mtf.Tensor], inputs: mtf.Tensor
-) -> "tuple[mtf.Tensor, mtf.Tensor]":
+) -> tuple[mtf.Tensor, mtf.Tensor]:
     model, dtype = settings.transformer_model, settings.variable_dtype
     if settings.predict_fn:
         return inputs, settings.predict_fn(model=model, features=features, variable_dtype=dtype)
@@ -115,7 +115,7 @@ def scores(
 
 def _lower(
     settings: ModelSettings, engine: mtf.MeshImpl, tensors: Dict[str, mtf.Tensor]
-) -> "tuple[mtf.Lowering, Dict[str, tf.Tensor]]":
+) -> tuple[mtf.Lowering, Dict[str, tf.Tensor]]:
     whole = {name: mtf.anonymize(value) for name, value in tensors.items()}
     some = next(iter(whole.values()))
     lowering = mtf.Lowering(some.graph, {some.mesh: engine}, autostack=settings.autostack)

@@ -40,7 +40,7 @@ class SessionEstimator:
         self.settings = settings
         self.session = session or SessionSettings()
 
-    def with_batch_size(self, batch_size: int) -> "SessionEstimator":
+    def with_batch_size(self, batch_size: int) -> SessionEstimator:
         """The same model with another batch size, for answering."""
         settings = dataclasses.replace(self.settings, batch_size=batch_size)
         return SessionEstimator(settings, self.session)
@@ -60,8 +60,8 @@ class SessionEstimator:
 
     def train(
         self, input_fn: InputFn, max_steps: int, hooks: Sequence[tf.train.SessionRunHook] = ()
-    ) -> "SessionEstimator":
-        """Trains until the global step is ``max_steps``, from the newest checkpoint if there is one.
+    ) -> SessionEstimator:
+        """Trains until the global step is ``max_steps``, from the newest checkpoint if any.
 
         Args:
             input_fn: a function of ``params`` that returns a dataset of batches.
@@ -161,7 +161,7 @@ class SessionEstimator:
 
         Args:
             input_fn: a function of ``params`` that returns a dataset of batches.
-            steps: batches at most; it ends before, at the data's end or at a batch of padding alone.
+            steps: batches at most; it ends before at the data's end or at a batch of padding.
             checkpoint_path: a checkpoint's path prefix; None for the newest.
             name: of the data; numbers go to TensorBoard in ``model_dir/eval_<name>``.
 

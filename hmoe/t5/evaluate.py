@@ -7,7 +7,8 @@ import os
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import tensorflow_datasets as tfds
-from mesh_tensorflow.transformer import dataset as mtf_dataset, utils
+from mesh_tensorflow.transformer import dataset as mtf_dataset
+from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import tf
 from hmoe.t5 import checkpoints, hooks, report

@@ -11,8 +11,8 @@ from typing import Any, Callable, List, Mapping, Optional
 import gin.tf
 
 from hmoe.compat.stack import tf
-from hmoe.t5 import checkpoints, measures
 from hmoe.console import duration
+from hmoe.t5 import checkpoints, measures
 from hmoe.t5.session import SessionSettings
 from hmoe.t5.settings import ModelSettings
 from hmoe.t5.training_graph import TrainingGraph

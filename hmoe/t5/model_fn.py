@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Union
 
-from mesh_tensorflow.transformer import transformer  # noqa: F401  (gin refers to it by name)
-
 from hmoe.compat.stack import mtf, tf
-from hmoe.t5 import decoding_graph, evaluation_graph, features as feature_lib, training_graph
+from hmoe.t5 import decoding_graph, evaluation_graph, training_graph
+from hmoe.t5 import features as feature_lib
 from hmoe.t5.decoding_graph import DecodingGraph
 from hmoe.t5.evaluation_graph import EvaluationGraph
 from hmoe.t5.settings import ModelSettings
@@ -59,7 +58,7 @@ def build_graph(
     return build(settings, engine, named, num_rows)
 
 
-def _engine(settings: ModelSettings, tpu_context: Any) -> "tuple[mtf.MeshImpl, Any]":
+def _engine(settings: ModelSettings, tpu_context: Any) -> tuple[mtf.MeshImpl, Any]:
     """The mesh's engine, and what places variables on hosts (None: where TensorFlow likes)."""
     if tpu_context is not None:
         from hmoe.t5 import tpu

@@ -8,7 +8,8 @@ import re
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Sequence
 
 from hmoe.console import table
-from hmoe.t5.data import baselines, metrics, tasks as task_data
+from hmoe.t5.data import baselines, metrics
+from hmoe.t5.data import tasks as task_data
 
 if TYPE_CHECKING:
     from hmoe.t5.evaluate import Evaluation

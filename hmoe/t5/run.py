@@ -16,7 +16,8 @@ from mesh_tensorflow.transformer import utils
 from t5.models import mesh_transformer
 
 from hmoe.compat.stack import mtf
-from hmoe.t5 import preflight, settings as settings_lib
+from hmoe.t5 import preflight
+from hmoe.t5 import settings as settings_lib
 from hmoe.t5.estimator import SessionEstimator
 from hmoe.t5.session import SessionSettings
 

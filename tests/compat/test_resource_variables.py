@@ -43,7 +43,9 @@ def build_deep_model(num_layers: int) -> Tuple[mtf.Lowering, List[mtf.Tensor], t
 
 
 def adafactor_steps(num_steps: int) -> List[Tuple[Weights, Weights, Weights]]:
-    """For each step: weights before it, gradients there (read with nothing assigned), weights after.
+    """For each step: weights before it, gradients there, weights after.
+
+    Gradients are read in a run of its own, in which nothing is assigned.
     """
     steps = []
     with tf.Graph().as_default(), tf.Session() as session:

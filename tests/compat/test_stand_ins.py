@@ -44,7 +44,8 @@ def test_installing_twice_changes_nothing() -> None:
         "from tensorflow.python.tpu import tpu_config, tpu_estimator\n"
         "def state():\n"
         "    return [tf.estimator, tf.compat.v1.estimator, tpu_config, tpu_estimator,\n"
-        "            ops.register_tensor_conversion_function, sys.modules.get('t5.models.hf_model')]\n"
+        "            ops.register_tensor_conversion_function,\n"
+        "            sys.modules.get('t5.models.hf_model')]\n"
         "before = state()\n"
         "compat.install()\n"
         "from tensorflow.python.tpu import tpu_config, tpu_estimator\n"
@@ -75,7 +76,8 @@ def test_stand_in_for_tpu_estimator_names_the_stack() -> None:
         stand_ins.NoTPUEstimator(model_fn=None)
     assert str(error.value) == (
         f"--tpu needs TPUEstimator, which TensorFlow {tensorflow.__version__} no longer has; "
-        "install tensorflow==2.15.1 on Python 3.9 to 3.11, or leave out --tpu to run on this machine"
+        "install tensorflow==2.15.1 on Python 3.9 to 3.11, or leave out --tpu to run on this "
+        "machine"
     )
 
 

@@ -96,7 +96,7 @@ def ids(num_rows: int, seed: int = 0) -> Dict[str, np.ndarray]:
 def input_fn(features: Dict[str, np.ndarray], batch_size: int = BATCH, skip: int = 0) -> Any:
     """A function that gives batch after batch of the rows, from the batch `skip` on."""
 
-    def dataset(params: Dict[str, Any]) -> "tf.data.Dataset":
+    def dataset(params: Dict[str, Any]) -> tf.data.Dataset:
         del params
         return tf.data.Dataset.from_tensor_slices(features).batch(batch_size).skip(skip)
 
