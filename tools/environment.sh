@@ -59,7 +59,7 @@ if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ]; then
     [ -z "$index" ] || export UV_DEFAULT_INDEX="$index"
 fi
 
-packages=$(cat "${locks[@]}" | grep -c '==' || true)
+packages=$(cat "${locks[@]}" | sed -n 's/==.*//p' | sort -u | wc -l)
 say "installing into $folder from ${locks[*]} (about $packages packages; minutes the first time)"
 requirements=()
 for lock in "${locks[@]}"; do requirements+=(-r "$lock"); done
