@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Optional
 
 import gin.tf
+from absl import flags
 from tensorflow.core.protobuf import rewriter_config_pb2
 from tensorflow.python.tpu import tpu_config, tpu_estimator
 
@@ -20,6 +21,12 @@ from hmoe.t5.settings import ModelSettings
 
 #: Bytes that a host keeps for the compiled program of one replica, by upstream's estimate.
 _CACHE_PER_REPLICA = 300 * 1000000
+
+
+def _let_absl_answer() -> None:
+    """Mesh TensorFlow asks absl's flags how chips are laid out; `hmoe` reads its own flags."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
 
 
 def engine(settings: ModelSettings, context: Any) -> mtf.MeshImpl:
@@ -32,6 +39,7 @@ def engine(settings: ModelSettings, context: Any) -> mtf.MeshImpl:
     Returns:
         The engine, with the mesh laid onto the cores as upstream lays it.
     """
+    _let_absl_answer()
     simd = mtf.simd_mesh_impl
     physical = [int(size) for size in context.device_assignment.topology.mesh_shape]
     has_depth = len(physical) == 4 and physical[2] > 1
