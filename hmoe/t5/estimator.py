@@ -17,6 +17,7 @@ from hmoe.compat.stack import tf
 from hmoe.t5 import checkpoints, hooks, measures, model_fn
 from hmoe.t5.session import SessionSettings
 from hmoe.t5.settings import ModelSettings
+from hmoe.t5.training_graph import TrainingGraph
 
 _DOING = {
     model_fn.TRAIN: "Building the model ...",
@@ -102,7 +103,7 @@ class SessionEstimator:
 
     def _train_loop(
         self,
-        graph: model_fn.TrainingGraph,
+        graph: TrainingGraph,
         saver: checkpoints.MeshSaver,
         first_step: int,
         max_steps: int,

@@ -8,17 +8,12 @@ from other losses, and the expert layers' metrics, in training and in evaluation
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Union
+from typing import Any, Callable, Dict
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import decoding_graph, evaluation_graph, training_graph
 from hmoe.t5 import features as feature_lib
-from hmoe.t5.decoding_graph import DecodingGraph
-from hmoe.t5.evaluation_graph import EvaluationGraph
 from hmoe.t5.settings import ModelSettings
-from hmoe.t5.training_graph import TrainingGraph
-
-ModelGraph = Union[TrainingGraph, EvaluationGraph, DecodingGraph]
 
 #: Modes, by the values that TensorFlow's ``ModeKeys`` has.
 TRAIN, EVAL, PREDICT, SCORE = "train", "eval", "infer", "score"
@@ -26,7 +21,7 @@ TRAIN, EVAL, PREDICT, SCORE = "train", "eval", "infer", "score"
 
 def build_graph(
     settings: ModelSettings, features: Dict[str, tf.Tensor], mode: str, tpu_context: Any = None
-) -> ModelGraph:
+) -> Any:
     """Builds the graph of a mode into TensorFlow's default graph.
 
     Args:
@@ -37,7 +32,8 @@ def build_graph(
         tpu_context: ``params["context"]`` of ``TPUEstimator``, on a TPU.
 
     Returns:
-        What a session needs, by mode.
+        What a session needs: a `TrainingGraph`, an `EvaluationGraph`, or for the two other modes a
+        `DecodingGraph`.
 
     Raises:
         ValueError: the data or the batch does not suit the model.

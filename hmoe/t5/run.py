@@ -60,6 +60,13 @@ def run(
     Raises:
         ValueError: something in the configuration, the data or the checkpoint does not fit.
     """
+    if bound("run.checkpoint_input_pipeline"):
+        raise ValueError(
+            "utils.run.checkpoint_input_pipeline = True saves the state of the input, which needs "
+            "a hook that left TensorFlow with its Estimator, and cannot be done for data from "
+            "Python generators; use utils.run.skip_seen_data = True with a seed for the data "
+            "(mesh_train_dataset_fn.seed)"
+        )
     machine = machine or Machine()
     session = SessionSettings(say=say)
     if not machine.tpu:

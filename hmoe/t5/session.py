@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import threading
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Dict, Iterator
 
 import gin
 from tensorflow.core.protobuf import rewriter_config_pb2
@@ -69,15 +69,17 @@ class SessionSettings:
             yield noted.is_set
             return
 
+        before: Dict[int, Any] = {}
+
         def note(number: int, frame: Any) -> None:
             noted.set()
             signal.signal(number, before[number])
             self.say("Stopping after this step and saving; press Ctrl-C again to stop at once")
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, note) for number in numbers}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
         try:
             yield noted.is_set
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for taken, handler in before.items():
+                signal.signal(taken, handler)

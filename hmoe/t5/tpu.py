@@ -17,7 +17,10 @@ from tensorflow.python.tpu import tpu_config, tpu_estimator
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import checkpoints, model_fn
+from hmoe.t5.decoding_graph import DecodingGraph
+from hmoe.t5.evaluation_graph import EvaluationGraph
 from hmoe.t5.settings import ModelSettings
+from hmoe.t5.training_graph import TrainingGraph
 
 #: Bytes that a host keeps for the compiled program of one replica, by upstream's estimate.
 _CACHE_PER_REPLICA = 300 * 1000000
@@ -138,7 +141,7 @@ def model_function(settings: ModelSettings) -> Callable[..., Any]:
     return function
 
 
-def _training_spec(settings: ModelSettings, graph: model_fn.TrainingGraph) -> Any:
+def _training_spec(settings: ModelSettings, graph: TrainingGraph) -> Any:
     host_call = None
     if settings.tpu_summaries:
         host_call = mtf.utils.create_host_call(settings.model_dir)
@@ -165,7 +168,7 @@ def _training_spec(settings: ModelSettings, graph: model_fn.TrainingGraph) -> An
     )
 
 
-def _evaluation_spec(graph: model_fn.EvaluationGraph) -> Any:
+def _evaluation_spec(graph: EvaluationGraph) -> Any:
     """Sums leave the TPU as vectors, a number for each batch, and are added up on the host."""
     names: List[str] = [name for layer, name in graph.sums if not layer]
     vectors = [tf.reshape(graph.sums[("", name)], [1]) for name in names]
@@ -195,7 +198,7 @@ def _evaluation_spec(graph: model_fn.EvaluationGraph) -> Any:
     )
 
 
-def _prediction_spec(graph: model_fn.DecodingGraph) -> Any:
+def _prediction_spec(graph: DecodingGraph) -> Any:
     return tpu_estimator.TPUEstimatorSpec(
         mode=model_fn.PREDICT,
         predictions=graph.predictions,

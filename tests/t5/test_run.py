@@ -1,0 +1,44 @@
+"""Upstream's run with our trainer in its seams."""
+
+from __future__ import annotations
+
+import types
+
+import gin
+import pytest
+
+import hmoe.t5  # noqa: F401
+from hmoe.t5 import run
+
+
+@pytest.fixture(autouse=True)
+def _clean():
+    gin.clear_config()
+    yield
+    gin.clear_config()
+
+
+def test_input_state_cannot_be_saved() -> None:
+    gin.parse_config("utils.run.checkpoint_input_pipeline = True")
+    with pytest.raises(ValueError) as error:
+        run.run("train", "nowhere", print)
+    assert str(error.value) == (
+        "utils.run.checkpoint_input_pipeline = True saves the state of the input, which needs a "
+        "hook that left TensorFlow with its Estimator, and cannot be done for data from Python "
+        "generators; use utils.run.skip_seen_data = True with a seed for the data "
+        "(mesh_train_dataset_fn.seed)"
+    )
+
+
+def test_seams_are_put_back() -> None:
+    module = types.SimpleNamespace(f=1, g=2)
+    with run.replaced(module, f=3):
+        assert (module.f, module.g) == (3, 2)
+    assert (module.f, module.g) == (1, 2)
+
+
+def test_bound_leaves_references_alone() -> None:
+    gin.parse_config("utils.run.mesh_shape = @utils.tpu_mesh_shape()\nutils.run.mode = 'eval'")
+    assert run.bound("run.mode") == "eval"
+    assert "tpu_mesh_shape" in str(run.bound("run.mesh_shape"))
+    assert run.bound("run.train_steps", 3) == 3
