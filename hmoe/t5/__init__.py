@@ -1,10 +1,12 @@
 """All that knows T5: importing this registers layers and tasks, and finds gin files.
 
-With T5's own command: `--module_import=hmoe.t5`.
+With T5's own command, on the TPU line: `python -m hmoe.compat t5.models.mesh_transformer_main
+--module_import=hmoe.t5 ...`, since Mesh TensorFlow does not import by itself there either.
 """
 from __future__ import annotations
 
 import gin
+
 from hmoe.compat import stack  # noqa: F401  (must come before anything of T5)
 from hmoe.t5 import configurables, gin_files  # noqa: F401
 from hmoe.t5.data import tasks  # noqa: F401

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gin
+
 from hmoe import experts, levels
 from hmoe.routers import top_k
 from hmoe.t5 import layer, upstream

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import gin
+
 from hmoe.layout import LAYER_DIMENSIONS, MeshLayout, expert_dimension_names
 from hmoe.t5 import configurables
 

@@ -17,9 +17,9 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Callable
 
+import gin
 import seqio
 
-import gin
 from hmoe.compat.stack import tf
 
 from . import cldr, metrics

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import pytest
-
 import gin
+import pytest
 
 
 @pytest.fixture

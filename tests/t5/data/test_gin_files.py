@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import os
 
+import gin
 import pytest
 import t5.models.mesh_transformer
 from mesh_tensorflow.transformer import utils
 
-import gin
 from hmoe.t5 import gin_files
 from hmoe.t5.data import cldr
 from hmoe.t5.data.vocabularies import BYTES
