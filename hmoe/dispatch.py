@@ -44,6 +44,47 @@ class Exchange:
         return mtf.reshape(tensor, mtf.Shape(dims), name="exchange")
 
 
+def put_in_slots(
+    values: mtf.Tensor, slots: mtf.Tensor, slot_dims: list[mtf.Dimension]
+) -> mtf.Tensor:
+    """Writes the value of each choice where its slot is, and zeros elsewhere.
+
+    Args:
+      values: float32 [..., S, K].
+      slots: int32 [..., S, K], expert * C + position, or -1 for no slot.
+      slot_dims: [X, C].
+
+    Returns:
+      float32 [..., S, X, C]. The gradient of a value is read from its slot.
+    """
+    num_slots = slot_dims[0].size * slot_dims[1].size
+    num_choices = values.shape.dims[-1].size
+    groups = values.shape.dims[:-2]
+
+    def write(values: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
+        # Choice by choice: summing a one-hot tensor over K costs several times as much.
+        flat = tf.add_n([
+            tf.one_hot(slots[..., k], num_slots, dtype=tf.float32) * values[..., k, None]
+            for k in range(num_choices)])
+        return tf.reshape(flat, [*flat.shape.as_list()[:-1], *(dim.size for dim in slot_dims)])
+
+    def read(written: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
+        flat = tf.reshape(written, [*written.shape.as_list()[:-2], num_slots])
+        found = tf.gather(flat, tf.maximum(slots, 0), batch_dims=len(flat.shape) - 1)
+        return tf.where(slots < 0, tf.zeros_like(found), found)
+
+    def gradient(operation: mtf.Operation, written: mtf.Tensor) -> list[mtf.Tensor | None]:
+        values, slots = operation.inputs
+        return [mtf.slicewise(read, [written, slots], output_shape=values.shape,
+                              output_dtype=tf.float32, splittable_dims=groups, grad_function=0,
+                              name="read_slots"), None]
+
+    return mtf.slicewise(
+        write, [values, slots], output_shape=mtf.Shape(values.shape.dims[:-1] + slot_dims),
+        output_dtype=tf.float32, splittable_dims=groups, grad_function=gradient,
+        name="put_in_slots")
+
+
 class Dispatcher:
     """Moves what belongs to tokens into buffers, and what belongs to slots back.
 
@@ -62,13 +103,11 @@ class Dispatcher:
         self._exchange = exchange
         self._dtype = dtype
         self._groups: list[mtf.Dimension] = assignment.position.shape.dims[:-2]
-        slots = mtf.Dimension(
-            "slots", assignment.choices.experts_dim.size * assignment.capacity_dim.size)
-        # [*E, *B, G', S, K, X * C]
-        self._one_hot = mtf.one_hot(assignment.slots(), slots, dtype=tf.float32)
+        self._slots = assignment.slots()
         # [*E, *B, G', S, X, C]: 1 where the token stands in the slot. Choices that
         # were not kept have no slot, so their one-hot rows are zero.
         self._mask = self._per_slot(assignment.kept)
+        self._weights = self._per_slot(assignment.weight)
 
     def dispatch(self, tokens: mtf.Tensor) -> mtf.Tensor:
         """[*E, *B, G', S, M] -> [X', *E, *B, G, C, M], in the type of the activations."""
@@ -85,13 +124,13 @@ class Dispatcher:
 
     def combine(self, buffers: mtf.Tensor) -> mtf.Tensor:
         """[X', *E, *B, G, C, N] -> weighted sums [*E, *B, G', S, N]."""
-        weights = mtf.cast(self._per_slot(self._assignment.weight), self._dtype)
+        weights = mtf.cast(self._weights, self._dtype)
         buffers = self._exchange.to_groups(buffers)
         return self._sum_over_slots(buffers, weights)
 
     def collect(self, buffers: mtf.Tensor) -> mtf.Tensor:
         """float32 [X', *E, *B, G, C, 2] -> [*E, *B, G', S, 2]: (sum, weighted sum)."""
-        weighted = self._per_slot(mtf.stop_gradient(self._assignment.weight))
+        weighted = mtf.stop_gradient(self._weights)
         buffers = self._exchange.to_groups(buffers)
         last = buffers.shape.dims[-1]
         return mtf.concat(
@@ -104,11 +143,8 @@ class Dispatcher:
 
     def _per_slot(self, values: mtf.Tensor) -> mtf.Tensor:
         """[*E, *B, G', S, K] -> [*E, *B, G', S, X, C], a choice's value in its slot."""
-        tokens = self._groups + [self._assignment.choices.tokens_dim]
-        slots = self._one_hot.shape.dims[-1]
-        flat = mtf.einsum([values, self._one_hot], mtf.Shape(tokens + [slots]))
-        return mtf.replace_dimensions(
-            flat, slots, [self._exchange.experts_unsplit, self._assignment.capacity_dim])
+        slots = [self._exchange.experts_unsplit, self._assignment.capacity_dim]
+        return put_in_slots(values, self._slots, slots)
 
     def _buffer_dims(self) -> list[mtf.Dimension]:
         return ([self._exchange.experts_unsplit] + self._groups
