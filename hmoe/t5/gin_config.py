@@ -13,6 +13,7 @@ import gin
 import mesh_tensorflow.transformer
 import t5.models
 from gin import config as gin_internals
+from gin import resource_reader
 from t5.models import mesh_transformer
 
 from hmoe.compat.stack import tf
@@ -50,6 +51,7 @@ def read(
     Raises:
         ValueError: a file is missing, or gin does not know a name or argument in it.
     """
+    _pass_over_plain_folders()
     folders = search_folders(prefixes)
     for folder in folders:
         gin.add_config_file_search_path(folder)
@@ -64,6 +66,25 @@ def read(
     for binding in bindings:
         with _explained(f"--gin_param {binding!r}: "):
             gin.parse_config(binding, skip_unknown=skip_unknown)
+
+
+def _pass_over_plain_folders() -> None:
+    """Lets gin find files although a folder on Python's path is called like theirs.
+
+    Gin asks whether `runs/default.gin` belongs to a package `runs`, and fails on a folder without
+    `__init__.py`, such as the one that the default job writes to.
+    """
+    readers = gin_internals._FILE_READERS
+    for number, (reader, exists) in enumerate(readers):
+        if exists is resource_reader.system_path_file_exists:
+            readers[number] = (reader, _is_in_package)
+
+
+def _is_in_package(path: str) -> bool:
+    try:
+        return resource_reader.system_path_file_exists(path)
+    except TypeError:  # a package without a file of its own
+        return False
 
 
 @contextlib.contextmanager

@@ -39,6 +39,14 @@ def test_own_folder_comes_before_the_shipped_ones(tmp_path: Path) -> None:
     assert run.bound("run.keep_checkpoint_max", "unbound") == "unbound"
 
 
+def test_a_folder_on_the_path_may_be_called_like_ours(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gin_config.read(["runs/tiny.gin"], [])
+    assert run.bound("run.train_steps", None) is not None
+
+
 def test_unknown_argument_names_those_that_come_close() -> None:
     with pytest.raises(ValueError) as error:
         gin_config.read([], ["hmoe.Level.num_expert = 4"])
