@@ -63,7 +63,7 @@ class FeedForward:
         random: RandomSource,
     ) -> mtf.Tensor:
         common = {"expert_dims": expert_dims, "use_bias": self.use_bias,
-                      "variable_dtype": variable_dtype}
+                  "variable_dtype": variable_dtype}
         # [..., M] -> [..., F]
         hidden = mtf.layers.dense_product(
             inputs, reduced_dims=inputs.shape.dims[-1:], new_dims=[hidden_dim],

@@ -43,17 +43,14 @@ def answers(
     """
     inputs = features["inputs"]
     inputs, samples = _samples(settings, features, inputs)
-    lowered = _lower(settings, engine, {"inputs": inputs, "outputs": samples})
+    lowering, tensors = _lower(settings, engine, {"inputs": inputs, "outputs": samples})
     input_vocabulary = utils.inputs_vocabulary(settings.vocabulary)
     output_vocabulary = utils.targets_vocabulary(settings.vocabulary)
-    lowering, tensors = lowered
     predictions = {
         "inputs": _text(settings, tensors["inputs"], input_vocabulary),
         "outputs": _text(settings, tensors["outputs"], output_vocabulary),
     }
-    if num_rows is not None:
-        predictions = {name: value[:num_rows] for name, value in predictions.items()}
-    return DecodingGraph(lowering, predictions)
+    return DecodingGraph(lowering, _first_rows(predictions, num_rows))
 
 
 def _samples(
@@ -108,9 +105,16 @@ def scores(
         "targets": _text(settings, tensors["targets"], vocabulary),
         "scores": tensors["scores"],
     }
-    if num_rows is not None:
-        predictions = {name: value[:num_rows] for name, value in predictions.items()}
-    return DecodingGraph(lowering, predictions)
+    return DecodingGraph(lowering, _first_rows(predictions, num_rows))
+
+
+def _first_rows(
+    predictions: Dict[str, tf.Tensor], num_rows: Optional[tf.Tensor]
+) -> Dict[str, tf.Tensor]:
+    """Leaves out the rows that fill up the batch."""
+    if num_rows is None:
+        return predictions
+    return {name: value[:num_rows] for name, value in predictions.items()}
 
 
 def _lower(

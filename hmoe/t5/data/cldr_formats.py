@@ -246,11 +246,7 @@ class FormatSettings:
                     f"FormatSettings.languages: CLDR has no language {language!r}; use locale "
                     f"names such as {', '.join(DEFAULT_LANGUAGES[:4])} or sr_Latn"
                 ) from None
-        for kind in self.kinds:
-            if kind not in KINDS:
-                raise ValueError(
-                    f"FormatSettings.kinds: no kind {kind!r}; there are {', '.join(KINDS)}"
-                )
+        examples.check_kinds("FormatSettings", self.kinds, KINDS)
 
 
 def format_examples(split: str, settings: FormatSettings | None = None) -> Iterator[Example]:

@@ -128,11 +128,7 @@ class NameSettings:
                     f"NameSettings.languages: CLDR has no names in language {language!r} (English "
                     "is the language of the inputs); use locale names such as de, fr, ja or sr_Latn"
                 )
-        for kind in self.kinds:
-            if kind not in KINDS:
-                raise ValueError(
-                    f"NameSettings.kinds: no kind {kind!r}; there are {', '.join(KINDS)}"
-                )
+        examples.check_kinds("NameSettings", self.kinds, KINDS)
 
 
 def _pairs(language: str, settings: NameSettings) -> Iterator[Example]:

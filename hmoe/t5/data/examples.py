@@ -79,6 +79,13 @@ def check_not_empty(owner: str, field: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{owner}.{field} is empty; name at least one")
 
 
+def check_kinds(owner: str, kinds: Sequence[str], known: Sequence[str]) -> None:
+    """Raises a ValueError if one of the kinds is not known."""
+    for kind in kinds:
+        if kind not in known:
+            raise ValueError(f"{owner}.kinds: no kind {kind!r}; there are {', '.join(known)}")
+
+
 def check_split(split: str) -> None:
     """Raises a ValueError if there is no such split."""
     if split not in SPLITS:
