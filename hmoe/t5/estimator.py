@@ -91,7 +91,9 @@ class SessionEstimator:
                 checkpoints.check_fits(path, optimizer_too=True)
                 self.session.say(f"Going on from {path}")
             else:
-                self._say_start(checkpoints.start_from(self.settings))
+                taken_over = checkpoints.start_from(self.settings)
+                if taken_over:
+                    self.session.say(taken_over)
             self._train_loop(graph, saver, step, max_steps, list(hooks), interrupted)
             if interrupted():
                 self.session.say(
@@ -258,10 +260,6 @@ class SessionEstimator:
                 except tf.errors.OutOfRangeError:
                     return
                 yield result
-
-    def _say_start(self, line: Optional[str]) -> None:
-        if line:
-            self.session.say(line)
 
 
 def _save_model(

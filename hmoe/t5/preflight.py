@@ -5,6 +5,7 @@ from typing import Any
 
 import gin
 
+from hmoe.compat.stack import mtf
 from hmoe.layout import LAYER_DIMENSIONS, MeshLayout, expert_dimension_names
 from hmoe.t5 import configurables
 
@@ -23,23 +24,23 @@ def check(mesh_shape: Any, layout_rules: Any) -> list[str]:
       layout_rules: of the run.
 
     Returns:
-      Warnings in words: dimensions left whole on a mesh that has room.
+      Warnings in words: dimensions left whole on a mesh that has room. None for a
+      model without experts, which layout files may give other arguments to.
 
     Raises:
       ValueError: a rule names a dimension or mesh axis that does not exist, or the
         experts cannot be split so.
     """
+    if "levels" not in gin.get_bindings("hmoe.MoELayer", resolve_references=False):
+        return []
     layout = MeshLayout(mesh_shape, _without_ensembles(layout_rules))
     names = {name for count in (1, 2, 3) for name in expert_dimension_names(count)}
     layout.check_rules([*T5_DIMENSIONS, *LAYER_DIMENSIONS, *names])
-    if not gin.get_bindings("hmoe.MoELayer"):
-        return []
     return list(configurables.MoELayer().check_layout(layout))
 
 
-def _without_ensembles(layout_rules: Any) -> Any:
+def _without_ensembles(layout_rules: Any) -> mtf.LayoutRules:
     """T5's default rules split ensembles over an axis that only ensembles have."""
-    if not isinstance(layout_rules, str):
-        return layout_rules
-    rules = [rule.strip() for rule in layout_rules.replace(",", ";").split(";") if rule.strip()]
-    return ";".join(rule for rule in rules if rule != "ensemble:ensemble")
+    # LayoutRules has no public accessor for its pairs.
+    pairs = mtf.convert_to_layout_rules(layout_rules)._pairs
+    return mtf.LayoutRules(pairs - {("ensemble", "ensemble")})

@@ -119,7 +119,8 @@ def make_estimator(
     Raises:
         ValueError: the layout does not suit the mesh or the experts.
     """
-    _check_layout(session, mesh_shape, layout_rules)
+    for warning in preflight.check(mesh_shape, layout_rules):
+        session.say(f"Warning: {warning}")
     model = utils.build_model(
         model_type=model_type,
         input_vocab_size=utils.inputs_vocabulary(vocabulary).vocab_size,
@@ -141,17 +142,6 @@ def make_estimator(
 
         return tpu.estimator(settings, cluster, tpu_job_name, iterations_per_loop)
     return SessionEstimator(settings, session)
-
-
-def _check_layout(
-    session: SessionSettings, mesh_shape: mtf.Shape, layout_rules: mtf.LayoutRules
-) -> None:
-    if bound("hmoe.MoELayer.levels") is None:
-        return
-    # LayoutRules has no public accessor for its pairs.
-    rules = ";".join(f"{name}:{axis}" for name, axis in sorted(layout_rules._pairs))
-    for warning in preflight.check(mesh_shape, rules):
-        session.say(f"Warning: {warning}")
 
 
 def _use_float32_activations() -> None:
