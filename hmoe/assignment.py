@@ -6,6 +6,7 @@ expert's buffer; "..." are the dimensions of groups and of outer experts.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from hmoe.compat.stack import mtf, tf
 
@@ -38,6 +39,11 @@ class Choices:
     tokens_dim: mtf.Dimension
     choice_dim: mtf.Dimension
     experts_dim: mtf.Dimension
+
+    @functools.cached_property
+    def one_hot(self) -> mtf.Tensor:
+        """float32 [..., S, K, X]: 1 at the expert of each choice, whatever `demand` says."""
+        return mtf.one_hot(self.expert, self.experts_dim, dtype=tf.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,7 +48,7 @@ def second_place_loss(scores: Scores, choices: Choices, importance: mtf.Tensor) 
     """
     full = _full(importance)
     real = mtf.cast(mtf.greater(importance, 0.0), tf.float32)
-    first = mtf.einsum([_one_hot(choices), _of_rank(choices, 0) * choices.demand * full],
+    first = mtf.einsum([choices.one_hot, _of_rank(choices, 0) * choices.demand * full],
                        scores.probabilities.shape)
     left = scores.probabilities * (1.0 - first)
     left /= mtf.reduce_sum(left, reduced_dim=scores.experts_dim) + _TINY
@@ -76,10 +76,6 @@ def _full(importance: mtf.Tensor) -> mtf.Tensor:
     return mtf.cast(mtf.equal(importance, 1.0), tf.float32)
 
 
-def _one_hot(choices: Choices) -> mtf.Tensor:
-    return mtf.one_hot(choices.expert, choices.experts_dim, dtype=tf.float32)
-
-
 def _of_rank(choices: Choices, rank: int) -> mtf.Tensor:
     return mtf.cast(mtf.equal(choices.rank, rank), tf.float32)
 
@@ -88,7 +84,7 @@ def _demand_of_rank(choices: Choices, tokens: mtf.Tensor, rank: int) -> mtf.Tens
     """float32 [..., X]: how many of `tokens` [..., S] have each expert as choice `rank`."""
     asked = choices.demand * _of_rank(choices, rank) * tokens
     groups = choices.expert.shape.dims[:-2]
-    return mtf.einsum([_one_hot(choices), asked], mtf.Shape(groups + [choices.experts_dim]))
+    return mtf.einsum([choices.one_hot, asked], mtf.Shape(groups + [choices.experts_dim]))
 
 
 def _load_times_probability(

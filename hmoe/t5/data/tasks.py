@@ -145,7 +145,17 @@ def rows(mixture_or_task: str, split: str) -> Iterator[dict[str, str]]:
                 yield dict(zip(source[1], row))
 
 
-def _add_cldr(name: str, rows_fn: RowsFn) -> None:
+def _add_cldr(
+    name: str,
+    examples_of: Callable[..., Iterator[Example]],
+    settings: object,
+    gins_settings: Callable[[], object],
+) -> None:
+    """Registers a task of a generator of examples; gin's settings are read when it is used."""
+
+    def rows_fn(split: str) -> Callable[[], Iterator[Example]]:
+        return functools.partial(examples_of, split, settings or gins_settings())
+
     add_task(
         name,
         rows_fn,
@@ -164,11 +174,7 @@ def register_formats(name: str, settings: cldr.FormatSettings | None = None) -> 
       name: the task's name.
       settings: what it draws; gin's `hmoe.FormatSettings` if None.
     """
-
-    def rows_fn(split: str) -> Callable[[], Iterator[Example]]:
-        return functools.partial(cldr.format_examples, split, settings or _format_settings())
-
-    _add_cldr(name, rows_fn)
+    _add_cldr(name, cldr.format_examples, settings, _format_settings)
 
 
 def register_names(name: str, settings: cldr.NameSettings | None = None) -> None:
@@ -178,11 +184,7 @@ def register_names(name: str, settings: cldr.NameSettings | None = None) -> None
       name: the task's name.
       settings: what it takes; gin's `hmoe.NameSettings` if None.
     """
-
-    def rows_fn(split: str) -> Callable[[], Iterator[Example]]:
-        return functools.partial(cldr.name_examples, split, settings or _name_settings())
-
-    _add_cldr(name, rows_fn)
+    _add_cldr(name, cldr.name_examples, settings, _name_settings)
 
 
 register_formats("cldr_formats")
