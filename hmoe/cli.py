@@ -141,12 +141,13 @@ def _add_train(commands: Any, common: List[Any]) -> None:
                        help="steps in all, above what gin says (utils.run.train_steps)")
     _add_switch(train, "evaluate", "evaluate at the end (default: for the default job and --data)")
     train.set_defaults(evaluate=None)
-    own = train.add_argument_group("data of your own, with no code").add_argument
-    own("--data", metavar="FILE",
+    own = train.add_argument_group("data of your own, with no code")
+    own.add_argument(
+        "--data", metavar="FILE",
         help="pairs.tsv (input, tab, target) or text.txt (running text, for span corruption)")
-    own("--validation_data", metavar="FILE", help="the same to evaluate on")
-    own("--vocabulary", metavar="FILE", help="a SentencePiece model (default: bytes)")
-    _add_switch(train, "skip_bad_lines", "skip and count bad lines of the data")
+    own.add_argument("--validation_data", metavar="FILE", help="the same to evaluate on")
+    own.add_argument("--vocabulary", metavar="FILE", help="a SentencePiece model (default: bytes)")
+    _add_switch(own, "skip_bad_lines", "skip and count bad lines of the data")
 
 
 def _add_predict(commands: Any, common: List[Any]) -> None:
