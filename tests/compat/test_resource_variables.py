@@ -1,4 +1,4 @@
-"""Why variables are resource variables: an optimizer step must use the weights it started from."""
+"""Why variables are resource variables, read once: a step must use the weights it started from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
+from tests import helpers
 
 compat.behave_like_v1()
 
@@ -50,6 +51,7 @@ def adafactor_steps(num_steps: int) -> List[Tuple[Weights, Weights, Weights]]:
     steps = []
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
+        helpers.read_variables_once()
         lowering, gradients, train = build_deep_model(num_layers=6)
         variables = lowering.graph.trainable_variables
         wanted = {
