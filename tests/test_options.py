@@ -42,9 +42,10 @@ LEVEL_CHANGES = {
 ROUTER_CHANGES = {
     "k": (3, {}), "policy_train": ("all", {}), "policy_eval": ("none", EVAL),
     "threshold_train": (0.4, {}), "threshold_eval": (0.45, EVAL), "weight_norm": (2.0, {})}
-EXPERT_CHANGES = {
+SHARED_CHANGES = {
     "hidden_size": (12, {}), "activation": (["gelu", "linear"], {}), "use_bias": (True, {}),
     "dropout_rate": (0.5, {}), "output_dropout_rate": (0.5, {})}
+EXPERT_CHANGES = dict(SHARED_CHANGES, output_names=(["q_wo"], {}), separate=(True, {}))
 LAYER_CHANGES = {
     "aux_loss_factor": (2.0, {}), "router_z_loss_factor": (2.0, {}),
     "exact_groups": (True, FORCED), "inserted_outer_batch": (2, NO_OUTER),
@@ -55,14 +56,15 @@ PARTS = {"levels": "one level less", "experts": "other experts", "shared_expert"
 TABLE = [
     *[(part, name) for part in ("outer", "inner") for name in LEVEL_CHANGES],
     *[(f"{part} router", name) for part in ("outer", "inner") for name in ROUTER_CHANGES],
-    *[(part, name) for part in ("experts", "shared") for name in EXPERT_CHANGES],
+    *[("experts", name) for name in EXPERT_CHANGES],
+    *[("shared", name) for name in SHARED_CHANGES],
     *[("layer", name) for name in LAYER_CHANGES],
     *[("whole", name) for name in PARTS]]
 
 
 def change_of(part, name):
     changes = {"outer": LEVEL_CHANGES, "inner": LEVEL_CHANGES, "outer router": ROUTER_CHANGES,
-               "inner router": ROUTER_CHANGES, "experts": EXPERT_CHANGES, "shared": EXPERT_CHANGES,
+               "inner router": ROUTER_CHANGES, "experts": EXPERT_CHANGES, "shared": SHARED_CHANGES,
                "layer": LAYER_CHANGES, "whole": {part: (None, {}) for part in PARTS}}
     return changes[part][name]
 
