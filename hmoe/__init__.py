@@ -13,13 +13,19 @@ from hmoe.version import __version__
 _WHERE = {
     "Assignment": "hmoe.assignment",
     "Choices": "hmoe.assignment",
+    "ExpertChoiceRouter": "hmoe.routers.expert_choice",
+    "Fallback": "hmoe.assignment",
     "FeedForwardExperts": "hmoe.experts",
+    "Gate": "hmoe.routers.gate",
     "HierarchicalMoE": "hmoe.moe",
     "Level": "hmoe.levels",
     "MoEResult": "hmoe.moe",
     "Router": "hmoe.routers.base",
     "SharedExpert": "hmoe.experts",
+    "SwitchRouter": "hmoe.routers.switch",
+    "TokenChoiceRouter": "hmoe.routers.token_choice",
     "TopKRouter": "hmoe.routers.top_k",
+    "UniformRouter": "hmoe.routers.uniform",
 }
 
 __all__ = ["__version__", *sorted(_WHERE)]

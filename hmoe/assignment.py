@@ -1,7 +1,8 @@
 """Who goes where: the choices of tokens, and their places in the buffers of experts.
 
-Dimensions: S tokens of a group, K choices of a token, X experts, C slots of an
-expert's buffer; "..." are the dimensions of groups and of outer experts.
+Dimensions: S tokens of a group, K choices of a token, R experts to fall back on, X
+experts, C slots of an expert's buffer; "..." are the dimensions of groups and of outer
+experts.
 """
 from __future__ import annotations
 
@@ -9,6 +10,20 @@ import dataclasses
 import functools
 
 from hmoe.compat.stack import mtf, tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Fallback:
+    """Where a choice may go whose expert is full.
+
+    Attributes:
+      expert: int32 [..., S, R], none of them chosen, best first; the last dimension has
+        the name of the choices.
+      weight: float32 [..., S, R], of the output of each. Has a gradient.
+    """
+
+    expert: mtf.Tensor
+    weight: mtf.Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +37,16 @@ class Choices:
     Attributes:
       expert: int32 [..., S, K], the expert chosen.
       weight: float32 [..., S, K], the weight of the expert's output; 0 where there
-        is no demand. The only field with a gradient.
+        is no demand. Has a gradient, as no other field but the fallback's.
       rank: int32 [..., S, K], 0 for a token's best expert, 1 for its next, ....
       demand: float32 [..., S, K], 1 where a token chose, before policy and capacity.
       wanted: float32 [..., S, K], 1 where the choice is to be placed.
       tokens_dim: S.
       choice_dim: K.
       experts_dim: X.
+      priority: float32 [..., S]: tokens are placed from the highest to the lowest; None:
+        in their order.
+      fallback: where choices go that find no room; None: nowhere.
     """
 
     expert: mtf.Tensor
@@ -39,6 +57,8 @@ class Choices:
     tokens_dim: mtf.Dimension
     choice_dim: mtf.Dimension
     experts_dim: mtf.Dimension
+    priority: mtf.Tensor | None = None
+    fallback: Fallback | None = None
 
     @functools.cached_property
     def one_hot(self) -> mtf.Tensor:
@@ -52,20 +72,21 @@ class Assignment:
 
     Attributes:
       choices: what was asked for.
-      position: int32 [..., S, K], place in the expert's buffer, or -1.
+      expert: int32 [..., S, K], where each choice went: to what it asked for, or to a
+        fallback.
+      position: int32 [..., S, K], place in that expert's buffer, or -1.
       kept: float32 [..., S, K], 1 where the choice found room.
+      weight: float32 [..., S, K], of the output of the expert where it went; 0 where it
+        found no room.
       capacity_dim: C.
     """
 
     choices: Choices
+    expert: mtf.Tensor
     position: mtf.Tensor
     kept: mtf.Tensor
+    weight: mtf.Tensor
     capacity_dim: mtf.Dimension
-
-    @property
-    def weight(self) -> mtf.Tensor:
-        """float32 [..., S, K]: the weight of each choice, 0 where it was not placed."""
-        return self.choices.weight * self.kept
 
     def slots(self) -> mtf.Tensor:
         """int32 [..., S, K]: expert * C + position in the group's buffers, or -1."""
@@ -74,7 +95,7 @@ class Assignment:
         def number(expert: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
             return tf.where(position < 0, position, expert * capacity + position)
 
-        expert = self.choices.expert
+        expert = self.expert
         return mtf.slicewise(
             number, [expert, self.position], output_dtype=tf.int32,
             splittable_dims=expert.shape.dims, grad_function=0, name="slots")
@@ -91,7 +112,7 @@ class Assignment:
             number = tf.reshape(tf.range(1, tokens + 1), [tokens, 1, 1, 1])
             return tf.reduce_sum(place * number, axis=[-4, -3]) - 1
 
-        expert = self.choices.expert
+        expert = self.expert
         groups = expert.shape.dims[:-2]
         return mtf.slicewise(
             invert, [expert, self.position], output_shape=mtf.Shape(groups + [experts, capacity]),
@@ -101,34 +122,99 @@ class Assignment:
 def place(choices: Choices, capacity: int, capacity_name: str = "expert_capacity") -> Assignment:
     """Fills buffers: first choices of all tokens in their order, then second ones, ....
 
+    After the last round come those of the fallback: in each, every token that has a
+    choice without a place offers the best such choice to its next expert.
+
     Args:
       choices: what tokens want.
       capacity: slots of each expert for one group.
       capacity_name: name of the dimension of slots.
 
     Returns:
-      The assignment; choices that find their expert full are not kept.
+      The assignment; choices that find no room are not kept.
     """
-    num_experts, num_rounds = choices.experts_dim.size, choices.choice_dim.size
+    fallback, priority = choices.fallback, choices.priority
+    inputs = [choices.expert, choices.wanted]
+    inputs += [] if fallback is None else [fallback.expert]
+    inputs += [] if priority is None else [priority]
 
-    def fill(expert: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-        taken = 0
-        positions = []
-        for number in range(num_rounds):
-            # [..., S, X]: the expert that each token asks for in this round.
-            asked = (tf.one_hot(expert[..., number], num_experts, dtype=tf.int32)
-                     * tf.cast(wanted[..., number], tf.int32)[..., None])
-            before = tf.cumsum(asked, axis=-2, exclusive=True) + taken
-            taken += tf.reduce_sum(asked, axis=-2, keepdims=True)
-            # 0 where nothing is asked, else 1 + the place.
-            place_plus_1 = tf.reduce_sum(asked * (before + 1), axis=-1)
-            positions.append(tf.where(place_plus_1 > capacity, tf.zeros_like(place_plus_1),
-                                      place_plus_1) - 1)
-        return tf.stack(positions, axis=-1)
+    def fill(expert: tf.Tensor, wanted: tf.Tensor, *more: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        rounds = [expert, wanted] + ([more[0]] if fallback is not None else [])
+        if priority is None:
+            return _fill(choices.experts_dim.size, capacity, *rounds)
+        order = tf.argsort(more[-1], axis=-1, direction="DESCENDING", stable=True)
+        filled = _fill(choices.experts_dim.size, capacity,
+                       *(_reordered(each, order) for each in rounds))
+        back = tf.argsort(order, axis=-1, stable=True)
+        return tuple(_reordered(each, back) for each in filled)
 
-    groups = choices.expert.shape.dims[:-2]
-    position = mtf.slicewise(
-        fill, [choices.expert, choices.wanted], output_dtype=tf.int32,
-        splittable_dims=groups, grad_function=0, name="place")
+    expert, position, source = mtf.slicewise(
+        fill, inputs, output_shape=[choices.expert.shape] * 3, output_dtype=[tf.int32] * 3,
+        splittable_dims=choices.expert.shape.dims[:-2], grad_function=0, name="place")
     kept = mtf.cast(mtf.greater_equal(position, 0), tf.float32)
-    return Assignment(choices, position, kept, mtf.Dimension(capacity_name, capacity))
+    weight = choices.weight if fallback is None else _weight_of_source(choices, fallback, source)
+    return Assignment(choices, expert, position, kept, weight * kept,
+                      mtf.Dimension(capacity_name, capacity))
+
+
+def _fill(
+    num_experts: int, capacity: int, expert: tf.Tensor, wanted: tf.Tensor,
+    fallback: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """(expert, position, source), each int32 [..., S, K], of tokens in order of placement.
+
+    The source of a choice is its own number, or K + r if it went to fallback r.
+    """
+    buffers = _Buffers(num_experts, capacity)
+    num_rounds: int = expert.shape[-1]
+    wanted = wanted > 0
+    went = [expert[..., number] for number in range(num_rounds)]
+    positions = [buffers.add(went[number], wanted[..., number]) for number in range(num_rounds)]
+    sources = [tf.fill(tf.shape(each), number) for number, each in enumerate(went)]
+    for number, offered in enumerate([] if fallback is None else tf.unstack(fallback, axis=-1)):
+        homeless = [wanted[..., choice] & (positions[choice] < 0) for choice in range(num_rounds)]
+        place = buffers.add(offered, tf.reduce_any(tf.stack(homeless, 0), 0))
+        left = place >= 0
+        for choice in range(num_rounds):
+            moves = homeless[choice] & left
+            left &= ~moves
+            positions[choice] = tf.where(moves, place, positions[choice])
+            went[choice] = tf.where(moves, offered, went[choice])
+            sources[choice] = tf.where(
+                moves, tf.fill(tf.shape(place), num_rounds + number), sources[choice])
+    return tuple(tf.stack(each, axis=-1) for each in (went, positions, sources))
+
+
+class _Buffers:
+    """Fills the buffers of a group's experts, round by round, with tokens in their order."""
+
+    def __init__(self, num_experts: int, capacity: int):
+        self._num_experts = num_experts
+        self._capacity = capacity
+        self._asked: tf.Tensor | int = 0
+
+    def add(self, expert: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
+        """int32 [..., S]: the place of each token in the buffer of its `expert`, or -1."""
+        # [..., S, X]: 1 at the expert that the token asks for.
+        asks = (tf.one_hot(expert, self._num_experts, dtype=tf.int32)
+                * tf.cast(wanted, tf.int32)[..., None])
+        before = tf.cumsum(asks, axis=-2, exclusive=True) + self._asked
+        self._asked += tf.reduce_sum(asks, axis=-2, keepdims=True)
+        # 0 where nothing is asked, else 1 + the place.
+        place_plus_1 = tf.reduce_sum(asks * (before + 1), axis=-1)
+        return tf.where(place_plus_1 > self._capacity, tf.zeros_like(place_plus_1),
+                        place_plus_1) - 1
+
+
+def _reordered(values: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+    """[..., S, K] with tokens in another order."""
+    return tf.gather(values, order, axis=len(order.shape) - 1, batch_dims=len(order.shape) - 1)
+
+
+def _weight_of_source(choices: Choices, fallback: Fallback, source: mtf.Tensor) -> mtf.Tensor:
+    """float32 [..., S, K]: the choice's own weight, or that of the fallback it went to."""
+    name = choices.choice_dim.name
+    weights = mtf.rename_dimension(
+        mtf.concat([choices.weight, fallback.weight], name), name, "candidate")
+    one_hot = mtf.one_hot(source, weights.shape.dims[-1], dtype=tf.float32)
+    return mtf.einsum([weights, one_hot], source.shape)

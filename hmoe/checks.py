@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -39,6 +40,20 @@ def fraction(where: str, field: str, value: Any) -> float:
         raise ValueError(
             f"{where}: {field} is {value!r}; it must be a number of at least 0 and below 1")
     return float(value)
+
+
+def probability(where: str, field: str, value: Any) -> float:
+    """Returns `value` as a float if it is in [0, 1]."""
+    if not _is_finite_number(value) or not 0 <= value <= 1:
+        raise ValueError(f"{where}: {field} is {value!r}; it must be a number from 0 to 1")
+    return float(value)
+
+
+def one_of(where: str, field: str, value: Any, values: Sequence[str]) -> str:
+    """Returns `value` if it is one of these words."""
+    if not isinstance(value, str) or value not in values:
+        raise ValueError(f"{where}: {field} is {value!r}; it must be one of {', '.join(values)}")
+    return value
 
 
 def boolean(where: str, field: str, value: Any) -> bool:

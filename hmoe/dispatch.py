@@ -110,36 +110,44 @@ class Dispatcher:
         self._weights = self._per_slot(assignment.weight)
 
     def dispatch(self, tokens: mtf.Tensor) -> mtf.Tensor:
-        """[*E, *B, G', S, M] -> [X', *E, *B, G, C, M], in the type of the activations."""
+        """[*E, *B, G', S, ..., M] -> [X', *E, *B, G, C, ..., M], in the type of the activations."""
         mask = mtf.cast(self._mask, self._dtype)
-        depth = tokens.shape.dims[-1:]
-        buffers = mtf.einsum([tokens, mask], mtf.Shape(self._buffer_dims() + depth))
+        trailing = tokens.shape.dims[len(self._groups) + 1:]
+        buffers = mtf.einsum([tokens, mask], mtf.Shape(self._buffer_dims() + trailing))
         return self._exchange.to_experts(buffers)
 
-    def dispatch_per_choice(self, values: mtf.Tensor) -> mtf.Tensor:
-        """float32 [*E, *B, G', S, K] -> [X', *E, *B, G, C]; 0 in empty slots."""
-        placed = self._per_slot(values)
-        buffers = mtf.reduce_sum(placed, output_shape=mtf.Shape(self._buffer_dims()))
-        return self._exchange.to_experts(buffers)
+    def dispatch_per_choice(self, fields: list[mtf.Tensor]) -> list[mtf.Tensor]:
+        """Each float32 [*E, *B, G', S, K] -> [X', *E, *B, G, C]; 0 in empty slots.
+
+        All travel in one all-to-all.
+        """
+        shape = mtf.Shape(self._buffer_dims())
+        placed = [mtf.reduce_sum(self._per_slot(values), output_shape=shape) for values in fields]
+        if len(placed) == 1:
+            return [self._exchange.to_experts(placed[0])]
+        sent = self._exchange.to_experts(mtf.stack(placed, "fields", axis=len(shape)))
+        return mtf.unstack(sent, sent.shape.dims[-1])
 
     def combine(self, buffers: mtf.Tensor) -> mtf.Tensor:
-        """[X', *E, *B, G, C, N] -> weighted sums [*E, *B, G', S, N]."""
+        """[X', *E, *B, G, C, ..., N] -> weighted sums [*E, *B, G', S, ..., N]."""
         weights = mtf.cast(self._weights, self._dtype)
         buffers = self._exchange.to_groups(buffers)
         return self._sum_over_slots(buffers, weights)
 
     def collect(self, buffers: mtf.Tensor) -> mtf.Tensor:
-        """float32 [X', *E, *B, G, C, 2] -> [*E, *B, G', S, 2]: (sum, weighted sum)."""
+        """float32 [X', *E, *B, G, C, F] -> [*E, *B, G', S, F]: sums, of the last field weighted."""
         weighted = mtf.stop_gradient(self._weights)
         buffers = self._exchange.to_groups(buffers)
         last = buffers.shape.dims[-1]
-        return mtf.concat(
-            [self._sum_over_slots(mtf.slice(buffers, 0, 1, last.name), self._mask),
-             self._sum_over_slots(mtf.slice(buffers, 1, 1, last.name), weighted)], last.name)
+        counts = mtf.slice(buffers, 0, last.size - 1, last.name)
+        products = mtf.slice(buffers, last.size - 1, 1, last.name)
+        return mtf.concat([self._sum_over_slots(counts, self._mask),
+                           self._sum_over_slots(products, weighted)], last.name)
 
     def _sum_over_slots(self, buffers: mtf.Tensor, weights: mtf.Tensor) -> mtf.Tensor:
         tokens = self._groups + [self._assignment.choices.tokens_dim]
-        return mtf.einsum([buffers, weights], mtf.Shape(tokens + buffers.shape.dims[-1:]))
+        trailing = buffers.shape.dims[len(self._groups) + 2:]
+        return mtf.einsum([buffers, weights], mtf.Shape(tokens + trailing))
 
     def _per_slot(self, values: mtf.Tensor) -> mtf.Tensor:
         """[*E, *B, G', S, K] -> [*E, *B, G', S, X, C], a choice's value in its slot."""

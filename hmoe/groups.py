@@ -81,6 +81,34 @@ def _report_forced_size(level: str, size: int, alone: int, num_splits: int, exac
     logging.getLogger(__name__).warning(said)
 
 
+def size_of_examples(
+    level: str, examples_per_group: float, num_examples: int, num_places: int, num_tokens: int
+) -> int:
+    """The group size that so many examples make at a level.
+
+    Args:
+      level: name of the level, for messages.
+      examples_per_group: `Level.examples_per_group`.
+      num_examples: of the whole batch.
+      num_places: places of the level for the whole batch, of one family of experts.
+      num_tokens: those of them among which groups are made.
+
+    Returns:
+      The tokens of a group, rounded to the nearest, at least 1.
+
+    Raises:
+      ValueError: there are not so many examples to make a group of.
+    """
+    size = max(1, round(examples_per_group * num_places / num_examples))
+    if size > num_tokens:
+        raise ValueError(
+            f"level '{level}': examples_per_group = {examples_per_group:g} makes groups of {size}"
+            f" tokens, but there are {num_tokens} to make groups of, which is"
+            f" {num_tokens * num_examples / num_places:g} examples; use at most that many, or a"
+            " larger batch")
+    return size
+
+
 def expert_capacity(level: str, size: int, factor: float, num_experts: int, minimum: int) -> int:
     """Slots of an expert for one group: min(size, max(minimum, size * factor / experts)).
 
@@ -106,6 +134,11 @@ def expert_capacity(level: str, size: int, factor: float, num_experts: int, mini
             f" {num_experts} experts {size * factor / num_experts:.3g} slots and min_capacity is"
             f" {minimum}, so no token finds room; raise the capacity factor to"
             f" {enough:g}, or min_capacity to 1")
+    if capacity * num_experts != size * factor:
+        logging.getLogger(__name__).info(
+            "level '%s': capacity factor %g asked for, %g resulted: %d slots for each of %d experts"
+            " in a group of %d tokens (min_capacity = %d)",
+            level, factor, capacity * num_experts / size, capacity, num_experts, size, minimum)
     return capacity
 
 

@@ -1,8 +1,8 @@
 """What one level of the hierarchy is."""
 from __future__ import annotations
 
-from hmoe import checks
-from hmoe.routers.base import Router
+from hmoe import checks, losses
+from hmoe.routers.base import Router, checked_router
 
 # Upstream's MoE2D: room to spare where tokens enter, none further in, where the
 # buffers of the first level have already been filled unevenly.
@@ -20,12 +20,19 @@ class Level:
       group_size: tokens that compete for the same buffers. A larger group drops
         fewer tokens at the same capacity and costs more to dispatch. The largest
         size that divides the tokens and is at most this one is used.
+      examples_per_group: the same as a number of examples, fractions allowed; inside
+        the hierarchy, the slots that so many examples have there on average. Given, it
+        takes the place of `group_size`.
       capacity_factor_train: slots for a group, as a multiple of its tokens, in
         training. None: 1.25 at the first level, 1.0 below.
       capacity_factor_eval: the same in evaluation and prediction. None: 2.0 and
         1.0.
       min_capacity: slots that every expert has at least, per group.
       balance_loss_coef: weight of the balance loss in the training loss.
+      balance_loss_over: whether load and probabilities are averaged by "group", by
+        "example", or over the whole "batch" of all devices, before they are multiplied.
+      balance_loss_choices: whether the load counts the "first" choice of each token, or
+        "all" of them.
       z_loss_coef: weight of the router z-loss in the training loss.
       second_place_loss: whether the balance loss also counts second choices, at
         half the weight.
@@ -38,10 +45,13 @@ class Level:
         num_experts: int,
         router: Router,
         group_size: int = 1024,
+        examples_per_group: float | None = None,
         capacity_factor_train: float | None = None,
         capacity_factor_eval: float | None = None,
         min_capacity: int = 4,
         balance_loss_coef: float = 0.01,
+        balance_loss_over: str = "group",
+        balance_loss_choices: str = "first",
         z_loss_coef: float = 0.0,
         second_place_loss: bool = False,
     ):
@@ -54,27 +64,39 @@ class Level:
             raise ValueError(
                 f"Level: name is {name!r}; it must be one word of letters, digits and _")
         where = f"level '{name}'"
-        if not isinstance(router, Router):
-            raise ValueError(
-                f"{where}: router is {router!r}; it must be an object such as hmoe.TopKRouter(k=2)"
-                " (in gin: @hmoe.TopKRouter(), with the brackets)")
         self.name = name
+        self.router = checked_router(where, router)
         self.num_experts = checks.positive_int(where, "num_experts", num_experts)
-        self.router = router
         self.group_size = checks.positive_int(where, "group_size", group_size)
-        self.capacity_factor_train = _optional_factor(
+        self.examples_per_group = _optional_positive(
+            where, "examples_per_group", examples_per_group)
+        self.capacity_factor_train = _optional_positive(
             where, "capacity_factor_train", capacity_factor_train)
-        self.capacity_factor_eval = _optional_factor(
+        self.capacity_factor_eval = _optional_positive(
             where, "capacity_factor_eval", capacity_factor_eval)
         self.min_capacity = checks.non_negative_int(where, "min_capacity", min_capacity)
         self.balance_loss_coef = checks.non_negative_number(
             where, "balance_loss_coef", balance_loss_coef)
+        self.balance_loss_over = checks.one_of(
+            where, "balance_loss_over", balance_loss_over, losses.POOLS)
+        self.balance_loss_choices = checks.one_of(
+            where, "balance_loss_choices", balance_loss_choices, losses.COUNTED_CHOICES)
         self.z_loss_coef = checks.non_negative_number(where, "z_loss_coef", z_loss_coef)
         self.second_place_loss = checks.boolean(where, "second_place_loss", second_place_loss)
-        if second_place_loss and not router.has_second_choice:
+        self._check_router_has_losses(where)
+
+    def _check_router_has_losses(self, where: str) -> None:
+        if self.second_place_loss and not self.router.has_second_choice:
             raise ValueError(
                 f"{where}: second_place_loss is True, but its router makes one choice a token;"
                 " use k of at least 2 or second_place_loss = False")
+        defaults = {"balance_loss_over": "group", "balance_loss_choices": "first"}
+        for field, default in defaults.items():
+            value = getattr(self, field)
+            if value != default and not self.router.has_balance_loss:
+                raise ValueError(
+                    f"{where}: {field} is {value!r}, but {self.router!r} has no such loss, since"
+                    f" experts choose; leave {field} at {default!r}")
 
     def capacity_factor(self, *, train: bool, depth: int) -> float:
         """The capacity factor of this level when it stands `depth` levels below the first."""
@@ -85,5 +107,5 @@ class Level:
         return f"Level({self.name!r}, num_experts={self.num_experts}, router={self.router!r})"
 
 
-def _optional_factor(where: str, field: str, value: float | None) -> float | None:
+def _optional_positive(where: str, field: str, value: float | None) -> float | None:
     return None if value is None else checks.positive_number(where, field, value)

@@ -5,34 +5,96 @@ X experts.
 """
 from __future__ import annotations
 
+import dataclasses
+
 from hmoe.assignment import Choices
 from hmoe.compat.stack import mtf, tf
-from hmoe.routers.base import Scores
+from hmoe.routers.gate import Scores
 
 _TINY = 1e-9
 
+POOLS = ("group", "example", "batch")
+COUNTED_CHOICES = ("first", "all")
 
-def balance_loss(scores: Scores, choices: Choices, importance: mtf.Tensor) -> mtf.Tensor:
-    """X^2 * mean(fraction of the group chosen first * mean probability).
 
-    1 when both are uniform. Full tokens count; the denominator is the size of the
-    group, empty places included (GShard, equation 4; Shazeer et al. 2017, equation
-    6, has another form of it).
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """The tokens over which load and probabilities are averaged before they are multiplied.
+
+    Attributes:
+      dims: what tells one pool from another.
+      members: tensors that are 1 where a token belongs to a pool; none where `dims` are
+        dimensions of the tokens already.
+      num_places: tokens of a pool, padding and empty slots included; None: the full ones
+        are counted, and pools weigh as much as they have tokens.
+    """
+
+    dims: list[mtf.Dimension]
+    members: list[mtf.Tensor]
+    num_places: int | None
+
+    def sum(self, tensors: list[mtf.Tensor], dims: list[mtf.Dimension]) -> mtf.Tensor:
+        """[*self.dims, *dims]: the product of the tensors, summed over the tokens of each pool."""
+        return mtf.einsum(tensors + self.members, mtf.Shape(self.dims + dims))
+
+
+def group_pool(importance: mtf.Tensor) -> Pool:
+    """Each group for itself (GShard, algorithm 1)."""
+    return Pool(importance.shape.dims[:-1], [], importance.shape.dims[-1].size)
+
+
+def batch_pool(importance: mtf.Tensor, outer_expert_dims: list[mtf.Dimension]) -> Pool:
+    """All groups of all devices, for each family of experts that compete."""
+    families = mtf.Shape(outer_expert_dims).size
+    return Pool(outer_expert_dims, [], importance.shape.size // families)
+
+
+def example_pool(
+    example: mtf.Tensor, num_examples: int, outer_expert_dims: list[mtf.Dimension]
+) -> Pool:
+    """Each example for itself, for each family of experts that compete.
+
+    Args:
+      example: int32 [..., S], the number of the example that a token is of.
+      num_examples: of the batch.
+      outer_expert_dims: experts of the levels above.
+    """
+    dim = mtf.Dimension("example", num_examples)
+    return Pool([*outer_expert_dims, dim], [mtf.one_hot(example, dim, dtype=tf.float32)], None)
+
+
+def balance_loss(
+    scores: Scores, choices: Choices, importance: mtf.Tensor, pool: Pool, counted: str = "first"
+) -> mtf.Tensor:
+    """X^2 * mean(share of the pool choosing an expert * mean probability of it).
+
+    1 when both are uniform. Full tokens count; the denominator of groups and of the
+    batch is their size, empty places included (GShard, equation 4; Shazeer et al.
+    2017, equation 6, has another form of it; of examples and batch: OLMo-core).
 
     Args:
       scores: of one level.
       choices: of the same level; demand counts, before policy and capacity.
       importance: float32 [..., S].
+      pool: what is averaged over.
+      counted: "first" counts first choices, "all" all of them, divided by their number.
 
     Returns:
       A scalar, float32. The gradient flows through the probabilities alone.
     """
     full = _full(importance)
-    chosen = _demand_of_rank(choices, full, 0)
-    return _load_times_probability(scores.probabilities * full, chosen, scores)
+    if counted == "first":
+        asked = choices.demand * _of_rank(choices, 0) * full
+    else:
+        # Places of a full token's choices; a round for partial tokens alone is none.
+        asked = choices.demand * full / mtf.maximum(
+            mtf.reduce_sum(choices.demand, reduced_dim=choices.choice_dim), 1.0)
+    return _load_times_probability(scores.shares * full, choices, asked, full, scores, pool)
 
 
-def second_place_loss(scores: Scores, choices: Choices, importance: mtf.Tensor) -> mtf.Tensor:
+def second_place_loss(
+    scores: Scores, choices: Choices, importance: mtf.Tensor, pool: Pool
+) -> mtf.Tensor:
     """The balance loss of second choices, on the probabilities that the first left over.
 
     A partial token's only expert counts as a second choice: it is placed with them.
@@ -42,18 +104,42 @@ def second_place_loss(scores: Scores, choices: Choices, importance: mtf.Tensor) 
       scores: of one level.
       choices: of the same level.
       importance: float32 [..., S].
+      pool: what is averaged over.
 
     Returns:
       A scalar, float32.
     """
     full = _full(importance)
     real = mtf.cast(mtf.greater(importance, 0.0), tf.float32)
-    first = mtf.einsum([choices.one_hot, _of_rank(choices, 0) * choices.demand * full],
-                       scores.probabilities.shape)
-    left = scores.probabilities * (1.0 - first)
+    of_first = _of_rank(choices, 0) * choices.demand
+    first = mtf.einsum([choices.one_hot, of_first * full], scores.shares.shape)
+    left = scores.shares * (1.0 - first)
     left /= mtf.reduce_sum(left, reduced_dim=scores.experts_dim) + _TINY
-    chosen = _demand_of_rank(choices, full, 1) + _demand_of_rank(choices, real - full, 0)
-    return _load_times_probability(left * real, chosen, scores)
+    asked = (choices.demand * _of_rank(choices, 1) * full) + of_first * (real - full)
+    return _load_times_probability(left * real, choices, asked, real, scores, pool)
+
+
+def even_attention_loss(
+    affinity: mtf.Tensor, scores: Scores, importance: mtf.Tensor
+) -> mtf.Tensor:
+    """How unevenly experts take the tokens of a group: 1 when all tokens are taken alike.
+
+    Mean over groups of n * sum over full tokens of (mean affinity over experts)^2, n the
+    full tokens (Mesh TensorFlow's expert_selection).
+
+    Args:
+      affinity: float32 [..., S, X], summing to one over S.
+      scores: of one level.
+      importance: float32 [..., S].
+
+    Returns:
+      A scalar, float32.
+    """
+    full = _full(importance)
+    number = mtf.reduce_sum(full, reduced_dim=scores.tokens_dim)
+    attention = mtf.reduce_mean(affinity, reduced_dim=scores.experts_dim) * full
+    return mtf.reduce_mean(
+        mtf.reduce_sum(mtf.square(attention), reduced_dim=scores.tokens_dim) * number)
 
 
 def router_z_loss(scores: Scores, importance: mtf.Tensor) -> mtf.Tensor:
@@ -80,17 +166,25 @@ def _of_rank(choices: Choices, rank: int) -> mtf.Tensor:
     return mtf.cast(mtf.equal(choices.rank, rank), tf.float32)
 
 
-def _demand_of_rank(choices: Choices, tokens: mtf.Tensor, rank: int) -> mtf.Tensor:
-    """float32 [..., X]: how many of `tokens` [..., S] have each expert as choice `rank`."""
-    asked = choices.demand * _of_rank(choices, rank) * tokens
-    groups = choices.expert.shape.dims[:-2]
-    return mtf.einsum([choices.one_hot, asked], mtf.Shape(groups + [choices.experts_dim]))
-
-
 def _load_times_probability(
-    probabilities: mtf.Tensor, chosen: mtf.Tensor, scores: Scores
+    probabilities: mtf.Tensor,
+    choices: Choices,
+    asked: mtf.Tensor,
+    counted: mtf.Tensor,
+    scores: Scores,
+    pool: Pool,
 ) -> mtf.Tensor:
-    size = scores.tokens_dim.size
-    mean_probability = mtf.reduce_mean(probabilities, reduced_dim=scores.tokens_dim)
-    fraction = chosen / float(size)
-    return mtf.reduce_mean(mean_probability * fraction) * float(scores.experts_dim.size ** 2)
+    """The loss of `probabilities` [..., S, X] and choices `asked` for [..., S, K].
+
+    `counted` [..., S] is 1 for the tokens of a pool whose places are not given.
+    """
+    experts = scores.experts_dim
+    load = pool.sum([choices.one_hot, asked], [experts])
+    probability = pool.sum([probabilities], [experts])
+    if pool.num_places is not None:
+        size = float(pool.num_places)
+        return mtf.reduce_mean((load / size) * (probability / size)) * float(experts.size ** 2)
+    number = pool.sum([counted], [])
+    per_pool = mtf.reduce_sum(load * probability, reduced_dim=experts) / mtf.maximum(number, 1.0)
+    return mtf.reduce_sum(per_pool) * float(experts.size) / mtf.maximum(
+        mtf.reduce_sum(number), 1.0)

@@ -5,20 +5,38 @@ evaluation batches add up; `summarize` divides once, at the end.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hmoe.assignment import Assignment
 from hmoe.compat.stack import mtf, tf
-from hmoe.routers.base import Scores
+from hmoe.routers.gate import Scores
 
-# Fields of "<level>/tokens", before the two blocks of one field per choice.
-_LEVEL_FIELDS = ("full", "arrivals", "left_behind", "filled", "slots", "confidence", "entropy")
-# Fields of "reached".
+DETAILS = ("brief", "full", "off")
+
+# Fields of "<level>/tokens". In full, two blocks of one field per choice follow.
+_BRIEF_FIELDS = ("full", "arrivals", "left_behind", "filled", "slots", "confidence")
+_FULL_FIELDS = (*_BRIEF_FIELDS, "entropy")
+# Fields of "reached", before one per level: tokens that were lost there.
 _LAYER_FIELDS = ("tokens", "left_behind", "filled", "slots", "confidence")
 
 Sums = dict[str, mtf.Tensor]
+
+
+def load_name(level: str) -> str:
+    """Name of the sum that holds the demand for each expert of a level."""
+    return f"{level}/load"
+
+
+def level_load(assignment: Assignment, outer_expert_dims: list[mtf.Dimension]) -> mtf.Tensor:
+    """float32 [*outer, X]: demand for each expert before policy and capacity.
+
+    Of all tokens that are not padding; those of the levels above are kept apart.
+    """
+    choices = assignment.choices
+    return mtf.einsum([choices.one_hot, choices.demand],
+                      mtf.Shape([*outer_expert_dims, choices.experts_dim]))
 
 
 def level_sums(
@@ -27,6 +45,7 @@ def level_sums(
     assignment: Assignment,
     importance: mtf.Tensor,
     outer_expert_dims: list[mtf.Dimension],
+    detail: str,
 ) -> Sums:
     """Sums over the groups of one level.
 
@@ -35,75 +54,94 @@ def level_sums(
       scores: of the level.
       assignment: of the level.
       importance: float32 [*outer, ..., S].
-      outer_expert_dims: experts of the levels above; kept apart in the load.
+      outer_expert_dims: experts of the levels above.
+      detail: "brief" or "full".
 
     Returns:
-      `<name>/tokens` [*outer, 7 + 2 K]: the fields above, then choices placed by
-      rank, then weights asked for by rank; `<name>/load` [*outer, X]: demand for each
-      expert before policy and capacity, of all tokens that are not padding.
+      `<name>/tokens` [*outer, 6], or in full [*outer, 7 + 2 K]: the fields above, then
+      choices placed by rank, then weights asked for by rank.
     """
-    choices = assignment.choices
-    ranks, experts = choices.choice_dim.size, scores.experts_dim.size
-    slots = float(experts * assignment.capacity_dim.size)
+    ranks = assignment.choices.choice_dim.size
+    slots = float(scores.experts_dim.size * assignment.capacity_dim.size)
 
-    def add_up(*inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        probabilities, importance, expert, rank, demand, weight, kept = inputs
-        real = tf.cast(importance > 0, tf.float32)
+    def add_up(importance: tf.Tensor, kept: tf.Tensor, weight: tf.Tensor,
+               *more: tf.Tensor) -> tf.Tensor:
+        # Without TensorFlow 2 behaviour, == compares tensors by identity.
         full = tf.cast(tf.equal(importance, 1.0), tf.float32)
-        reached = tf.reduce_max(kept, axis=-1)
-        entropy = -tf.reduce_sum(probabilities * tf.math.log(probabilities + 1e-9), axis=-1)
-        # [..., S, K, K]: rank of each choice of a full token.
-        by_rank = tf.one_hot(rank, ranks, dtype=tf.float32) * full[..., None, None]
-        scalars = [full, real, real * (1.0 - reached), tf.reduce_sum(kept, -1),
-                   tf.zeros_like(full), tf.reduce_sum(kept * weight, -1), entropy * full]
-        fields = tf.reduce_sum(tf.stack(scalars, axis=-1), axis=-2)
-        fields += tf.one_hot(_LEVEL_FIELDS.index("slots"), len(_LEVEL_FIELDS)) * slots
-        routed = tf.reduce_sum(by_rank * kept[..., None], axis=[-3, -2])
-        gates = tf.reduce_sum(by_rank * (weight * demand)[..., None], axis=[-3, -2])
-        load = tf.reduce_sum(
-            tf.one_hot(expert, experts, dtype=tf.float32) * demand[..., None], axis=[-3, -2])
-        return tf.concat([fields, routed, gates], axis=-1), load
+        fields = _brief_fields(importance, full, kept, weight, slots)
+        if detail == "brief":
+            return fields
+        return tf.concat([fields, _more_fields(full, kept, ranks, *more)], axis=-1)
 
-    groups = importance.shape.dims[:-1]
-    fields = mtf.Dimension("metric_fields", len(_LEVEL_FIELDS) + 2 * ranks)
-    inputs = [scores.probabilities, importance, choices.expert, choices.rank, choices.demand,
-              choices.weight, assignment.kept]
-    tokens, load = mtf.slicewise(
-        add_up, inputs,
-        output_shape=[mtf.Shape(groups + [fields]), mtf.Shape(groups + [scores.experts_dim])],
-        output_dtype=[tf.float32, tf.float32], splittable_dims=groups, grad_function=0,
-        name="level_sums")
-    return {
-        f"{name}/tokens": mtf.reduce_sum(tokens, output_shape=outer_expert_dims + [fields]),
-        f"{name}/load": mtf.reduce_sum(
-            load, output_shape=outer_expert_dims + [scores.experts_dim]),
-    }
+    choices, groups = assignment.choices, importance.shape.dims[:-1]
+    inputs = [importance, assignment.kept, assignment.weight]
+    number = len(_BRIEF_FIELDS)
+    if detail == "full":
+        number = len(_FULL_FIELDS) + 2 * ranks
+        inputs += [scores.shares, choices.rank, choices.demand, choices.weight]
+    fields = mtf.Dimension("metric_fields", number)
+    tokens = mtf.slicewise(
+        add_up, inputs, output_shape=mtf.Shape(groups + [fields]), output_dtype=tf.float32,
+        splittable_dims=groups, grad_function=0, name="level_sums")
+    return {f"{name}/tokens": mtf.reduce_sum(tokens, output_shape=outer_expert_dims + [fields])}
+
+
+def _brief_fields(
+    importance: tf.Tensor, full: tf.Tensor, kept: tf.Tensor, weight: tf.Tensor, slots: float
+) -> tf.Tensor:
+    """[..., 6]: `_BRIEF_FIELDS` of each group."""
+    real = tf.cast(importance > 0, tf.float32)
+    placed = tf.reduce_sum(kept, axis=-1)
+    lost = real * tf.cast(tf.equal(placed, 0.0), tf.float32)
+    fields = [tf.reduce_sum(each, axis=-1)
+              for each in (full, real, lost, placed, tf.reduce_sum(weight, axis=-1))]
+    fields.insert(_BRIEF_FIELDS.index("slots"), tf.fill(tf.shape(fields[0]), slots))
+    return tf.stack(fields, axis=-1)
+
+
+def _more_fields(
+    full: tf.Tensor, kept: tf.Tensor, ranks: int, shares: tf.Tensor, rank: tf.Tensor,
+    demand: tf.Tensor, weight: tf.Tensor,
+) -> tf.Tensor:
+    """[..., 1 + 2 K]: entropy, choices placed by rank, weights asked for by rank."""
+    entropy = -tf.reduce_sum(shares * tf.math.log(shares + 1e-9), axis=-1) * full
+    # [..., S, K, K]: rank of each choice of a full token.
+    by_rank = tf.one_hot(rank, ranks, dtype=tf.float32) * full[..., None, None]
+    routed = tf.reduce_sum(by_rank * kept[..., None], axis=[-3, -2])
+    gates = tf.reduce_sum(by_rank * (weight * demand)[..., None], axis=[-3, -2])
+    return tf.concat([tf.reduce_sum(entropy, axis=-1)[..., None], routed, gates], axis=-1)
 
 
 def reached_sums(reached: mtf.Tensor, importance: mtf.Tensor, num_slots: int) -> Sums:
     """Sums from end to end of a layer.
 
     Args:
-      reached: float32 [..., S, 2]: innermost slots that a token fills, and the sum of
-        the products of weights on the way to them.
+      reached: float32 [..., S, levels + 1]: slots that a token fills at each level, and
+        the sum of the products of weights on the way to the innermost.
       importance: float32 [..., S].
       num_slots: innermost slots of the layer.
 
     Returns:
-      `reached` [5]: see `_LAYER_FIELDS`.
+      `reached` [5 + levels]: see `_LAYER_FIELDS`.
     """
     groups = importance.shape.dims[:-1]
     share = float(num_slots) / float(np.prod([dim.size for dim in groups]))
+    num_levels = reached.shape.dims[-1].size - 1
 
     def add_up(reached: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
-        real = tf.cast(importance > 0, tf.float32)
-        left = real * tf.cast(tf.equal(reached[..., 0], 0.0), tf.float32)
-        scalars = tf.stack(
-            [real, left, reached[..., 0], tf.zeros_like(real), reached[..., 1]], axis=-1)
-        return (tf.reduce_sum(scalars, axis=-2)
-                + tf.one_hot(_LAYER_FIELDS.index("slots"), len(_LAYER_FIELDS)) * share)
+        arrived = tf.cast(importance > 0, tf.float32)
+        fields, lost = [tf.reduce_sum(arrived, axis=-1)], []
+        for level in range(num_levels):
+            placed = arrived * tf.cast(reached[..., level] > 0, tf.float32)
+            lost.append(tf.reduce_sum(arrived - placed, axis=-1))
+            arrived = placed
+        fields.append(tf.add_n(lost))
+        fields.append(tf.reduce_sum(reached[..., -2], axis=-1))
+        fields.append(tf.fill(tf.shape(fields[0]), share))
+        fields.append(tf.reduce_sum(reached[..., -1], axis=-1))
+        return tf.stack(fields + lost, axis=-1)
 
-    fields = mtf.Dimension("metric_fields", len(_LAYER_FIELDS))
+    fields = mtf.Dimension("metric_fields", len(_LAYER_FIELDS) + num_levels)
     sums = mtf.slicewise(
         add_up, [reached, importance], output_shape=mtf.Shape(groups + [fields]),
         output_dtype=tf.float32, splittable_dims=groups, grad_function=0, name="reached_sums")
@@ -128,7 +166,7 @@ def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
     if not sums:
         raise ValueError(
             "no metrics of experts were found: no layer of the model is an hmoe.MoELayer, or its"
-            " metrics are off (hmoe.MoELayer.metrics = False)")
+            " metrics are off (hmoe.MoELayer.metrics = 'off')")
     named: dict[str, float] = {}
     for layer, of_layer in sums.items():
         for name, value in _summarize_layer(of_layer).items():
@@ -137,11 +175,19 @@ def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
         values = [named[f"{layer}/{name}"] for layer in sums if f"{layer}/{name}" in named]
         if values:
             named[f"experts/{name}"] = float(np.mean(values))
-    weighted = [named[f"{layer}/weighted_loss"] for layer in sums
-                if f"{layer}/weighted_loss" in named]
-    if weighted:
-        named["experts/weighted_loss"] = float(np.sum(weighted))
+    for name in sorted({name for layer in sums for name in _of_levels(named, layer)}):
+        values = [named[f"{layer}/{name}"] for layer in sums if f"{layer}/{name}" in named]
+        named[f"experts/{name}"] = float(np.mean(values))
+    named["experts/weighted_loss"] = float(
+        np.sum([named[f"{layer}/weighted_loss"] for layer in sums]))
     return named
+
+
+def _of_levels(named: Mapping[str, float], layer: str) -> list[str]:
+    """Names such as "outer/max_violation" that the model has of this layer's levels."""
+    return [name[len(layer) + 1:] for name in named
+            if name.startswith(f"{layer}/") and name.endswith(_MODEL_LEVEL_NAMES)
+            and name.count("/") == layer.count("/") + 2]
 
 
 _MODEL_NAMES = (
@@ -153,6 +199,9 @@ _MODEL_NAMES = (
     "load_imbalance",
     "dead_experts",
 )
+
+# Of each level, mean over layers.
+_MODEL_LEVEL_NAMES = ("/fraction_tokens_dropped", "/max_violation")
 
 
 def _summarize_layer(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -166,15 +215,26 @@ def _summarize_layer(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         named[name] = float(np.mean([named[f"{level}/{name}"] for level in levels]))
     named["weighted_loss"] = float(np.sum([named[f"{level}/weighted_loss"] for level in levels]))
     if "reached" in sums:
-        of = dict(zip(_LAYER_FIELDS, np.asarray(sums["reached"], np.float64)))
-        named["fraction_tokens_left_behind"] = _ratio(of["left_behind"], of["tokens"])
-        named["expert_usage"] = _ratio(of["filled"], of["slots"])
-        named["router_confidence"] = _ratio(of["confidence"], of["filled"])
-        # The innermost level knows every expert of the layer: its load has the most
-        # dimensions. The order of the keys says nothing, since sessions sort them.
-        loads = [np.asarray(sums[f"{level}/load"], np.float64) for level in levels]
-        load = max(loads, key=np.ndim)
+        # A level's load has one more dimension than that of the level above. The order of
+        # the keys says nothing, since sessions sort them.
+        levels.sort(key=lambda level: np.ndim(sums[load_name(level)]))
+        named.update(_end_to_end(levels, np.asarray(sums["reached"], np.float64)))
+        # The innermost level knows every expert of the layer.
+        load = np.asarray(sums[load_name(levels[-1])], np.float64)
         named.update(_load_metrics(load.reshape([1, -1])))
+    return named
+
+
+def _end_to_end(levels: Sequence[str], reached: np.ndarray) -> dict[str, float]:
+    """What became of the layer's tokens; `levels` outermost first."""
+    of = dict(zip(_LAYER_FIELDS, reached))
+    named = {
+        "fraction_tokens_left_behind": _ratio(of["left_behind"], of["tokens"]),
+        "expert_usage": _ratio(of["filled"], of["slots"]),
+        "router_confidence": _ratio(of["confidence"], of["filled"]),
+    }
+    for level, lost in zip(levels, reached[len(_LAYER_FIELDS):]):
+        named[f"{level}/fraction_tokens_dropped"] = _ratio(lost, of["tokens"])
     return named
 
 
@@ -190,17 +250,27 @@ def _summarize_level(level: str, sums: Mapping[str, np.ndarray], calls: float) -
         return named
     fields = np.asarray(sums[f"{level}/tokens"], np.float64)
     fields = fields.reshape([-1, fields.shape[-1]]).sum(axis=0)
-    of = dict(zip(_LEVEL_FIELDS, fields))
+    of = dict(zip(_FULL_FIELDS, fields))
     named["fraction_tokens_left_behind"] = _ratio(of["left_behind"], of["arrivals"])
     named["expert_usage"] = _ratio(of["filled"], of["slots"])
     named["router_confidence"] = _ratio(of["confidence"], of["filled"])
-    named["entropy"] = _ratio(of["entropy"], of["full"])
-    by_rank = fields[len(_LEVEL_FIELDS):].reshape([2, -1])
+    load = np.asarray(sums[load_name(level)], np.float64)
+    load = load.reshape([-1, load.shape[-1]])
+    named.update(_load_metrics(load))
+    if "entropy" in of:
+        named.update(_full_detail(of, fields[len(_FULL_FIELDS):].reshape([2, -1]), load))
+    return named
+
+
+def _full_detail(
+    of: Mapping[str, float], by_rank: np.ndarray, load: np.ndarray
+) -> dict[str, float]:
+    named = {"entropy": _ratio(of["entropy"], of["full"])}
     for rank in range(by_rank.shape[1]):
         named[f"fraction_routed_rank_{rank}"] = _ratio(by_rank[0, rank], of["full"])
         named[f"gate_mean_rank_{rank}"] = _ratio(by_rank[1, rank], of["full"])
-    load = np.asarray(sums[f"{level}/load"], np.float64)
-    named.update(_load_metrics(load.reshape([-1, load.shape[-1]])))
+    for expert, demand in enumerate(load.sum(axis=0)):
+        named[f"load_{expert}"] = _ratio(demand, load.sum())
     return named
 
 

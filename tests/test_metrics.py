@@ -21,7 +21,8 @@ def two_levels(calls=2.0):
         "outer/balance_loss": np.float32(5), "outer/load": np.array([6, 2]),
         "outer/second_place_loss": np.float32(4), "outer/tokens": OUTER,
         "outer/weighted_loss": np.float32(1.5), "outer/z_loss": np.float32(2),
-        "reached": np.array([10, 3, 7, 16, 2], np.float32)}
+        # And 2 lost at the outer level, 1 at the inner.
+        "reached": np.array([10, 3, 7, 16, 2, 2, 1], np.float32)}
 
 
 def one_level():
@@ -45,6 +46,9 @@ def test_names_of_a_layer():
         "inner/gate_mean_rank_0": 0.5, "inner/gate_mean_rank_1": 0.5,
         # Families weighted by load: (6 * 2 + 3 * 1) / 9.
         "inner/load_imbalance": 15 / 9, "inner/max_violation": 6 / 9, "inner/dead_experts": 1,
+        "outer/fraction_tokens_dropped": 0.2, "inner/fraction_tokens_dropped": 0.1,
+        "outer/load_0": 6 / 8, "outer/load_1": 2 / 8,
+        "inner/load_0": 5 / 9, "inner/load_1": 1 / 9, "inner/load_2": 3 / 9,
         "auxiliary_loss": 2.0, "router_z_loss": 2.5, "weighted_loss": 1.0,
         "fraction_tokens_left_behind": 0.3, "expert_usage": 7 / 16, "router_confidence": 2 / 7,
         # Of all six experts: 4 of 9 where 1.5 were the mean.
@@ -61,7 +65,21 @@ def test_model_is_the_mean_over_layers_and_the_sum_of_what_training_adds():
         "experts/auxiliary_loss": 1.5, "experts/router_z_loss": 1.25,
         "experts/weighted_loss": 1.25, "experts/fraction_tokens_left_behind": 0.3,
         "experts/expert_usage": 7 / 16, "experts/router_confidence": 2 / 7,
-        "experts/load_imbalance": 4 / 1.5, "experts/dead_experts": 1})
+        "experts/load_imbalance": 4 / 1.5, "experts/dead_experts": 1,
+        "experts/outer/max_violation": 0.5, "experts/inner/max_violation": 6 / 9,
+        "experts/outer/fraction_tokens_dropped": 0.2,
+        "experts/inner/fraction_tokens_dropped": 0.1})
+
+
+def test_brief_sums_leave_out_the_detail():
+    sums = two_levels()
+    sums["outer/tokens"], sums["inner/tokens"] = OUTER[:6], INNER[:, :6]
+    brief, full = metrics.summarize({"a": sums}), metrics.summarize({"a": two_levels()})
+    detail = {f"a/{level}/{name}" for level, experts in (("outer", 2), ("inner", 3)) for name in (
+        "entropy", "fraction_routed_rank_0", "fraction_routed_rank_1", "gate_mean_rank_0",
+        "gate_mean_rank_1", *(f"load_{number}" for number in range(experts)))}
+    assert set(full) - set(brief) == detail
+    assert brief == {name: full[name] for name in brief}
 
 
 def test_nothing_to_summarize():
@@ -69,7 +87,7 @@ def test_nothing_to_summarize():
         metrics.summarize({})
     assert str(error.value) == (
         "no metrics of experts were found: no layer of the model is an hmoe.MoELayer, or its"
-        " metrics are off (hmoe.MoELayer.metrics = False)")
+        " metrics are off (hmoe.MoELayer.metrics = 'off')")
 
 
 def test_no_token_is_no_division():

@@ -1,29 +1,15 @@
-"""What every router does: score the experts, then leave the choice to the subclass."""
+"""What a router is: a gate that scores, and a rule that says who goes where."""
 from __future__ import annotations
 
 import abc
 import dataclasses
+from typing import Any
 
-from hmoe.assignment import Assignment, Choices, place
-from hmoe.compat.stack import mtf, tf
+from hmoe import losses
+from hmoe.assignment import Assignment
+from hmoe.compat.stack import mtf
 from hmoe.randomness import RandomSource
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What a router thinks of each expert, in float32.
-
-    Attributes:
-      logits: [..., S, X].
-      probabilities: [..., S, X], softmax of the logits over X.
-      tokens_dim: S, the tokens of a group.
-      experts_dim: X, the experts (by the name that no layout rule splits).
-    """
-
-    logits: mtf.Tensor
-    probabilities: mtf.Tensor
-    tokens_dim: mtf.Dimension
-    experts_dim: mtf.Dimension
+from hmoe.routers.gate import Gate, Scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,16 +32,43 @@ class RoutingContext:
 class Router(abc.ABC):
     """Scores experts for tokens and says who goes where.
 
-    A subclass writes `choose`. Routing is float32 whatever the activations are.
+    A subclass writes `assign`; one where tokens choose experts derives from
+    `hmoe.TokenChoiceRouter` and has less to write. Routing is float32 whatever the
+    activations are.
+
+    Attributes:
+      gate: scores the experts.
+      max_choices: experts that a token can reach at most at this level; None: all.
+      sees_later_tokens: whether a token's experts depend on tokens after it so much
+        that a decoder may not use the router.
+      has_balance_loss: whether the loss of `hmoe.Level.balance_loss_over` and
+        `balance_loss_choices` is meant for it.
     """
 
-    # Experts that a token asks for at most; the number of active parameters follows.
-    max_choices = 1
+    max_choices: int | None = 1
+    sees_later_tokens = False
+    has_balance_loss = True
+
+    def __init__(self, *, gate: Gate | None = None):
+        """Keeps the gate; None: a plain softmax gate.
+
+        Raises:
+          ValueError: the gate is none.
+        """
+        if gate is not None and not isinstance(gate, Gate):
+            raise ValueError(
+                f"{type(self).__name__}: gate is {gate!r}; it must be an hmoe.Gate, or None for a"
+                " softmax gate (in gin: @hmoe.Gate(), with the brackets)")
+        self.gate: Gate = Gate() if gate is None else gate
 
     @property
     def has_second_choice(self) -> bool:
         """Whether tokens can have a second choice; the second-place loss needs one."""
-        return self.max_choices > 1
+        return self.max_choices is not None and self.max_choices > 1
+
+    def num_choices(self, num_experts: int) -> int:
+        """Experts that a token can reach at most, of so many."""
+        return num_experts if self.max_choices is None else min(self.max_choices, num_experts)
 
     def variable_name(self) -> str:
         """Name of the gating variable of a one-level layer; upstream's checkpoints fix it."""
@@ -64,45 +77,18 @@ class Router(abc.ABC):
     def score(
         self,
         tokens: mtf.Tensor,
+        embeddings: mtf.Tensor | None,
         experts_dim: mtf.Dimension,
         outer_expert_dims: list[mtf.Dimension],
         variable_dtype: mtf.VariableDType,
         name: str,
+        context: RoutingContext,
     ) -> Scores:
-        """Scores every expert for every token.
-
-        Args:
-          tokens: [..., S, M].
-          experts_dim: X.
-          outer_expert_dims: experts of the levels above; each has a gating matrix
-            of its own. They stand in `tokens` too.
-          variable_dtype: types of variables; the master type is used, the rest is
-            float32.
-          name: scope of the variable.
-
-        Returns:
-          The scores; creates the variable `<name>/kernel` [*outer, M, X].
-        """
-        float32 = mtf.VariableDType(variable_dtype.master_dtype, tf.float32, tf.float32)
-        logits = mtf.layers.dense(
-            mtf.cast(tokens, tf.float32), [experts_dim], reduced_dims=tokens.shape.dims[-1:],
-            expert_dims=outer_expert_dims, use_bias=False, variable_dtype=float32, name=name)
-        return Scores(logits, mtf.softmax(logits, experts_dim), tokens.shape.dims[-2], experts_dim)
+        """Scores every expert for every token; the arguments are those of `hmoe.Gate`."""
+        return self.gate(tokens, embeddings, experts_dim, outer_expert_dims, train=context.train,
+                         variable_dtype=variable_dtype, random=context.random, name=name)
 
     @abc.abstractmethod
-    def choose(self, scores: Scores, importance: mtf.Tensor, context: RoutingContext) -> Choices:
-        """Decides which experts each token asks for, and with what weight.
-
-        Args:
-          scores: of one level.
-          importance: float32 [..., S]; 1 a full token, between 0 and 1 a partial one
-            (it gets one expert), 0 padding (it gets none).
-          context: whether this is training, and the source of random numbers.
-
-        Returns:
-          The choices, best first.
-        """
-
     def assign(
         self,
         scores: Scores,
@@ -111,5 +97,39 @@ class Router(abc.ABC):
         capacity_name: str,
         context: RoutingContext,
     ) -> Assignment:
-        """Chooses, then fills the buffers in order of choice and token."""
-        return place(self.choose(scores, importance, context), capacity, capacity_name)
+        """Decides which tokens stand in which slots of which experts, and with what weight.
+
+        Args:
+          scores: of one level.
+          importance: float32 [..., S]; 1 a full token, between 0 and 1 a partial one,
+            0 padding, which must not be placed.
+          capacity: slots of each expert for one group.
+          capacity_name: name of the dimension of slots.
+          context: whether this is training, and the source of random numbers.
+
+        Returns:
+          The assignment.
+        """
+
+    def balance_loss(
+        self,
+        scores: Scores,
+        assignment: Assignment,
+        importance: mtf.Tensor,
+        pool: losses.Pool,
+        choices: str,
+    ) -> mtf.Tensor:
+        """float32 []: what `hmoe.Level.balance_loss_coef` weighs; see `hmoe.losses`."""
+        return losses.balance_loss(scores, assignment.choices, importance, pool, choices)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def checked_router(where: str, router: Any) -> Router:
+    """Returns `router` if it is one."""
+    if not isinstance(router, Router):
+        raise ValueError(
+            f"{where}: router is {router!r}; it must be an object such as hmoe.TopKRouter(k=2)"
+            " (in gin: @hmoe.TopKRouter(), with the brackets)")
+    return router

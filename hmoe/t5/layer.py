@@ -35,7 +35,7 @@ class MoELayer(transformer.TransformerLayer):
         router_z_loss_factor: float = 1.0,
         exact_groups: bool = False,
         inserted_outer_batch: int | None = None,
-        metrics: bool = True,
+        metrics: str = "brief",
         seed: int = 0,
     ):
         """The arguments are those of `hmoe.HierarchicalMoE`.
@@ -64,17 +64,9 @@ class MoELayer(transformer.TransformerLayer):
             sizes do not fit.
         """
         del losses
-        _refuse_unsupported(context)
-        result = self.moe(
-            x, context.model.model_dim, train=context.train, importance=_importance(context, x),
-            mesh_shape=context.model.mesh_shape, layout=context.model.layout,
-            variable_dtype=context.variable_dtype, num_microbatches=context.num_microbatches,
-            drop_tokens=context.mode not in _DECODING)
-        if context.losses is not None:
-            context.losses.append(mtf.cast(result.loss, context.activation_dtype))
         # The scope ends with the name of this class.
-        collect.record(tf.get_variable_scope().name.rpartition("/")[0], result.metrics)
-        return result.outputs
+        name = tf.get_variable_scope().name.rpartition("/")[0]
+        return apply(self.moe, context, x, context.model.model_dim, name)
 
     def check_layout(self, layout: MeshLayout) -> Sequence[str]:
         """Checks the levels against mesh and rules; returns warnings in words."""
@@ -82,16 +74,58 @@ class MoELayer(transformer.TransformerLayer):
         return layout.warnings(self.moe.levels)
 
 
-def _refuse_unsupported(context: transformer.Context) -> None:
+def apply(
+    moe: HierarchicalMoE,
+    context: transformer.Context,
+    x: mtf.Tensor,
+    output_dim: mtf.Dimension,
+    name: str,
+    *,
+    importance: mtf.Tensor | None = None,
+    where: str = "MoELayer",
+) -> Any:
+    """Applies a mixture inside a layer of a T5, and hands on its losses and sums.
+
+    Args:
+      moe: the mixture.
+      context: of the transformer; gives mesh, layout, mode and padding.
+      x: activations [<batch dimensions>, (length), d_model].
+      output_dim: N.
+      name: of the layer, for its metrics.
+      importance: of the tokens of `x`; None: from the context's padding.
+      where: class of the layer, for errors.
+
+    Returns:
+      The outputs [<batch dimensions>, (length), N]; a list of such if the experts have
+      several outputs.
+
+    Raises:
+      ValueError: the model has an ensemble or recomputes gradients, or mesh and sizes
+        do not fit.
+    """
+    _refuse_unsupported(context, where)
+    result = moe(
+        x, output_dim, train=context.train,
+        importance=_importance(context, x) if importance is None else importance,
+        mesh_shape=context.model.mesh_shape, layout=context.model.layout,
+        variable_dtype=context.variable_dtype, num_microbatches=context.num_microbatches,
+        drop_tokens=context.mode not in _DECODING)
+    if context.losses is not None:
+        context.losses.append(mtf.cast(result.loss, context.activation_dtype))
+    collect.record(name, result.metrics)
+    return result.outputs
+
+
+def _refuse_unsupported(context: transformer.Context, where: str) -> None:
     if context.model.ensemble_dim:
         raise ValueError(
-            "hmoe.MoELayer: the model is an ensemble (transformer.Unitransformer.ensemble ="
+            f"hmoe.{where}: the model is an ensemble (transformer.Unitransformer.ensemble ="
             f" {context.model.ensemble_dim.size}); experts of ensembles are not supported: set it"
             " to None")
     stack = getattr(context.model, "layer_stack", None)
     if getattr(stack, "_recompute_grads", False):
         raise ValueError(
-            "hmoe.MoELayer: transformer.LayerStack.recompute_grads is True, with which no layer can"
+            f"hmoe.{where}: transformer.LayerStack.recompute_grads is True, with which no layer can"
             " add a loss; set it to False. To save memory raise the number of microbatches"
             " (serialize_num_microbatches.tokens_per_microbatch_per_replica)")
 

@@ -10,20 +10,13 @@ from tests.helpers import mtf, tf
 DIMS = (("outer_batch", 2), ("batch", 3), ("length", 4), ("d_model", 7))
 
 
-class LastExpertRouter(hmoe.Router):
-    """Sends every token that is not padding to the expert of the highest number."""
+class LastExpertRouter(hmoe.TokenChoiceRouter):
+    """Sends every token to the expert of the highest number."""
 
-    def choose(self, scores, importance, context):
-        choice = mtf.Dimension("choice", 1)
-        shape = mtf.Shape(importance.shape.dims + [choice])
+    def rank_experts(self, scores, count, context):
+        shape = mtf.Shape(scores.logits.shape.dims[:-1] + [mtf.Dimension("preference", count)])
         last = scores.experts_dim.size - 1
-        expert = mtf.zeros(importance.mesh, shape, dtype=tf.int32) + last
-        asked = mtf.reshape(mtf.cast(mtf.greater(importance, 0.0), tf.float32), shape)
-        one_hot = mtf.one_hot(expert, scores.experts_dim, dtype=tf.float32)
-        weight = mtf.einsum([scores.probabilities, one_hot], shape) * asked
-        rank = mtf.zeros(importance.mesh, shape, dtype=tf.int32)
-        return hmoe.Choices(expert, weight, rank, asked, asked, scores.tokens_dim, choice,
-                            scores.experts_dim)
+        return mtf.constant(scores.logits.mesh, last, shape, dtype=tf.int32)
 
 
 def test_layer_works_with_a_router_of_the_users_own():

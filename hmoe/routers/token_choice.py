@@ -1,0 +1,314 @@
+"""Tokens choose experts: what all such routers share."""
+from __future__ import annotations
+
+import abc
+import dataclasses
+import logging
+
+from hmoe import checks
+from hmoe.assignment import Assignment, Choices, Fallback, place
+from hmoe.compat.stack import mtf, tf
+from hmoe.routers.base import Router, RoutingContext
+from hmoe.routers.gate import Gate, Scores
+
+POLICIES = ("all", "none", "threshold", "random")
+
+# Keeps a weight finite where every chosen probability has rounded to 0.
+_TINY = 1e-9
+
+
+class TokenChoiceRouter(Router):
+    """Sends each token to the k experts that `rank_experts` names first.
+
+    A subclass writes `rank_experts`. The weights of the k experts are normalised over
+    all k, before later choices are dropped by policy or for lack of room, and not
+    again after (Shazeer et al. 2017, section 2.1; GShard, algorithm 1). A partial
+    token gets its best expert alone, after the first choices of all full tokens.
+
+    Attributes:
+      k: experts per token.
+      policy_train: what happens to choices after the first, in training: "all" are
+        used, "none" is, those with a weight above a "threshold", or each with
+        probability min(1, weight / threshold): "random".
+      policy_eval: the same in evaluation and prediction.
+      threshold_train: the weight at which a later choice is (always) used.
+      threshold_eval: the same in evaluation and prediction.
+      weight_norm: p of the norm over the chosen probabilities by which weights are
+        divided; 1 makes them sum to one. None leaves probabilities as they are. With
+        k = 1 they always are, or the router would have no gradient.
+      priority: whether buffers keep the tokens whose first expert has the highest
+        probability (V-MoE, section 2.5), and not those that come first.
+      retries: further experts that a choice tries when its expert is full, in the order
+        of the token's preference (No-Token-Left-Behind). Those of an inner level stand
+        in the same outer group, so nothing more crosses the outer axis.
+      bias_update_rate: step of the bias per expert that balances the load without a
+        loss; 0: there is none. It is added to the probabilities to choose by, not to
+        weigh by (DeepSeek-V3, section 2.1.2).
+    """
+
+    def __init__(
+        self,
+        *,
+        k: int = 1,
+        policy_train: str = "all",
+        policy_eval: str = "all",
+        threshold_train: float = 0.2,
+        threshold_eval: float = 0.2,
+        weight_norm: float | None = None,
+        priority: bool = False,
+        retries: int = 0,
+        bias_update_rate: float = 0.0,
+        gate: Gate | None = None,
+    ):
+        """Checks and keeps the settings; see the class for their meaning.
+
+        Raises:
+          ValueError: a setting is out of range.
+        """
+        where = type(self).__name__
+        super().__init__(gate=gate)
+        self.k = checks.positive_int(where, "k", k)
+        self.policy_train = checks.one_of(where, "policy_train", policy_train, POLICIES)
+        self.policy_eval = checks.one_of(where, "policy_eval", policy_eval, POLICIES)
+        self.threshold_train = checks.positive_number(where, "threshold_train", threshold_train)
+        self.threshold_eval = checks.positive_number(where, "threshold_eval", threshold_eval)
+        self.weight_norm = (
+            None if weight_norm is None
+            else checks.positive_number(where, "weight_norm", weight_norm))
+        self.priority = checks.boolean(where, "priority", priority)
+        self.retries = checks.non_negative_int(where, "retries", retries)
+        self.bias_update_rate = checks.non_negative_number(
+            where, "bias_update_rate", bias_update_rate)
+        self.max_choices = self.k
+        if k > 1 and self.gate.explore_temperature is not None:
+            raise ValueError(
+                f"{where}: k is {k}, but its gate has explore_temperature ="
+                f" {self.gate.explore_temperature}, which leaves a token one expert; use k = 1, or"
+                " explore_temperature = None")
+
+    @abc.abstractmethod
+    def rank_experts(self, scores: Scores, count: int, context: RoutingContext) -> mtf.Tensor:
+        """Names the experts that each token would take, best first.
+
+        Args:
+          scores: of one level; `scores.preferences` [..., S, X] is what to choose by.
+          count: how many to name; at most X.
+          context: whether this is training, and the source of random numbers.
+
+        Returns:
+          int32 [..., S, count], numbers of experts, no two alike for one token.
+        """
+
+    def score(
+        self,
+        tokens: mtf.Tensor,
+        embeddings: mtf.Tensor | None,
+        experts_dim: mtf.Dimension,
+        outer_expert_dims: list[mtf.Dimension],
+        variable_dtype: mtf.VariableDType,
+        name: str,
+        context: RoutingContext,
+    ) -> Scores:
+        """See `Router.score`; adds `<name>/balance_bias` [*outer, X] if there is one."""
+        scores = super().score(tokens, embeddings, experts_dim, outer_expert_dims, variable_dtype,
+                               name, context)
+        if not self.bias_update_rate:
+            return scores
+        with tf.variable_scope(name):
+            # In float32 whatever weights are saved as: steps may be far below 1 / 256.
+            bias = mtf.get_variable(
+                tokens.mesh, "balance_bias", mtf.Shape([*outer_expert_dims, experts_dim]),
+                dtype=mtf.VariableDType(tf.float32, tf.float32, tf.float32),
+                initializer=tf.zeros_initializer(), trainable=False)
+        return dataclasses.replace(
+            scores, balance_bias=bias, bias_update_rate=self.bias_update_rate)
+
+    def assign(
+        self,
+        scores: Scores,
+        importance: mtf.Tensor,
+        capacity: int,
+        capacity_name: str,
+        context: RoutingContext,
+    ) -> Assignment:
+        """Chooses, then fills the buffers in order of choice and token."""
+        return place(self.choose(scores, importance, context), capacity, capacity_name)
+
+    def choose(self, scores: Scores, importance: mtf.Tensor, context: RoutingContext) -> Choices:
+        """The choices of all tokens; round r of placement holds choice r of full tokens.
+
+        Args:
+          scores: of one level.
+          importance: float32 [..., S]; see `assign`.
+          context: see `assign`.
+
+        Returns:
+          The choices, best first.
+        """
+        k = self._clamped_k(scores.experts_dim.size, context.level)
+        retries = min(self.retries, scores.experts_dim.size - k)
+        order = self.rank_experts(scores, k + retries, context)
+        # Partial tokens are placed in the second round, which one choice lacks.
+        rounds = max(k, 2) if context.has_partial_tokens else k
+        choice_dim = mtf.Dimension("choice", rounds)
+        expert, rank, demand = _rounds(order, importance, k, choice_dim)
+        chosen = _probabilities_of(expert, scores) * demand
+        norm = self._norm(chosen, demand, k)
+        weight = chosen if norm is None else _divided(chosen, norm, demand, importance)
+        return Choices(
+            expert, weight, rank, demand, self._apply_policy(weight, rank, demand, context),
+            scores.tokens_dim, choice_dim, scores.experts_dim,
+            priority=_first(_probabilities_of(expert, scores)) if self.priority else None,
+            fallback=_fallback(order, importance, scores, k, retries, norm) if retries else None)
+
+    def _clamped_k(self, num_experts: int, level: str) -> int:
+        if self.k > num_experts:
+            logging.getLogger(__name__).warning(
+                "level '%s': k = %d, but it has %d expert(s); each token goes to all of them",
+                level, self.k, num_experts)
+        return min(self.k, num_experts)
+
+    def _norm(self, chosen: mtf.Tensor, demand: mtf.Tensor, k: int) -> mtf.Tensor | None:
+        """float32 [..., S]: what weights are divided by, or None."""
+        if k == 1 or self.weight_norm is None:
+            return None
+        choice_dim = chosen.shape.dims[-1]
+        if self.weight_norm == 1.0:
+            return mtf.reduce_sum(chosen, reduced_dim=choice_dim) + _TINY
+        # Powers of small numbers vanish: measured in the largest, one of them is 1. The
+        # norm does not depend on the measure, so neither does its gradient.
+        largest = mtf.stop_gradient(mtf.reduce_max(chosen, reduced_dim=choice_dim)) + _TINY
+        # A power has no finite derivative at 0, where nothing was chosen.
+        power = mtf.pow(mtf.maximum(chosen / largest, _TINY), self.weight_norm) * demand
+        total = mtf.maximum(mtf.reduce_sum(power, reduced_dim=choice_dim), _TINY)
+        return largest * mtf.pow(total, 1.0 / self.weight_norm)
+
+    def _apply_policy(
+        self, weight: mtf.Tensor, rank: mtf.Tensor, demand: mtf.Tensor, context: RoutingContext
+    ) -> mtf.Tensor:
+        """float32 [..., S, K]: demand without the later choices that the policy drops."""
+        policy = self.policy_train if context.train else self.policy_eval
+        threshold = self.threshold_train if context.train else self.threshold_eval
+        if policy == "all" or weight.shape.dims[-1].size == 1:
+            return demand
+        inputs = [weight, rank, demand]
+        if policy == "random":
+            inputs.append(context.random.uniform(weight.mesh, weight.shape))
+
+        def decide(weight: tf.Tensor, rank: tf.Tensor, demand: tf.Tensor,
+                   uniform: tf.Tensor = None) -> tf.Tensor:
+            if policy == "none":
+                later = tf.zeros_like(weight, dtype=tf.bool)
+            elif policy == "threshold":
+                later = weight > threshold
+            else:
+                later = uniform < weight / threshold
+            # Without TensorFlow 2 behaviour, == compares tensors by identity.
+            return tf.where(tf.equal(rank, 0) | later, demand, tf.zeros_like(demand))
+
+        return mtf.slicewise(decide, inputs, output_dtype=tf.float32, grad_function=0,
+                             splittable_dims=weight.shape.dims, name="later_choice_policy")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(k={self.k})"
+
+
+def best_experts(
+    preferences: mtf.Tensor, count: int, first: mtf.Tensor | None = None
+) -> mtf.Tensor:
+    """The experts of highest preference; ties go to the lower number.
+
+    Args:
+      preferences: float32 [..., S, X].
+      count: how many.
+      first: int32 [..., S], an expert to put before all others; None: there is none.
+
+    Returns:
+      int32 [..., S, count].
+    """
+    tokens = preferences.shape.dims[:-1]
+    inputs = [preferences] if first is None else [preferences, first]
+
+    def pick(left: tf.Tensor, *given: tf.Tensor) -> tf.Tensor:
+        best: list[tf.Tensor] = []
+        # One pass an expert, since sorting is slow.
+        for number in range(count):
+            best.append(given[0] if given and number == 0
+                        else tf.argmax(left, axis=-1, output_type=tf.int32))
+            taken = tf.one_hot(best[-1], left.shape[-1], dtype=tf.bool, on_value=True,
+                               off_value=False)
+            left = tf.where(taken, tf.fill(tf.shape(left), left.dtype.min), left)
+        return tf.stack(best, axis=-1)
+
+    shape = mtf.Shape([*tokens, mtf.Dimension("preference", count)])
+    return mtf.slicewise(pick, inputs, output_shape=shape, output_dtype=tf.int32,
+                         splittable_dims=tokens, grad_function=0, name="best_experts")
+
+
+def _rounds(
+    order: mtf.Tensor, importance: mtf.Tensor, k: int, choice_dim: mtf.Dimension
+) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
+    """(expert int32, rank int32, demand float32), each [..., S, K]."""
+    def arrange(order: tf.Tensor, importance: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        full = tf.equal(importance, 1.0)
+        partial = (importance > 0) & ~full
+        expert, rank, demand = [], [], []
+        for number in range(choice_dim.size):
+            is_choice = number < k
+            own = order[..., min(number, k - 1)]
+            expert.append(tf.where(partial, order[..., 0], own))
+            rank.append(tf.where(partial, tf.zeros_like(own), tf.fill(tf.shape(own), number)))
+            # Partial tokens wait for the second round.
+            late = partial if number == 1 else tf.zeros_like(partial)
+            demand.append(tf.cast(full | late if is_choice else late, tf.float32))
+        return tuple(tf.stack(each, axis=-1) for each in (expert, rank, demand))
+
+    shape = mtf.Shape([*importance.shape.dims, choice_dim])
+    return mtf.slicewise(
+        arrange, [order, importance], output_shape=[shape] * 3,
+        output_dtype=[tf.int32, tf.int32, tf.float32],
+        splittable_dims=importance.shape.dims[:-1], grad_function=0, name="rounds")
+
+
+def _fallback(
+    order: mtf.Tensor, importance: mtf.Tensor, scores: Scores, k: int, retries: int,
+    norm: mtf.Tensor | None,
+) -> Fallback:
+    """The experts after a token's own, in order of preference."""
+    def after(order: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
+        own, after_one = order[..., k:k + retries], order[..., 1:1 + retries]
+        full = tf.broadcast_to(tf.equal(importance, 1.0)[..., None], tf.shape(own))
+        # A partial token has one expert of its own.
+        return tf.where(full, own, after_one)
+
+    shape = mtf.Shape([*importance.shape.dims, mtf.Dimension("choice", retries)])
+    expert = mtf.slicewise(
+        after, [order, importance], output_shape=shape, output_dtype=tf.int32,
+        splittable_dims=importance.shape.dims[:-1], grad_function=0, name="fallback")
+    weight = _probabilities_of(expert, scores)
+    return Fallback(expert, weight if norm is None else weight / norm)
+
+
+def _probabilities_of(expert: mtf.Tensor, scores: Scores) -> mtf.Tensor:
+    """float32 [..., S, K]."""
+    one_hot = mtf.one_hot(expert, scores.experts_dim, dtype=tf.float32)
+    return mtf.einsum([scores.probabilities, one_hot], expert.shape)
+
+
+def _divided(
+    chosen: mtf.Tensor, norm: mtf.Tensor, demand: mtf.Tensor, importance: mtf.Tensor
+) -> mtf.Tensor:
+    """Normalised weights [..., S, K]; a partial token's only one is exactly 1.
+
+    Dividing a probability by itself would leave a gradient of rounding errors, which
+    an optimizer that scales gradients blows up.
+    """
+    partial = mtf.cast(mtf.less(importance, 1.0), tf.float32)
+    return chosen / norm * (1.0 - partial) + demand * partial
+
+
+def _first(values: mtf.Tensor) -> mtf.Tensor:
+    """[..., S] of [..., S, K], without a gradient."""
+    choice = values.shape.dims[-1]
+    return mtf.reshape(mtf.slice(mtf.stop_gradient(values), 0, 1, choice.name),
+                       mtf.Shape(values.shape.dims[:-1]))
