@@ -113,6 +113,8 @@ def build_parser() -> Parser:
     _add_score(commands, common)
     export = _add_command(commands, common, "export", "write a SavedModel for serving")
     export.add_argument("--export_dir", metavar="FOLDER", help="default: model_dir/export")
+    _add_rewriting(commands, common, "split", "give every expert variables of its own")
+    _add_rewriting(commands, common, "merge", "undo split: all experts of a layer in one variable")
     return parser
 
 
@@ -167,6 +169,12 @@ def _add_score(commands: Any, common: List[Any]) -> None:
     score.add_argument("--target_file", metavar="FILE", help="targets, one a line")
     score.add_argument("--output_file", metavar="FILE",
                        help="write FILE.scores, FILE.inputs, FILE.targets and FILE.lengths")
+
+
+def _add_rewriting(commands: Any, common: List[Any], name: str, text: str) -> None:
+    parser = _add_command(commands, common, name, text)
+    parser.add_argument("--output_dir", metavar="FOLDER", required=True,
+                        help="a new folder for the model, without the optimizer's variables")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

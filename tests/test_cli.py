@@ -61,6 +61,10 @@ def test_unknown_command(capsys: pytest.CaptureFixture) -> None:
             "'maybe'\n",
         ),
         (
+            ["split", "--model_dir=m"],
+            "hmoe split: error: the following arguments are required: --output_dir\n",
+        ),
+        (
             ["predict", "x", "--input_file=f"],
             "hmoe predict: error: give either a text or --input_file\n",
         ),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+import numpy as np
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import mtf, tf
@@ -60,6 +61,43 @@ def saved_shapes(path: str) -> Shapes:
             f"no checkpoint can be read at {path!r}; name it as in model_dir/model.ckpt-1000 "
             "(without .index)"
         ) from error
+
+
+def read(path: str) -> Dict[str, np.ndarray]:
+    """All variables of a checkpoint, by name.
+
+    Raises:
+        ValueError: there is no checkpoint at the path.
+    """
+    names = saved_shapes(path)
+    reader = tf.train.load_checkpoint(path)
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def write(model_dir: str, step: int, variables: Mapping[str, np.ndarray]) -> str:
+    """Writes variables as ``model_dir/model.ckpt-<step>``, the folder's newest checkpoint.
+
+    Args:
+        model_dir: a folder, which is made if there is none.
+        step: of training.
+        variables: by name.
+
+    Returns:
+        The checkpoint's path prefix.
+    """
+    tf.io.gfile.makedirs(model_dir)
+    path = os.path.join(model_dir, f"model.ckpt-{step}")
+    with tf.Graph().as_default(), tf.Session() as session:
+        # Fed and not constants, since a graph holds 2 GB at most.
+        tensors = [tf.placeholder(value.dtype, value.shape) for value in variables.values()]
+        save = tf.raw_ops.SaveV2(
+            prefix=path, tensor_names=list(variables), shape_and_slices=[""] * len(variables),
+            tensors=tensors,
+        )
+        session.run(save, dict(zip(tensors, variables.values())))
+    # A relative path, so that the folder can be moved.
+    tf.train.update_checkpoint_state(model_dir, os.path.basename(path))
+    return path
 
 
 def graph_shapes() -> Shapes:

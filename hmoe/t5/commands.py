@@ -8,10 +8,11 @@ import os
 import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+import gin
 import t5
 from mesh_tensorflow.transformer import utils
 
-from hmoe import compat
+from hmoe import compat, split_merge
 from hmoe.compat import stand_ins
 from hmoe.compat.stack import tf
 from hmoe.console import Console
@@ -63,6 +64,8 @@ def run(flags: argparse.Namespace, console: Console) -> None:
         "predict": predict,
         "score": score,
         "export": export,
+        "split": split,
+        "merge": merge,
     }
     commands[flags.command](flags, console)
 
@@ -317,3 +320,45 @@ def export(flags: argparse.Namespace, console: Console) -> None:
     folder = folder or os.path.join(flags.model_dir, "export")
     _run(flags, console, _mode("export"), export_path=folder)
     console.say(f"The model is in {folder}/<time>")
+
+
+def split(flags: argparse.Namespace, console: Console) -> None:
+    """Writes the newest checkpoint with one set of variables per expert."""
+    _rewrite(flags, console, split_merge.split_experts, separate=True)
+
+
+def merge(flags: argparse.Namespace, console: Console) -> None:
+    """Writes the newest checkpoint with all experts of a layer in one variable each."""
+    _rewrite(flags, console, split_merge.merge_experts, separate=False)
+
+
+def _rewrite(
+    flags: argparse.Namespace,
+    console: Console,
+    function: Callable[[Dict[str, Any]], Dict[str, Any]],
+    separate: bool,
+) -> None:
+    """Writes a model with its variables in another form, and the configuration for it.
+
+    Raises:
+        ValueError: the target has files already, or the variables are not in the other form.
+    """
+    path = checkpoints.require_latest(flags.model_dir)
+    if tf.io.gfile.exists(flags.output_dir) and (
+        not tf.io.gfile.isdir(flags.output_dir) or tf.io.gfile.listdir(flags.output_dir)
+    ):
+        raise ValueError(
+            f"--output_dir {flags.output_dir!r} is there already and not empty; name a new folder"
+        )
+    _use_saved(flags, console)
+    before = checkpoints.read(path)
+    after = function(before)
+    with gin.unlock_config():
+        gin.bind_parameter("hmoe.FeedForwardExperts.separate", separate)
+    written = checkpoints.write(flags.output_dir, checkpoints.step_of(path), after)
+    run_files.write(flags.output_dir, flags)
+    console.say(
+        f"{len(before)} variables of {path}, the optimizer's among them, became {len(after)} of "
+        f"{written}, without the optimizer's. To answer: hmoe predict --model_dir="
+        f"{flags.output_dir}"
+    )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.t5 import tiny
+
 pytestmark = pytest.mark.slow
 
 PARAMETERS = (
@@ -80,6 +82,29 @@ def test_score_and_export(trained: Path) -> None:
     assert exported.returncode == 0, exported.stderr
     (folder,) = (trained / "model" / "export").iterdir()
     assert (folder / "saved_model.pb").exists()
+
+
+def test_split_gives_the_same_answers_and_merge_undoes_it(trained: Path) -> None:
+    answers = []
+    for command, source, target in (("split", "model", "single"), ("merge", "single", "whole")):
+        answered = hmoe("predict", f"--model_dir={trained}/{source}", stdin="say 017\nsay 018\n")
+        assert answered.returncode == 0, answered.stderr
+        answers.append(answered.stdout.splitlines()[-2:])
+        made = hmoe(command, f"--model_dir={trained}/{source}", f"--output_dir={trained}/{target}")
+        assert made.returncode == 0, made.stderr
+        assert made.stdout.endswith(
+            f" of {trained}/{target}/model.ckpt-4, without the optimizer's. To answer: hmoe "
+            f"predict --model_dir={trained}/{target}\n")
+    assert answers[0] == answers[1]
+    before, after = tiny.weights(trained / "model"), tiny.weights(trained / "whole")
+    assert set(after) == {name for name in before if "_slot_" not in name}
+    assert all((before[name] == value).all() for name, value in after.items())
+    again = hmoe("split", f"--model_dir={trained}/model", f"--output_dir={trained}/single")
+    assert (again.returncode, again.stderr) == (
+        1,
+        f"hmoe: error: --output_dir '{trained}/single' is there already and not empty; name a new "
+        "folder\n",
+    )
 
 
 def test_errors_are_one_message(trained: Path, tmp_path: Path) -> None:
