@@ -1,0 +1,54 @@
+"""Numbers that other systems gave, each file beside the script that asked for them.
+
+The scripts run where TensorFlow, or this package, may not be installed, so this module needs
+numpy alone. An array is called "<case>/<what>", weights and gradients go by the names of our
+variables.
+"""
+from __future__ import annotations
+
+import pathlib
+import zlib
+from typing import Dict, Sequence
+
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).parent
+
+Arrays = Dict[str, np.ndarray]
+
+
+def seeded(name: str) -> np.random.RandomState:
+    """As `tests.helpers.seeded`: the objective of `run_layer` needs the same direction."""
+    return np.random.RandomState(zlib.crc32(name.encode()) % 2 ** 31)
+
+
+def normal(name: str, shape: Sequence[int], scale: float = 1.0) -> np.ndarray:
+    """float32 numbers that depend on a name alone."""
+    return (seeded(name).randn(*shape) * scale).astype(np.float32)
+
+
+def save(name: str, versions: Dict[str, str], cases: Dict[str, Arrays]) -> None:
+    """Writes `<name>.npz`; versions are those of the packages that gave the numbers."""
+    arrays = {f"{case}/{what}": np.asarray(value)
+              for case, of_case in cases.items() for what, value in of_case.items()}
+    arrays["versions"] = np.array([f"{package} {number}" for package, number in versions.items()])
+    path = FOLDER / f"{name}.npz"
+    np.savez_compressed(path, **arrays)
+    print(f"{path}: {len(cases)} cases, {path.stat().st_size} bytes; {arrays['versions']}")
+
+
+def load(name: str) -> Dict[str, Arrays]:
+    """Arrays of each case of a file."""
+    cases: Dict[str, Arrays] = {}
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        for key in arrays.files:
+            case, _, what = key.partition("/")
+            if what:
+                cases.setdefault(case, {})[what] = arrays[key]
+    return cases
+
+
+def part(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays below a prefix, without it."""
+    return {what[len(prefix) + 1:]: value for what, value in arrays.items()
+            if what.startswith(f"{prefix}/")}
