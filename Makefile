@@ -34,8 +34,8 @@ test-all: test test-slow ## all tests
 
 # What depends on the versions: the stand-ins, the same numbers as upstream's, TPUEstimator and T5's
 # own command, which today's line has not.
-TPU_TESTS := tests/compat tests/install tests/test_parity.py tests/t5/test_tpu.py \
-	tests/t5/test_t5_command.py
+TPU_TESTS := tests/compat tests/install tests/test_parity.py tests/test_mended.py \
+	tests/t5/test_tpu.py tests/t5/test_t5_command.py
 
 test-tpu: $(VENV_TPU)/.ready-dev ## a short part of the tests on the TPU line (Python 3.9 to 3.11)
 	@$(VENV_TPU)/bin/python -m pytest -q $(PYTEST_JOBS) $(ARGS) $(TPU_TESTS)
