@@ -182,7 +182,7 @@ class HierarchicalMoE:
         if self.shared_expert:
             outputs += call.shared(inputs, of_inputs)
         if self._num_outputs > 1:
-            outputs = mtf.unstack(outputs, call.output_dims[0])
+            outputs = _parts(outputs, call.output_dims[0])
         return MoEResult(outputs, call.losses, call.sums, call.bias_updates)
 
     def num_params(self, input_size: int, output_size: int) -> int:
@@ -377,7 +377,7 @@ class _Call:
             pair = mtf.stack([tokens, arrivals.embeddings], "token_and_word",
                              axis=len(tokens.shape) - 1)
             pair = dispatcher.dispatch(pair)
-            tokens, embeddings = mtf.unstack(pair, pair.shape.dims[-2])
+            tokens, embeddings = _parts(pair, pair.shape.dims[-2])
         else:
             tokens = dispatcher.dispatch(tokens)
         fields = [arrivals.importance * _share_further_in(assignment)]
@@ -514,6 +514,13 @@ class _Call:
             return losses.batch_pool(arrivals.importance, outer_experts)
         return losses.example_pool(
             mtf.cast(arrivals.example, tf.int32), self._num_examples, outer_experts)
+
+
+def _parts(tensor: mtf.Tensor, dim: mtf.Dimension) -> list[mtf.Tensor]:
+    """As `mtf.unstack`, whose gradient fails where one of the parts is not used."""
+    shape = tensor.shape - dim
+    return [mtf.reshape(mtf.slice(tensor, number, 1, dim.name), shape)
+            for number in range(dim.size)]
 
 
 def _share_further_in(assignment: Assignment) -> mtf.Tensor:
