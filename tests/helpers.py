@@ -12,6 +12,7 @@ from hmoe import compat
 compat.behave_like_v1()
 
 import hmoe  # noqa: E402
+from hmoe import balancing  # noqa: E402
 from hmoe.compat.stack import mtf, tf  # noqa: E402
 from tests import reference  # noqa: E402
 
@@ -34,6 +35,8 @@ def seeded(name: str) -> np.random.RandomState:
 def weights_of(name: str, shape: Sequence[int], salt: str = "") -> np.ndarray:
     """float32 weights by the name of their variable; gating is sharper than a fresh one."""
     scale = 0.7 if "gating" in name else 0.4
+    if name.endswith("balance_bias"):
+        scale = 0.1
     return (seeded(f"{name}{salt}").randn(*shape) * scale).astype(np.float32)
 
 
@@ -127,9 +130,15 @@ def constant(mesh: Any, value: np.ndarray, dims: Sequence[Any]) -> Any:
     return mtf.import_tf_tensor(mesh, tf.constant(value), mtf.Shape(list(dims)))
 
 
+def model_variables(graph: Any) -> List[Any]:
+    """What is trained or balanced; not what an optimizer keeps."""
+    return [v for v in graph.all_variables
+            if v in graph.trainable_variables or v.name.endswith("balance_bias")]
+
+
 def load_weights(session: Any, lowering: Any, values: Callable = weights_of) -> None:
-    """Gives every trainable variable its values by name, on all devices."""
-    for variable in lowering.graph.trainable_variables:
+    """Gives every variable of the model its values by name, on all devices."""
+    for variable in model_variables(lowering.graph):
         value = values(variable.name, variable.shape.to_integer_list)
         variable.get_master().load(value.astype(variable.master_dtype.as_numpy_dtype), session)
     session.run(lowering.copy_masters_to_slices())
@@ -141,6 +150,7 @@ def run_layer(
     dims: Dims,
     *,
     importance: Optional[np.ndarray] = None,
+    embeddings: Optional[np.ndarray] = None,
     output_size: int = 13,
     train: bool = True,
     mesh_shape: str = "",
@@ -160,6 +170,7 @@ def run_layer(
       x: inputs.
       dims: names and sizes of all dimensions of the inputs.
       importance: by token.
+      embeddings: of the words of the tokens, as the inputs.
       output_size: size of the output dimension.
       train: handed on.
       mesh_shape: of a simulated mesh.
@@ -181,32 +192,38 @@ def run_layer(
         tokens = mtf.cast(constant(mesh, x, all_dims), dtype)
         if importance is not None:
             call["importance"] = constant(mesh, importance, all_dims[:importance.ndim])
+        inputs = {"inputs": tokens}
+        if embeddings is not None:
+            inputs["embeddings"] = mtf.cast(constant(mesh, embeddings, all_dims), dtype)
+            call["embeddings"] = inputs["embeddings"]
         output_dim = mtf.Dimension("d_out", output_size)
         if "variable_dtype" not in call:
             call["variable_dtype"] = mtf.VariableDType(tf.float32, tf.float32, dtype)
         result = layer(tokens, output_dim, train=train, mesh_shape=mesh_shape, layout=layout,
                        **call)
-        direction = seeded("direction").randn(*[d.size for d in result.outputs.shape.dims])
-        objective = mtf.reduce_sum(mtf.cast(result.outputs, tf.float32) * constant(
-            mesh, direction.astype(np.float32), result.outputs.shape.dims)) + result.loss
-        wanted = {"variables": {v.name: v.outputs[0] for v in graph.trainable_variables},
-                  "outputs": mtf.cast(result.outputs, tf.float32),
+        outputs = _one_output(result.outputs)
+        direction = seeded("direction").randn(*[d.size for d in outputs.shape.dims])
+        objective = mtf.reduce_sum(outputs * constant(
+            mesh, direction.astype(np.float32), outputs.shape.dims)) + result.loss
+        wanted = {"variables": {v.name: v.outputs[0] for v in model_variables(graph)},
+                  "outputs": outputs,
                   "losses": dict(result.losses), "loss": result.loss,
                   "sums": dict(result.metrics), "gradients": {}}
         grads = []
         if gradients or steps:
-            names = list(wanted["variables"])
-            of = [wanted["variables"][name] for name in names]
-            grads = mtf.gradients([objective], of + [tokens])
+            of = dict({v.name: v.outputs[0] for v in graph.trainable_variables}, **inputs)
+            grads = mtf.gradients([objective], list(of.values()))
             wanted["gradients"] = {
-                name: mtf.cast(g, tf.float32) for name, g in zip(names + ["inputs"], grads)
-                if g is not None}
+                name: mtf.cast(g, tf.float32) for name, g in zip(of, grads) if g is not None}
         updates = []
         if steps:
             optimizer = mtf.optimize.AdafactorOptimizer(
                 learning_rate=LEARNING_RATE, epsilon1=DAMPING,
                 multiply_by_parameter_scale=False)
-            updates = optimizer.apply_grads(grads[:-1], graph.trainable_variables)
+            updates = optimizer.apply_grads(
+                grads[:len(graph.trainable_variables)], graph.trainable_variables)
+            if getattr(result, "bias_updates", None):
+                updates += balancing.apply_all(result.bias_updates, result.metrics)
         engine = mtf.placement_mesh_impl.PlacementMeshImpl(
             mtf.convert_to_shape(mesh_shape or []), mtf.convert_to_layout_rules(layout or []),
             devices(mesh_shape))
@@ -223,25 +240,62 @@ def run_layer(
                 session.run(update)
                 step.load(global_step + number + 1, session)
             after = session.run(fetched["variables"]) if steps else {}
-        slices = {v.name: tuple(engine.slice_shape(v.shape)) for v in graph.trainable_variables}
+        slices = {v.name: tuple(engine.slice_shape(v.shape)) for v in model_variables(graph)}
     return Run(got["outputs"], got["losses"], float(got["loss"]), got["sums"], got["gradients"],
                got["variables"], counters, graph, after, slices)
 
 
+def _one_output(outputs: Any) -> Any:
+    """float32; several outputs side by side."""
+    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
+    outputs = [mtf.cast(each, tf.float32) for each in outputs]
+    return outputs[0] if len(outputs) == 1 else mtf.concat(outputs, outputs[0].shape.dims[-1].name)
+
+
 def spec_of(level: hmoe.Level, depth: int, train: bool) -> reference.LevelSpec:
     """The oracle's view of a level."""
-    router = level.router
     factors = {True: (1.25, 1.0, 1.0), False: (2.0, 1.0, 1.0)}[train]
     asked = level.capacity_factor_train if train else level.capacity_factor_eval
     return reference.LevelSpec(
-        name=level.name, num_experts=level.num_experts, k=router.k,
-        policy=router.policy_train if train else router.policy_eval,
-        threshold=router.threshold_train if train else router.threshold_eval,
-        group_size=level.group_size,
+        name=level.name, num_experts=level.num_experts, group_size=level.group_size,
         capacity_factor=factors[depth] if asked is None else asked,
-        min_capacity=level.min_capacity, weight_norm=router.weight_norm,
-        balance_coef=level.balance_loss_coef, z_coef=level.z_loss_coef,
-        second_place=level.second_place_loss)
+        min_capacity=level.min_capacity, balance_coef=level.balance_loss_coef,
+        z_coef=level.z_loss_coef, second_place=level.second_place_loss,
+        balance_over=getattr(level, "balance_loss_over", "group"),
+        balance_choices=getattr(level, "balance_loss_choices", "first"),
+        examples_per_group=getattr(level, "examples_per_group", None),
+        gate=_gate_spec(getattr(level.router, "gate", None), train),
+        **_router_spec(level.router, train))
+
+
+def _gate_spec(gate: Any, train: bool) -> reference.GateSpec:
+    if gate is None:
+        return reference.GateSpec()
+    spec = reference.GateSpec(function=gate.function, word_embeddings=gate.word_embeddings)
+    if train:
+        spec = dataclasses.replace(
+            spec, jitter=gate.jitter, input_dropout=gate.input_dropout,
+            explore_probability=gate.explore_probability,
+            explore_temperature=gate.explore_temperature)
+    return spec
+
+
+def _router_spec(router: Any, train: bool) -> Dict[str, Any]:
+    """The fields of a `LevelSpec` that come from the router."""
+    mode = "train" if train else "eval"
+    always = dict(k=1, policy="all", threshold=1.0, weight_norm=None)
+    if isinstance(router, hmoe.TopKRouter):
+        return dict(k=router.k, policy=getattr(router, f"policy_{mode}"),
+                    threshold=getattr(router, f"threshold_{mode}"),
+                    weight_norm=router.weight_norm, priority=getattr(router, "priority", False),
+                    retries=getattr(router, "retries", 0))
+    if isinstance(router, hmoe.SwitchRouter):
+        return dict(always, router="switch", selection=getattr(router, f"selection_{mode}"),
+                    temperature=router.temperature, priority=router.priority,
+                    retries=router.retries)
+    if isinstance(router, hmoe.UniformRouter):
+        return dict(always, router="uniform", k=router.k, weight_norm=router.weight_norm)
+    return dict(always, router="expert_choice", softmax_over=router.softmax_over)
 
 
 def reference_of(
@@ -251,7 +305,8 @@ def reference_of(
     specs = [spec_of(level, depth, train) for depth, level in enumerate(moe.levels)]
     shared = moe.shared_expert.activations if moe.shared_expert else None
     return reference.Reference(
-        specs, weights, moe.experts.activations, shared_activations=shared, **more)
+        specs, weights, moe.experts.activations, shared_activations=shared,
+        outputs=moe.experts.output_names, **more)
 
 
 def as_streams(
@@ -281,14 +336,15 @@ def from_streams(outputs: np.ndarray, shape: Sequence[int], has_outer_batch: boo
 
 
 def compare_gradients(
-    run: Run, objective: Callable[[Dict[str, np.ndarray], np.ndarray], float], x: np.ndarray,
-    step: float, tolerance: Dict[str, float], coordinates: int = 3,
+    run: Run, objective: Callable[[Dict[str, np.ndarray]], float],
+    inputs: Dict[str, np.ndarray], step: float, tolerance: Dict[str, float],
+    coordinates: int = 3,
 ) -> None:
     """Compares gradients with central differences of the oracle's objective.
 
     In each tensor the coordinates of largest gradient are tried, and some at random.
     """
-    tensors = dict(run.weights, inputs=x)
+    tensors = dict(run.weights, **inputs)
     for name, gradient in run.gradients.items():
         flat = np.argsort(-np.abs(gradient).ravel())[:1].tolist()
         flat += seeded(f"coordinates {name}").choice(
@@ -299,7 +355,7 @@ def compare_gradients(
             for sign in (1, -1):
                 moved = {k: np.array(v, np.float64) for k, v in tensors.items()}
                 moved[name][where] += sign * step
-                sides.append(objective(moved, moved.pop("inputs")))
+                sides.append(objective(moved))
             expected = (sides[0] - sides[1]) / (2 * step)
             np.testing.assert_allclose(gradient[where], expected, err_msg=f"{name}{where}",
                                        **tolerance)

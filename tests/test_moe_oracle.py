@@ -1,20 +1,13 @@
 """The layer against the loop oracle: outputs, losses, gradients, metrics."""
 from __future__ import annotations
 
-from unittest import mock
-
-import numpy as np
 import pytest
 
 import hmoe
-from hmoe import metrics
-from hmoe.randomness import RandomSource
-from tests import helpers, reference, tolerances
-from tests.helpers import tf
+from tests import oracle
 
 X5 = dict(num_experts=5, group_size=18, min_capacity=1, capacity_factor_train=1.0)
 Y4 = dict(num_experts=4, group_size=10, min_capacity=1)
-DIMS = (("outer_batch", 2), ("batch", 3), ("length", 12), ("d_model", 7))
 NO_OUTER = (("batch", 6), ("length", 12), ("d_model", 7))
 NO_LENGTH = (("outer_batch", 2), ("batch", 36), ("d_model", 7))
 
@@ -91,79 +84,11 @@ CASES = {
     "three-levels-k1": (three(1), {}, {"importance": "whole"}),
 }
 
-UNIFORMS = {}
-
-
-def known_uniform(self, mesh, shape, dtype=tf.float32):
-    """Stands for `RandomSource.uniform`: numbers that the oracle has as well."""
-    values = helpers.seeded(self.path).rand(*shape.to_integer_list).astype(np.float32)
-    UNIFORMS[self.path.split("/")[-1]] = values
-    return helpers.constant(mesh, values, shape.dims)
-
-
-def importance_for(kind, dims):
-    if kind is None:
-        return None
-    return helpers.importance_of(dims, partial=kind != "whole")
-
 
 @pytest.mark.parametrize("name", CASES)
 def test_layer_equals_the_oracle(name):
     levels, settings, how = CASES[name]
-    how = dict({"train": True, "importance": "mixed", "dims": DIMS}, **how)
-    dims, train = how["dims"], how["train"]
-    settings = dict({"experts": hmoe.FeedForwardExperts(hidden_size=11)}, **settings)
-    moe = hmoe.HierarchicalMoE(levels, **settings)
-    x = helpers.tokens_of(dims)
-    importance = importance_for(how["importance"], dims)
-    with mock.patch.object(RandomSource, "uniform", known_uniform):
-        run = helpers.run_layer(moe, x, dims, importance=importance, train=train)
-
-    given = np.ones(x.shape[:-1]) if importance is None else importance
-    has_outer = dims[0][0] == "outer_batch"
-    shape = dict(has_outer_batch=has_outer, inserted=settings.get("inserted_outer_batch", 1))
-    of_tokens = helpers.as_streams(given, depth=False, **shape)
-
-    def oracle(weights, inputs):
-        layer = helpers.reference_of(moe, weights, train, uniforms=UNIFORMS)
-        layer.weights = {k: np.asarray(v, np.float64) for k, v in weights.items()}
-        for spec in layer.specs:
-            spec.balance_coef *= settings.get("aux_loss_factor", 1.0)
-            spec.z_coef *= settings.get("router_z_loss_factor", 1.0)
-        return layer, layer(helpers.as_streams(inputs, depth=True, **shape), of_tokens)
-
-    layer, expected = oracle(run.weights, x)
-    reference.assert_not_easy(expected, layer.specs, partial=how["importance"] == "mixed",
-                              padding=how["importance"] is not None)
-    assert reference.smallest_margin(expected, layer.specs) > 1e-5
-
-    outputs = helpers.from_streams(expected.outputs, x.shape[:-1], **shape)
-    tolerances.assert_close(run.outputs, outputs, tolerances.ORACLE)
-    for kind, value in run.losses.items():
-        tolerances.assert_close(value, expected.losses[kind], tolerances.ORACLE, kind)
-    tolerances.assert_close(run.loss, expected.loss, tolerances.ORACLE)
-    compare_names(layer, expected, of_tokens, run)
-
-    direction = helpers.seeded("direction").randn(*run.outputs.shape)
-    helpers.compare_gradients(
-        run, lambda weights, inputs: objective(*oracle(weights, inputs), direction, x, shape), x,
-        tolerances.DIFFERENCES_STEP, tolerances.DIFFERENCES)
-
-
-def objective(layer, expected, direction, x, shape):
-    outputs = helpers.from_streams(expected.outputs, x.shape[:-1], **shape)
-    return float(np.sum(outputs * direction)) + expected.loss
-
-
-def compare_names(layer, expected, of_tokens, run):
-    """All final names; a level with one choice has a second rank that nobody has."""
-    named = metrics.summarize({"layer": run.sums})
-    known = reference.final_names(layer, expected, of_tokens)
-    for name, value in known.items():
-        tolerances.assert_close(named.pop(f"layer/{name}"), value, tolerances.ORACLE, name)
-    for name, value in named.items():
-        if name.startswith("experts/"):
-            tolerances.assert_close(value, known[name[len("experts/"):]], tolerances.ORACLE, name)
-        else:
-            assert "_rank_" in name, name
-            assert value == 0.0
+    case = oracle.Case(levels, settings, **how)
+    case.assert_hard_and_clear()
+    case.assert_same_numbers()
+    case.assert_same_gradients()

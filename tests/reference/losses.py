@@ -1,0 +1,96 @@
+"""The losses of one level, from its groups."""
+from __future__ import annotations
+
+from typing import Dict, List, Tuple
+
+import numpy as np
+
+from tests.reference.routing import Group
+from tests.reference.specs import LevelSpec
+
+# Tokens over which fractions and probabilities are counted together.
+Pool = List[Tuple[Group, int]]
+
+
+def balance_loss(groups: List[Group], spec: LevelSpec) -> float:
+    """How even first choices (or all) and probabilities of full tokens are."""
+    if spec.router == "expert_choice":
+        return 0.0 if spec.softmax_over == "experts" else _affinity_loss(groups)
+    terms = []
+    for pool, places in _pools(groups, spec):
+        count = np.zeros(spec.num_experts)
+        probability = np.zeros(spec.num_experts)
+        full = 0
+        for group, t in pool:
+            if group.importance[t] == 1.0:
+                full += 1
+                probability += group.share(t)
+                for choice in group.choices[t]:
+                    if spec.balance_choices == "all":
+                        count[choice.expert] += 1 / spec.num_choices
+                    elif choice.rank == 0:
+                        count[choice.expert] += 1
+        terms.append((full, places, float(count @ probability)))
+    return _mean_of_pools(terms, spec)
+
+
+def second_place_loss(groups: List[Group], spec: LevelSpec) -> float:
+    """The same of second choices; a partial token's only choice counts as one."""
+    terms = []
+    for pool, places in _pools(groups, spec):
+        asked = np.zeros(spec.num_experts)
+        left_over = np.zeros(spec.num_experts)
+        real = 0
+        for group, t in pool:
+            if group.importance[t] <= 0.0:
+                continue
+            real += 1
+            left = group.probabilities[t].copy()
+            if group.importance[t] == 1.0:
+                left[group.choices[t][0].expert] = 0.0
+                if len(group.choices[t]) > 1:
+                    asked[group.choices[t][1].expert] += 1
+            else:
+                asked[group.choices[t][0].expert] += 1
+            # The one-expert level has nothing left over.
+            left_over += left / (left.sum() + 1e-9)
+        terms.append((real, places, float(asked @ left_over)))
+    return _mean_of_pools(terms, spec)
+
+
+def _pools(groups: List[Group], spec: LevelSpec) -> List[Tuple[Pool, int]]:
+    """(tokens, places) of each group, of each family, or of each example in a family."""
+    pools: Dict[object, Pool] = {}
+    for number, group in enumerate(groups):
+        for t, example in enumerate(group.examples):
+            key: object = {"group": number, "batch": group.family,
+                           "example": (group.family, example)}[spec.balance_over]
+            pools.setdefault(key, []).append((group, t))
+    return [(pool, len(pool)) for pool in pools.values()]
+
+
+def _mean_of_pools(terms: List[Tuple[int, int, float]], spec: LevelSpec) -> float:
+    """Of (tokens, places, sum over experts of counts times probabilities)."""
+    if spec.balance_over == "example":
+        total = sum(tokens for tokens, _, _ in terms)
+        return spec.num_experts * sum(
+            tokens / total * value / tokens ** 2 for tokens, _, value in terms if tokens)
+    return spec.num_experts * float(np.mean(
+        [value / places ** 2 for _, places, value in terms]))
+
+
+def _affinity_loss(groups: List[Group]) -> float:
+    """Mean over groups of n * sum over its n full tokens of (mean affinity)^2."""
+    return float(np.mean([
+        len(group.full()) * sum(group.affinity[t].mean() ** 2 for t in group.full())
+        for group in groups]))
+
+
+def z_loss(groups: List[Group]) -> float:
+    """Mean over full tokens of logsumexp(logits)^2."""
+    values = []
+    for group in groups:
+        for t in group.full():
+            top = group.logits[t].max()
+            values.append((top + np.log(np.sum(np.exp(group.logits[t] - top)))) ** 2)
+    return float(np.mean(values)) if values else 0.0
