@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from hmoe.balancing import BiasUpdate
 from hmoe.compat.stack import mtf
 
 _open = threading.local()
@@ -22,10 +23,12 @@ class Record:
     Attributes:
       name: of the layer, such as "encoder/block_000/layer_001".
       sums: sums and counts, see `hmoe.metrics`.
+      bias_updates: what the layer wants moved after the step.
     """
 
     name: str
     sums: dict[str, mtf.Tensor]
+    bias_updates: Sequence[BiasUpdate] = ()
 
 
 @contextlib.contextmanager
@@ -39,8 +42,10 @@ def collecting() -> Iterator[list[Record]]:
         _open.records = before
 
 
-def record(name: str, sums: dict[str, mtf.Tensor]) -> None:
+def record(
+    name: str, sums: dict[str, mtf.Tensor], bias_updates: Sequence[BiasUpdate] = ()
+) -> None:
     """Adds a record to the innermost open collection; without one it is dropped."""
     records = getattr(_open, "records", None)
     if records is not None:
-        records.append(Record(name, sums))
+        records.append(Record(name, sums, bias_updates))

@@ -88,7 +88,7 @@ def apply(
 
     Args:
       moe: the mixture.
-      context: of the transformer; gives mesh, layout, mode and padding.
+      context: of the transformer; gives mesh, layout, mode, padding and word embeddings.
       x: activations [<batch dimensions>, (length), d_model].
       output_dim: N.
       name: of the layer, for its metrics.
@@ -100,19 +100,21 @@ def apply(
       several outputs.
 
     Raises:
-      ValueError: the model has an ensemble or recomputes gradients, or mesh and sizes
-        do not fit.
+      ValueError: the model has an ensemble or recomputes gradients, a router does not
+        suit a decoder, or mesh and sizes do not fit.
     """
     _refuse_unsupported(context, where)
+    _refuse_routers_that_look_ahead(context, moe)
     result = moe(
         x, output_dim, train=context.train,
         importance=_importance(context, x) if importance is None else importance,
+        embeddings=context.input_embeddings if moe.uses_embeddings else None,
         mesh_shape=context.model.mesh_shape, layout=context.model.layout,
         variable_dtype=context.variable_dtype, num_microbatches=context.num_microbatches,
         drop_tokens=context.mode not in _DECODING)
     if context.losses is not None:
         context.losses.append(mtf.cast(result.loss, context.activation_dtype))
-    collect.record(name, result.metrics)
+    collect.record(name, result.metrics, result.bias_updates)
     return result.outputs
 
 
@@ -128,6 +130,18 @@ def _refuse_unsupported(context: transformer.Context, where: str) -> None:
             f"hmoe.{where}: transformer.LayerStack.recompute_grads is True, with which no layer can"
             " add a loss; set it to False. To save memory raise the number of microbatches"
             " (serialize_num_microbatches.tokens_per_microbatch_per_replica)")
+
+
+def _refuse_routers_that_look_ahead(context: transformer.Context, moe: HierarchicalMoE) -> None:
+    if not context.model.autoregressive:
+        return
+    for level in moe.levels:
+        if level.router.sees_later_tokens:
+            raise ValueError(
+                f"level '{level.name}': {level.router!r} in a decoder, where experts would choose"
+                " among tokens of which decoding knows only the first: the model would train on"
+                " what it cannot have later. Use a router where tokens choose (hmoe.TopKRouter) in"
+                " the decoder, or set allow_in_decoder = True if that is meant")
 
 
 def _importance(context: transformer.Context, x: mtf.Tensor) -> mtf.Tensor | None:

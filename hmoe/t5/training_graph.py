@@ -8,8 +8,8 @@ from mesh_tensorflow.transformer import utils
 
 from hmoe import randomness
 from hmoe.compat.stack import mtf, tf
+from hmoe.t5 import collect, forward
 from hmoe.t5 import features as feature_lib
-from hmoe.t5 import forward
 from hmoe.t5.settings import ModelSettings, learning_rate, trained_variable
 
 ExportedSums = Dict[forward.SumKey, tf.Tensor]
@@ -61,7 +61,8 @@ def build(
     if isinstance(engine, mtf.placement_mesh_impl.PlacementMeshImpl):
         read_weights_once()
     targets = features["targets"]
-    gradients, loss, sums = _gradients(settings, features, batch_dim)
+    gradients, loss, sums, records = _gradients(settings, features, batch_dim)
+    bias_updates = _bias_updates(records, sums)
     sums = forward.unsplit(sums)
     if settings.tpu_summaries:
         # Read by the host call of `tpu`; nothing else collects them.
@@ -82,7 +83,7 @@ def build(
     return TrainingGraph(
         lowering=lowering,
         loss=tf.cast(lowering.export_to_tf_tensor(loss), tf.float32),
-        train_op=_counted([lowering.lowered_operation(op) for op in updates]),
+        train_op=_counted([lowering.lowered_operation(op) for op in [*updates, *bias_updates]]),
         sums=export_sums(lowering, sums),
         learning_rate=tf.convert_to_tensor(0.0 if rate is None else rate, tf.float32),
     )
@@ -100,35 +101,42 @@ def read_weights_once() -> None:
 
 def _gradients(
     settings: ModelSettings, features: Dict[str, mtf.Tensor], batch_dim: mtf.Dimension
-) -> Tuple[List[mtf.Tensor], mtf.Tensor, forward.Sums]:
-    """Gradients of all trainable variables, the loss, and the sums, of the whole step."""
+) -> Tuple[List[mtf.Tensor], mtf.Tensor, forward.Sums, List[collect.Record]]:
+    """Gradients of all trainable variables, loss and sums of the whole step; layers' records."""
     mesh = features["targets"].mesh
     num_microbatches = utils.serialize_num_microbatches(
         batch_dim, settings.sequence_length, settings.mesh_shape, settings.layout_rules
     )
     if num_microbatches == 1:
-        loss, sums = _call(settings, features, 1)
-        graph = features["targets"].graph
-        return mtf.gradients([loss], [v.outputs[0] for v in graph.trainable_variables]), loss, sums
+        loss, sums, called = _call(settings, features, 1)
+        variables = features["targets"].graph.trainable_variables
+        return mtf.gradients([loss], [v.outputs[0] for v in variables]), loss, sums, called
     numbered = dict(features)
     numbered[feature_lib.MICROBATCH] = feature_lib.microbatch_feature(
         mesh, batch_dim, num_microbatches
     )
+    records: List[collect.Record] = []
     gradients, outputs = mtf.serialize_training_step(
-        numbered, _microbatch_function(settings, num_microbatches), batch_dim, num_microbatches
+        numbered,
+        _microbatch_function(settings, num_microbatches, records),
+        batch_dim,
+        num_microbatches,
     )
     loss = outputs.pop("loss")
-    return gradients, loss, outputs
+    return gradients, loss, outputs, records
 
 
 def _microbatch_function(
-    settings: ModelSettings, num_microbatches: int
+    settings: ModelSettings, num_microbatches: int, records: List[collect.Record]
 ) -> Callable[[Dict[str, mtf.Tensor]], Dict]:
+    """A function of a microbatch's features; built once, it leaves the layers' records."""
+
     def call(features: Dict[str, mtf.Tensor]) -> Dict:
         features = dict(features)
         number = feature_lib.microbatch_number(features.pop(feature_lib.MICROBATCH))
         with randomness.microbatch(number):
-            loss, sums = _call(settings, features, num_microbatches)
+            loss, sums, of_layers = _call(settings, features, num_microbatches)
+        records[:] = of_layers
         return {"loss": loss, **sums}
 
     return call
@@ -136,9 +144,19 @@ def _microbatch_function(
 
 def _call(
     settings: ModelSettings, features: Dict[str, mtf.Tensor], num_microbatches: int
-) -> Tuple[mtf.Tensor, forward.Sums]:
+) -> Tuple[mtf.Tensor, forward.Sums, List[collect.Record]]:
     logits, loss, records = forward.call_model(settings, features, "train", num_microbatches)
-    return loss, forward.call_sums(settings, features, logits, records, num_microbatches)
+    sums = forward.call_sums(settings, features, logits, records, num_microbatches)
+    return loss, sums, records
+
+
+def _bias_updates(records: List[collect.Record], sums: forward.Sums) -> List[mtf.Operation]:
+    """Moves the balancing biases once a step, by the load of all its microbatches."""
+    return [
+        update.apply(sums[(record.name, update.load_name)])
+        for record in records
+        for update in record.bias_updates
+    ]
 
 
 def _trained(
