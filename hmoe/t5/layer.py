@@ -92,7 +92,8 @@ def apply(
       x: activations [<batch dimensions>, (length), d_model].
       output_dim: N.
       name: of the layer, for its metrics.
-      importance: of the tokens of `x`; None: from the context's padding.
+      importance: of the tokens of `x` where these are the encoder's; None: they are the
+        stack's own, and the context knows their padding.
       where: class of the layer, for errors.
 
     Returns:
@@ -101,13 +102,20 @@ def apply(
 
     Raises:
       ValueError: the model has an ensemble or recomputes gradients, a router does not
-        suit a decoder, or mesh and sizes do not fit.
+        suit a decoder, word embeddings of the encoder are asked for, or mesh and sizes do
+        not fit.
     """
     _refuse_unsupported(context, where)
-    _refuse_routers_that_look_ahead(context, moe)
+    if importance is None:
+        _refuse_routers_that_look_ahead(context, moe)
+        importance = _importance(context, x)
+    elif moe.uses_embeddings:
+        raise ValueError(
+            f"hmoe.{where}: a gate asks for word embeddings (hmoe.Gate.word_embeddings), but a"
+            " decoder has none of the encoder's tokens; use a gate without them, or"
+            " expert_computation = 'q'")
     result = moe(
-        x, output_dim, train=context.train,
-        importance=_importance(context, x) if importance is None else importance,
+        x, output_dim, train=context.train, importance=importance,
         embeddings=context.input_embeddings if moe.uses_embeddings else None,
         mesh_shape=context.model.mesh_shape, layout=context.model.layout,
         variable_dtype=context.variable_dtype, num_microbatches=context.num_microbatches,

@@ -249,3 +249,26 @@ def test_ensembles_are_refused():
     assert str(error.value).startswith(
         "hmoe.ExpertsSelfAttention: the model is an ensemble (transformer.Unitransformer.ensemble ="
         " 3); experts of ensembles are not supported: set it to None")
+
+
+def test_word_embeddings_of_the_encoder_are_refused():
+    gate = ("hmoe.TopKRouter.gate = @hmoe.Gate()", "hmoe.Gate.word_embeddings = 'add'")
+    with tiny_t5.configured(TWO_LEVELS, *gate, kind_of("q")):
+        assert np.isfinite(train()["loss"])
+    with tiny_t5.configured(TWO_LEVELS, *gate, kind_of("kv")), pytest.raises(ValueError) as error:
+        train()
+    assert str(error.value).startswith(
+        "hmoe.ExpertsEncDecAttention: a gate asks for word embeddings (hmoe.Gate.word_embeddings),"
+        " but a decoder has none of the encoder's tokens; use a gate without them, or"
+        " expert_computation = 'q'")
+
+
+def test_experts_may_choose_among_the_encoders_tokens_but_not_the_decoders():
+    chooses = ("hmoe.Level.router = @hmoe.ExpertChoiceRouter()",
+               "decoder/transformer.make_layer_stack.layers = ["
+               "@transformer_layers.SelfAttention, @hmoe.ExpertsEncDecAttention]")
+    with tiny_t5.configured(TWO_LEVELS, *chooses, kind_of("kv")):
+        assert np.isfinite(train()["loss"])
+    with tiny_t5.configured(TWO_LEVELS, *chooses, kind_of("q")), pytest.raises(
+            ValueError, match="in a decoder, where experts would choose among tokens"):
+        train()
