@@ -9,6 +9,7 @@ import pytest
 
 import hmoe
 from tests import helpers
+from tests.helpers import mtf, tf
 
 DIMS = (("outer_batch", 2), ("batch", 4), ("length", 12), ("d_model", 7))
 NO_OUTER = {"dims": (("batch", 8), ("length", 12), ("d_model", 7))}
@@ -17,31 +18,37 @@ EVAL = {"train": False}
 FORCED = {"mesh_shape": "cols:2", "layout": "batch:cols",
           "dims": (("outer_batch", 2), ("batch", 4), ("length", 6), ("d_model", 7))}
 
-LEVEL = dict(group_size=8, capacity_factor_train=1.25, capacity_factor_eval=1.5, min_capacity=1,
-             balance_loss_coef=0.1, z_loss_coef=0.1, second_place_loss=False)
+LEVEL = dict(group_size=8, examples_per_group=None, capacity_factor_train=1.25,
+             capacity_factor_eval=1.5, min_capacity=1, balance_loss_coef=0.1,
+             balance_loss_over="group", balance_loss_choices="first", z_loss_coef=0.1,
+             second_place_loss=False)
+ROUTER = dict(k=2, policy_train="random", policy_eval="threshold", threshold_train=0.8,
+              threshold_eval=0.3, weight_norm=1.0, priority=False, retries=0,
+              bias_update_rate=0.0, gate=None)
 BASE = {
     "outer": dict(LEVEL, name="outer", num_experts=3),
     "inner": dict(LEVEL, name="inner", num_experts=5),
-    "outer router": dict(k=2, policy_train="random", policy_eval="threshold", threshold_train=0.8,
-                         threshold_eval=0.3, weight_norm=1.0),
-    "inner router": dict(k=2, policy_train="random", policy_eval="threshold", threshold_train=0.8,
-                         threshold_eval=0.3, weight_norm=1.0),
+    "outer router": ROUTER,
+    "inner router": ROUTER,
     "experts": dict(hidden_size=11, activation="relu", use_bias=False, dropout_rate=0.0,
                     output_dropout_rate=0.0),
     "shared": dict(hidden_size=13, activation="relu", use_bias=False, dropout_rate=0.0,
                    output_dropout_rate=0.0),
     "layer": dict(aux_loss_factor=1.0, router_z_loss_factor=1.0, exact_groups=False,
-                  inserted_outer_batch=None, metrics=True, seed=0),
+                  inserted_outer_batch=None, metrics="brief", seed=0),
 }
 
 LEVEL_CHANGES = {
     "name": ("other", {}), "num_experts": (4, {}), "router": (hmoe.TopKRouter(1), {}),
-    "group_size": (4, {}), "capacity_factor_train": (2.5, {}), "capacity_factor_eval": (0.8, EVAL),
-    "min_capacity": (5, {}), "balance_loss_coef": (0.2, {}), "z_loss_coef": (0.2, {}),
-    "second_place_loss": (True, {})}
+    "group_size": (4, {}), "examples_per_group": (1.0, {}), "capacity_factor_train": (2.5, {}),
+    "capacity_factor_eval": (0.8, EVAL), "min_capacity": (5, {}), "balance_loss_coef": (0.2, {}),
+    "balance_loss_over": ("batch", {}), "balance_loss_choices": ("all", {}),
+    "z_loss_coef": (0.2, {}), "second_place_loss": (True, {})}
 ROUTER_CHANGES = {
     "k": (3, {}), "policy_train": ("all", {}), "policy_eval": ("none", EVAL),
-    "threshold_train": (0.4, {}), "threshold_eval": (0.45, EVAL), "weight_norm": (2.0, {})}
+    "threshold_train": (0.4, {}), "threshold_eval": (0.45, EVAL), "weight_norm": (2.0, {}),
+    "priority": (True, {}), "retries": (1, {}), "bias_update_rate": (0.1, {}),
+    "gate": (hmoe.Gate(use_bias=True), {})}
 SHARED_CHANGES = {
     "hidden_size": (12, {}), "activation": (["gelu", "linear"], {}), "use_bias": (True, {}),
     "dropout_rate": (0.5, {}), "output_dropout_rate": (0.5, {})}
@@ -49,7 +56,7 @@ EXPERT_CHANGES = dict(SHARED_CHANGES, output_names=(["q_wo"], {}), separate=(Tru
 LAYER_CHANGES = {
     "aux_loss_factor": (2.0, {}), "router_z_loss_factor": (2.0, {}),
     "exact_groups": (True, FORCED), "inserted_outer_batch": (2, NO_OUTER),
-    "metrics": (False, {}), "seed": (1, {})}
+    "metrics": ("off", {}), "seed": (1, {})}
 # Given by position or as a whole.
 PARTS = {"levels": "one level less", "experts": "other experts", "shared_expert": "none"}
 
@@ -97,7 +104,8 @@ def result_of(moe, call):
                                 importance=helpers.importance_of(dims), **call)
     except ValueError as error:
         return {str(error): np.zeros(())}
-    weights = {name: np.zeros(value.shape) for name, value in run.weights.items()}
+    weights = {variable.name: np.zeros(variable.shape.to_integer_list)
+               for variable in run.graph.all_variables}
     return {"outputs": run.outputs, "loss": np.array(run.loss), **run.losses, **run.sums, **weights}
 
 
@@ -124,6 +132,94 @@ def test_the_same_settings_give_the_same_numbers():
     assert not differs(result_of(build(), {}), unchanged(()))
 
 
+# By class and argument: settings before and after, and how the layer is called.
+SAMPLING = {"selection_train": "sample"}
+EXPLORING = {"explore_probability": 0.5}
+ROUTER_TABLE = {
+    hmoe.SwitchRouter: {
+        "selection_train": ({}, SAMPLING, {}), "selection_eval": ({}, {"selection_eval": "sample"},
+                                                                 EVAL),
+        "temperature": (SAMPLING, dict(SAMPLING, temperature=9.0), {}),
+        "priority": ({}, {"priority": True}, {}), "retries": ({}, {"retries": 2}, {}),
+        "bias_update_rate": ({}, {"bias_update_rate": 0.1}, {}),
+        "gate": ({}, {"gate": hmoe.Gate(use_bias=True)}, {})},
+    hmoe.UniformRouter: {
+        "k": ({}, {"k": 2}, {}), "weight_norm": ({"k": 2}, {"k": 2, "weight_norm": 1.0}, {}),
+        "gate": ({}, {"gate": hmoe.Gate(use_bias=True)}, {})},
+    hmoe.ExpertChoiceRouter: {
+        "softmax_over": ({}, {"softmax_over": "tokens"}, {}),
+        "gate": ({}, {"gate": hmoe.Gate(use_bias=True)}, {})},
+    hmoe.Gate: {
+        "function": ({}, {"function": "sigmoid"}, {}), "jitter": ({}, {"jitter": 0.5}, {}),
+        "input_dropout": ({}, {"input_dropout": 0.5}, {}), "use_bias": ({}, {"use_bias": True}, {}),
+        "word_embeddings": ({}, {"word_embeddings": "add"}, {}),
+        "explore_probability": ({}, EXPLORING, {}),
+        "explore_temperature": (EXPLORING, dict(EXPLORING, explore_temperature=9.0), {})},
+}
+ROUTER_CASES = [(kind, name, depth) for kind, names in ROUTER_TABLE.items() for name in names
+                for depth in (0, 1)]
+
+
+def layer_of(kind, settings, depth):
+    router = kind(**settings)
+    if kind is hmoe.Gate:
+        router = hmoe.SwitchRouter(gate=router)
+    routers = [hmoe.SwitchRouter(), hmoe.SwitchRouter()]
+    routers[depth] = router
+    moe = hmoe.HierarchicalMoE(
+        [hmoe.Level(name, num_experts=experts, router=router, group_size=8, min_capacity=1)
+         for name, experts, router in zip(("outer", "inner"), (3, 5), routers)],
+        hmoe.FeedForwardExperts(hidden_size=11))
+
+    def call(inputs, output_dim, **more):
+        return moe(inputs, output_dim, embeddings=inputs * 0.5, **more)
+
+    return call
+
+
+@functools.cache
+def plain_router(kind, settings, depth, call):
+    return result_of(layer_of(kind, dict(settings), depth), dict(call))
+
+
+@pytest.mark.parametrize(("kind", "name", "depth"), ROUTER_CASES,
+                         ids=[f"{k.__name__}-{n}-{d}" for k, n, d in ROUTER_CASES])
+def test_option_of_a_router_is_real(kind, name, depth):
+    before, after, call = ROUTER_TABLE[kind][name]
+    # A gate stands in a switch router, so both begin alike.
+    is_plain_switch = kind in (hmoe.Gate, hmoe.SwitchRouter) and not before
+    base = (hmoe.SwitchRouter, (), 0) if is_plain_switch else (
+        kind, tuple(before.items()), depth)
+    assert differs(result_of(layer_of(kind, after, depth), call),
+                   plain_router(*base, tuple(call.items())))
+
+
+@pytest.mark.parametrize("kind", ROUTER_TABLE, ids=lambda kind: kind.__name__)
+def test_the_table_has_every_argument_of_a_router(kind):
+    # What only a decoder asks for is tested with one, and what kernels start from below.
+    assert set(inspect.signature(kind).parameters) - {"allow_in_decoder", "kernel_stddev"} == set(
+        ROUTER_TABLE[kind])
+
+
+def test_kernels_start_from_a_truncated_normal():
+    depth = (("batch", 4), ("length", 8), ("d_model", 70))
+    call = layer_of(hmoe.Gate, {"kernel_stddev": 0.25}, 1)
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(1)
+        tf.train.create_global_step()
+        mesh = mtf.Mesh(mtf.Graph(), "mesh")
+        dims = helpers.mtf_dims(depth)
+        call(helpers.constant(mesh, helpers.tokens_of(depth), dims), mtf.Dimension("d_out", 5),
+             train=True)
+        mtf.Lowering(mesh.graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl("", "", [""])})
+        session.run(tf.global_variables_initializer())
+        kernel = session.run(mesh.graph.name_to_variable["inner_gating/kernel"].get_master())
+    assert kernel.shape == (3, 70, 5)
+    assert np.abs(kernel).max() <= 2 * 0.25
+    # Cutting a normal off at two deviations leaves 0.88 of its own.
+    assert kernel.std() == pytest.approx(0.88 * 0.25, rel=0.05)
+
+
 @pytest.mark.parametrize(("kind", "parts"), [
     (hmoe.Level, ["outer", "inner"]), (hmoe.TopKRouter, ["outer router", "inner router"]),
     (hmoe.FeedForwardExperts, ["experts"]), (hmoe.SharedExpert, ["shared"]),
@@ -135,8 +231,8 @@ def test_the_table_has_every_argument(kind, parts):
         assert arguments == set(names)
 
 
-CALL_ARGUMENTS = {"inputs", "output_dim", "train", "importance", "mesh_shape", "layout",
-                  "variable_dtype", "num_microbatches", "drop_tokens"}
+CALL_ARGUMENTS = {"inputs", "output_dim", "train", "importance", "embeddings", "mesh_shape",
+                  "layout", "variable_dtype", "num_microbatches", "drop_tokens"}
 
 
 @pytest.mark.parametrize("call", [

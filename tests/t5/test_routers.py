@@ -111,4 +111,5 @@ def test_a_decoder_takes_expert_choice_when_told(tmp_path: Path) -> None:
     assert told[f"{LAYER}/outer/auxiliary_loss"] == 0
     assert told["experts/expert_usage"] > 0.5
     estimator = tiny.make(tmp_path, model="hierarchical_tiny", bindings=bindings)
-    assert len(list(estimator.predict(tiny.input_fn({"inputs": tiny.ids(tiny.BATCH)["inputs"]})))) == tiny.BATCH
+    answers = list(estimator.predict(tiny.input_fn({"inputs": tiny.ids(tiny.BATCH)["inputs"]})))
+    assert len(answers) == tiny.BATCH
