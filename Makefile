@@ -4,7 +4,7 @@
 # files in it record that, so that a second run starts at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-all test-tpu check bench wheel lock clean
+.PHONY: help train test test-slow test-all test-tpu check bench reference wheel lock clean
 
 VENV := .venv
 VENV_TPU := .venv-tpu
@@ -47,6 +47,9 @@ check: $(VENV)/.ready-dev ## style (ruff) and types (mypy)
 bench: $(VENV)/.ready-dev ## the benchmarks, one after another
 	@test -n "$(wildcard benchmarks/*.py)" || { echo "hmoe: benchmarks/ has no scripts yet" >&2; exit 1; }
 	@for script in benchmarks/*.py; do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+
+reference: $(VENV)/.ready ## write docs/reference.md anew, from the code
+	@$(VENV)/bin/python -m tools.reference
 
 wheel: $(VENV)/.ready ## build dist/hmoe-*.whl
 	@rm -rf build

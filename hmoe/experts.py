@@ -88,7 +88,7 @@ class FeedForward:
 
 
 class FeedForwardExperts(FeedForward):
-    """One feed-forward layer per expert, all of one shape; see `FeedForward`.
+    """One feed-forward layer per expert, all of one shape.
 
     Attributes:
       output_names: of the output projections of the one hidden layer. Several give

@@ -27,7 +27,8 @@ class Level:
         training. None: 1.25 at the first level, 1.0 below.
       capacity_factor_eval: the same in evaluation and prediction. None: 2.0 and
         1.0.
-      min_capacity: slots that every expert has at least, per group.
+      min_capacity: slots that every expert has at least, per group; never more than the
+        group has tokens.
       balance_loss_coef: weight of the balance loss in the training loss.
       balance_loss_over: whether load and probabilities are averaged by "group", by
         "example", or over the whole "batch" of all devices, before they are multiplied.

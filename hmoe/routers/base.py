@@ -37,7 +37,7 @@ class Router(abc.ABC):
     activations are.
 
     Attributes:
-      gate: scores the experts.
+      gate: scores the experts; None: an `hmoe.Gate` with its defaults, a plain softmax.
       max_choices: experts that a token can reach at most at this level; None: all.
       sees_later_tokens: whether a token's experts depend on tokens after it so much
         that a decoder may not use the router.

@@ -105,7 +105,16 @@ class ExpertsEncDecAttention(ExpertsSelfAttention):
     """
 
     def __init__(self, relative_attention_type: str | None = None, **settings: Any):
-        """As `ExpertsSelfAttention`, without its relative positions by default."""
+        """Checks and keeps the settings.
+
+        Args:
+          relative_attention_type: of positions: "bias", "bias_shared", "contextual", or None:
+            none, whatever gin binds to `SelfAttention`.
+          **settings: the other arguments of `ExpertsSelfAttention`.
+
+        Raises:
+          ValueError: as `ExpertsSelfAttention` does.
+        """
         super().__init__(relative_attention_type=relative_attention_type, **settings)
 
     def _output_names(self) -> tuple:

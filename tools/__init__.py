@@ -1,0 +1,1 @@
+"""What makes and checks the repository, and is not installed."""
