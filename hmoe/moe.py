@@ -165,7 +165,7 @@ class HierarchicalMoE:
         """
         mesh_layout = MeshLayout(mesh_shape, layout)
         mesh_layout.check_levels(self.levels)
-        embeddings = _checked_embeddings(self.levels, inputs, embeddings)
+        embeddings = _checked_embeddings(self.levels, inputs, embeddings, mesh_layout)
         dims = outer_batch.batch_dims(
             inputs.shape.dims[:-1], mesh_layout, self.inserted_outer_batch)
         call = _Call(
@@ -561,12 +561,23 @@ def _first_using_embeddings(levels: Sequence[Level]) -> Level | None:
 
 
 def _checked_embeddings(
-    levels: Sequence[Level], inputs: mtf.Tensor, embeddings: mtf.Tensor | None
+    levels: Sequence[Level],
+    inputs: mtf.Tensor,
+    embeddings: mtf.Tensor | None,
+    layout: MeshLayout,
 ) -> mtf.Tensor | None:
     """The embeddings if a gate asks for them, else None."""
     level = _first_using_embeddings(levels)
     if level is None:
         return None
+    depth = inputs.shape.dims[-1].name
+    for each in levels:
+        mode = each.router.gate.word_embeddings
+        if mode and mode.startswith("concat") and layout.axis(depth):
+            raise ValueError(
+                f"level '{each.name}': word_embeddings is {mode!r}, but layout rule"
+                f" '{depth}:{layout.axis(depth)}' splits the depth, along which nothing can be put"
+                " behind it; use 'add' or 'embed_only', or remove the rule")
     if embeddings is None or embeddings.shape != inputs.shape:
         given = "none are given" if embeddings is None else f"those given are {embeddings.shape}"
         raise ValueError(

@@ -50,6 +50,14 @@ CASES = [
     (level, {"second_place_loss": True, "router": hmoe.TopKRouter(1)},
      "level 'inner': second_place_loss is True, but its router makes one choice a token; use k of"
      " at least 2 or second_place_loss = False"),
+    (level, {"examples_per_group": 0}, f"level 'inner': examples_per_group is 0; {NUMBER}"),
+    (level, {"balance_loss_over": "device"},
+     "level 'inner': balance_loss_over is 'device'; it must be one of group, example, batch"),
+    (level, {"balance_loss_choices": "last"},
+     "level 'inner': balance_loss_choices is 'last'; it must be one of first, all"),
+    (level, {"balance_loss_over": "batch", "router": hmoe.ExpertChoiceRouter()},
+     "level 'inner': balance_loss_over is 'batch', but ExpertChoiceRouter(softmax_over='experts')"
+     " has no such loss, since experts choose; leave balance_loss_over at 'group'"),
     (hmoe.TopKRouter, {"k": 0}, f"TopKRouter: k is 0; {INTEGER}"),
     (hmoe.TopKRouter, {"policy_train": "some"},
      f"TopKRouter: policy_train is 'some'; {POLICIES}"),
@@ -58,6 +66,52 @@ CASES = [
      f"TopKRouter: threshold_train is 0; {NUMBER}"),
     (hmoe.TopKRouter, {"threshold_eval": -1}, f"TopKRouter: threshold_eval is -1; {NUMBER}"),
     (hmoe.TopKRouter, {"weight_norm": 0}, f"TopKRouter: weight_norm is 0; {NUMBER}"),
+    (hmoe.TopKRouter, {"retries": -1},
+     "TopKRouter: retries is -1; it must be an integer of at least 0"),
+    (hmoe.TopKRouter, {"priority": 1}, f"TopKRouter: priority is 1; {BOOLEAN}"),
+    (hmoe.TopKRouter, {"bias_update_rate": -0.1},
+     f"TopKRouter: bias_update_rate is -0.1; {FROM_0}"),
+    (hmoe.TopKRouter, {"gate": "softmax"},
+     "TopKRouter: gate is 'softmax'; it must be an hmoe.Gate, or None for a softmax gate (in gin:"
+     " @hmoe.Gate(), with the brackets)"),
+    (hmoe.TopKRouter, {"gate": hmoe.Gate(explore_probability=0.5, explore_temperature=2.0)},
+     "TopKRouter: k is 2, but its gate has explore_temperature = 2.0, which leaves a token one"
+     " expert; use k = 1, or explore_temperature = None"),
+    (hmoe.SwitchRouter, {"selection_train": "max"},
+     "SwitchRouter: selection_train is 'max'; it must be one of argmax, sample"),
+    (hmoe.SwitchRouter, {"selection_eval": None},
+     "SwitchRouter: selection_eval is None; it must be one of argmax, sample"),
+    (hmoe.SwitchRouter, {"temperature": 0}, f"SwitchRouter: temperature is 0; {NUMBER}"),
+    (hmoe.SwitchRouter, {"selection_train": "sample", "bias_update_rate": 0.1},
+     "SwitchRouter: bias_update_rate is 0.1, but experts are sampled from the logits, which the"
+     " bias does not change; use selection 'argmax', or bias_update_rate = 0"),
+    (hmoe.ExpertChoiceRouter, {"softmax_over": "groups"},
+     "ExpertChoiceRouter: softmax_over is 'groups'; it must be one of experts, tokens"),
+    (hmoe.ExpertChoiceRouter, {"allow_in_decoder": 1},
+     f"ExpertChoiceRouter: allow_in_decoder is 1; {BOOLEAN}"),
+    (hmoe.ExpertChoiceRouter, {"softmax_over": "tokens", "gate": hmoe.Gate(function="sigmoid")},
+     "ExpertChoiceRouter: softmax_over is 'tokens', but its gate has function = 'sigmoid'; use a"
+     " softmax gate, or softmax_over = 'experts'"),
+    (hmoe.ExpertChoiceRouter, {"gate": hmoe.Gate(explore_probability=0.5)},
+     "ExpertChoiceRouter: its gate has explore_probability = 0.5, but no token has a best expert"
+     " here; set it to 0"),
+    (hmoe.UniformRouter, {"weight_norm": 0}, f"UniformRouter: weight_norm is 0; {NUMBER}"),
+    (hmoe.Gate, {"function": "relu"},
+     "Gate: function is 'relu'; it must be one of softmax, sigmoid"),
+    (hmoe.Gate, {"jitter": 1.0},
+     "Gate: jitter is 1.0; it must be a number of at least 0 and below 1"),
+    (hmoe.Gate, {"input_dropout": -1},
+     "Gate: input_dropout is -1; it must be a number of at least 0 and below 1"),
+    (hmoe.Gate, {"use_bias": "yes"}, f"Gate: use_bias is 'yes'; {BOOLEAN}"),
+    (hmoe.Gate, {"kernel_stddev": 0}, f"Gate: kernel_stddev is 0; {NUMBER}"),
+    (hmoe.Gate, {"word_embeddings": "multiply"},
+     "Gate: word_embeddings is 'multiply'; it must be one of concat, concat_stop_grad, add,"
+     " add_stop_grad, embed_only, embed_only_stop_grad"),
+    (hmoe.Gate, {"explore_probability": 1.5},
+     "Gate: explore_probability is 1.5; it must be a number from 0 to 1"),
+    (hmoe.Gate, {"explore_temperature": 2.0},
+     "Gate: explore_temperature is 2.0, but explore_probability is 0, so that nothing is explored;"
+     " set it too, or explore_temperature to None"),
     (hmoe.FeedForwardExperts, {"hidden_size": 0},
      f"FeedForwardExperts: hidden_size is 0; {INTEGER}"),
     (hmoe.SharedExpert, {"hidden_size": None}, f"SharedExpert: hidden_size is None; {INTEGER}"),
@@ -105,7 +159,12 @@ CASES = [
      f"HierarchicalMoE: inserted_outer_batch is 0; {INTEGER}"),
     (layer, {"inserted_outer_batch": -2},
      f"HierarchicalMoE: inserted_outer_batch is -2; {INTEGER}"),
-    (layer, {"metrics": None}, f"HierarchicalMoE: metrics is None; {BOOLEAN}"),
+    (layer, {"metrics": True},
+     "HierarchicalMoE: metrics is True; it must be one of brief, full, off"),
+    (layer, {"experts": hmoe.FeedForwardExperts(hidden_size=3, output_names=["a", "b"]),
+             "shared_expert": hmoe.SharedExpert(hidden_size=3)},
+     "HierarchicalMoE: the experts have 2 outputs, to which a shared expert's one cannot be added;"
+     " set shared_expert to None, or give the experts one output"),
     (layer, {"seed": -1}, "HierarchicalMoE: seed is -1; it must be an integer of at least 0"),
 ]
 
@@ -129,9 +188,50 @@ def test_layout_is_checked_before_anything_is_built():
         assert (len(graph.operations), len(tf_graph.get_operations())) == before
 
 
+TOKENS = (("batch", 4), ("length", 6), ("d_model", 3))
+
+
+def run(moe, **more):
+    return helpers.run_layer(moe, helpers.tokens_of(TOKENS), TOKENS, gradients=False, **more)
+
+
+def test_word_embeddings_must_be_given_and_can_be_put_behind_an_unsplit_depth_only():
+    router = hmoe.TopKRouter(gate=hmoe.Gate(word_embeddings="concat"))
+    moe = layer([level(router=router)])
+    with pytest.raises(ValueError) as error:
+        run(moe)
+    assert str(error.value) == (
+        "level 'inner': word_embeddings is 'concat', which needs embeddings of the shape of inputs,"
+        " Shape[batch=4, length=6, d_model=3], but none are given; give embeddings=..., or set"
+        " word_embeddings to None")
+    with pytest.raises(ValueError) as error:
+        run(moe, mesh_shape="rows:3", layout="d_model:rows")
+    assert str(error.value) == (
+        "level 'inner': word_embeddings is 'concat', but layout rule 'd_model:rows' splits the"
+        " depth, along which nothing can be put behind it; use 'add' or 'embed_only', or remove the"
+        " rule")
+
+
+def test_more_examples_than_there_are_make_no_group():
+    with pytest.raises(ValueError) as error:
+        run(layer([level(examples_per_group=5.5)]))
+    assert str(error.value) == (
+        "level 'inner': examples_per_group = 5.5 makes groups of 33 tokens, but there are 24 to"
+        " make groups of, which is 4 examples; use at most that many, or a larger batch")
+
+
+def test_capacity_factor_that_results_is_said_where_it_is_another(caplog):
+    with caplog.at_level(logging.INFO, "hmoe.groups"):
+        run(layer([level(capacity_factor_train=0.5, min_capacity=9)]))
+        run(layer([level(capacity_factor_train=0.5, min_capacity=1)]))
+    said = [record.getMessage() for record in caplog.records if record.name == "hmoe.groups"]
+    assert said == ["level 'inner': capacity factor 0.5 asked for, 0.75 resulted: 9 slots for each"
+                    " of 2 experts in a group of 24 tokens (min_capacity = 9)"]
+
+
 def test_k_above_the_number_of_experts_is_said(caplog):
     dims = (("batch", 4), ("d_model", 3))
-    with caplog.at_level(logging.WARNING, "hmoe.routers.top_k"):
+    with caplog.at_level(logging.WARNING, "hmoe.routers"):
         moe = layer([level(router=hmoe.TopKRouter(3, policy_train="all"))])
         helpers.run_layer(moe, helpers.tokens_of(dims), dims, gradients=False)
     said = [record.getMessage() for record in caplog.records if record.name.startswith("hmoe")]
