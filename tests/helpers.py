@@ -137,10 +137,14 @@ def model_variables(graph: Any) -> List[Any]:
 
 
 def load_weights(session: Any, lowering: Any, values: Callable = weights_of) -> None:
-    """Gives every variable of the model its values by name, on all devices."""
+    """Gives every variable of the model its values by name, on all devices.
+
+    Lowering for several devices stacks variables of one shape; each keeps its own master.
+    """
     for variable in model_variables(lowering.graph):
-        value = values(variable.name, variable.shape.to_integer_list)
-        variable.get_master().load(value.astype(variable.master_dtype.as_numpy_dtype), session)
+        for master in getattr(variable, "_masters", None) or [variable.get_master()]:
+            value = values(master.op.name, master.shape.as_list())
+            master.load(value.astype(master.dtype.as_numpy_dtype), session)
     session.run(lowering.copy_masters_to_slices())
 
 
@@ -227,6 +231,7 @@ def run_layer(
         engine = mtf.placement_mesh_impl.PlacementMeshImpl(
             mtf.convert_to_shape(mesh_shape or []), mtf.convert_to_layout_rules(layout or []),
             devices(mesh_shape))
+        slices = {v.name: tuple(engine.slice_shape(v.shape)) for v in model_variables(graph)}
         lowering = mtf.Lowering(graph, {mesh: engine})
         counters = list(lowering.counters)
         fetched = tf.nest.map_structure(lowering.export_to_tf_tensor, wanted)
@@ -240,7 +245,6 @@ def run_layer(
                 session.run(update)
                 step.load(global_step + number + 1, session)
             after = session.run(fetched["variables"]) if steps else {}
-        slices = {v.name: tuple(engine.slice_shape(v.shape)) for v in model_variables(graph)}
     return Run(got["outputs"], got["losses"], float(got["loss"]), got["sums"], got["gradients"],
                got["variables"], counters, graph, after, slices)
 
