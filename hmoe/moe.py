@@ -1,35 +1,21 @@
-"""The hierarchy: one recursion over its levels.
-
-    tokens                     [A', B', ..., M]
-    groups                     [A', G', S, M]
-    dispatch, all-to-all       [X', A', G, C, M]
-    the same, one level in     [X', H', T, M] -> [Y', X', H, D, M]
-    experts                    [Y', X', H, D, N]
-    and back                   ... -> [A', G', S, N] -> [A', B', ..., N]
-
-A tick marks a dimension that is split over a mesh axis.
-"""
+"""The layer: a hierarchy of levels with experts at its end."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from hmoe import checks, examples, groups, losses, metrics, outer_batch
-from hmoe.assignment import Assignment
+from hmoe import checks, outer_batch
+from hmoe.arrivals import first_using_embeddings
 from hmoe.balancing import BiasUpdate
 from hmoe.compat.stack import mtf, tf
-from hmoe.dispatch import Dispatcher, Exchange
+from hmoe.descent import Descent
 from hmoe.experts import FeedForwardExperts, SharedExpert
-from hmoe.layout import MAX_LEVELS, MeshLayout, expert_dimension_names, unsplit_name
+from hmoe.layout import MAX_LEVELS, MeshLayout
 from hmoe.levels import Level
 from hmoe.metrics import DETAILS
 from hmoe.randomness import RandomSource
-from hmoe.routers.base import RoutingContext
-from hmoe.routers.gate import Scores
-
-# Upstream's names, so that its checkpoints load.
-_GATING_NAMES = ("outer_gating", "inner_gating", "level_2_gating")
+from hmoe.tensors import unstacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,20 +95,21 @@ class HierarchicalMoE:
             checks.positive_int(where, "inserted_outer_batch", inserted_outer_batch))
         self.metrics = checks.one_of(where, "metrics", metrics, DETAILS)
         self.seed = checks.non_negative_int(where, "seed", seed)
-        if shared_expert is not None and self._num_outputs > 1:
+        if shared_expert is not None and self.num_outputs > 1:
             raise ValueError(
-                f"{where}: the experts have {self._num_outputs} outputs, to which a shared expert's"
+                f"{where}: the experts have {self.num_outputs} outputs, to which a shared expert's"
                 " one cannot be added; set shared_expert to None, or give the experts one output")
 
     @property
-    def _num_outputs(self) -> int:
+    def num_outputs(self) -> int:
+        """Outputs of each expert for one token."""
         # A user's own experts need not say that they have one.
         return getattr(self.experts, "num_outputs", 1)
 
     @property
     def uses_embeddings(self) -> bool:
         """Whether a gate at any level asks for the embeddings of the tokens' words."""
-        return _first_using_embeddings(self.levels) is not None
+        return first_using_embeddings(self.levels) is not None
 
     def __call__(
         self,
@@ -168,22 +155,25 @@ class HierarchicalMoE:
         embeddings = _checked_embeddings(self.levels, inputs, embeddings, mesh_layout)
         dims = outer_batch.batch_dims(
             inputs.shape.dims[:-1], mesh_layout, self.inserted_outer_batch)
-        call = _Call(
+        tokens = dims.split(inputs)
+        descent = Descent(
             self, mesh_layout, train=train, num_microbatches=num_microbatches,
             drop_tokens=drop_tokens, output_dim=output_dim,
             variable_dtype=variable_dtype or mtf.VariableDType(),
             has_partial_tokens=importance is not None,
-            random=RandomSource(self.seed, tf.get_variable_scope().name))
+            random=RandomSource(self.seed, tf.get_variable_scope().name),
+            num_examples=mtf.Shape(tokens.shape.dims[:2]).size)
         of_inputs = _full_importance(inputs, importance)
-        tokens = dims.split(inputs)
-        outputs = call.run(tokens, embeddings and dims.split(embeddings), dims.split(of_inputs))
+        outputs = descent.run(
+            tokens, embeddings and dims.split(embeddings), dims.split(of_inputs))
         outputs = dims.merge(mtf.reshape(
-            outputs, mtf.Shape(tokens.shape.dims[:-1] + call.output_dims)))
+            outputs, mtf.Shape(tokens.shape.dims[:-1] + descent.output_dims)))
         if self.shared_expert:
-            outputs += call.shared(inputs, of_inputs)
-        if self._num_outputs > 1:
-            outputs = _parts(outputs, call.output_dims[0])
-        return MoEResult(outputs, call.losses, call.sums, call.bias_updates)
+            outputs += descent.shared(inputs, of_inputs)
+        if self.num_outputs > 1:
+            outputs = unstacked(outputs, descent.output_dims[0])
+        told = descent.told
+        return MoEResult(outputs, told.losses, told.sums, told.bias_updates)
 
     def num_params(self, input_size: int, output_size: int) -> int:
         """Parameters of the layer, between depths of these sizes."""
@@ -212,352 +202,12 @@ class HierarchicalMoE:
         return self.shared_expert.num_params(input_size, output_size) if self.shared_expert else 0
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Sizes and names of one level in one call.
-
-    Attributes:
-      leading: dimensions before the groups: outer experts, then batch dimensions that
-        wait for further levels.
-      outer_experts: the outer experts among them, innermost first.
-      exchange: the dimensions that swap.
-      group_size: S.
-      capacity: C.
-      suffix: of the names of S and C.
-    """
-
-    leading: list[mtf.Dimension]
-    outer_experts: list[mtf.Dimension]
-    exchange: Exchange
-    group_size: int
-    capacity: int
-    suffix: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Arrivals:
-    """What comes to a level.
-
-    Attributes:
-      tokens: [..., M].
-      embeddings: [..., M], of their words; None where no gate from here on asks for them.
-      importance: float32 [...].
-      example: float32 [...], the number of the example that each is of; None where no
-        loss from here on asks for it.
-    """
-
-    tokens: mtf.Tensor
-    embeddings: mtf.Tensor | None
-    importance: mtf.Tensor
-    example: mtf.Tensor | None
-
-    def reshaped(
-        self, reshape: Callable[[mtf.Tensor, list[mtf.Dimension]], mtf.Tensor]
-    ) -> _Arrivals:
-        """The same after `reshape(tensor, trailing dimensions to keep)` of each."""
-        depth = self.tokens.shape.dims[-1:]
-        return _Arrivals(
-            reshape(self.tokens, depth),
-            self.embeddings and reshape(self.embeddings, depth),
-            reshape(self.importance, []),
-            self.example and reshape(self.example, []))
-
-
-class _Call:
-    """One application of a layer: what stays the same on all its levels."""
-
-    def __init__(
-        self,
-        moe: HierarchicalMoE,
-        layout: MeshLayout,
-        *,
-        train: bool,
-        num_microbatches: int,
-        drop_tokens: bool,
-        output_dim: mtf.Dimension,
-        variable_dtype: mtf.VariableDType,
-        has_partial_tokens: bool,
-        random: RandomSource,
-    ):
-        self._moe = moe
-        self._layout = layout
-        self._train = train
-        self._num_microbatches = num_microbatches
-        self._drop_tokens = drop_tokens
-        self._output_dim = output_dim
-        outputs = moe._num_outputs
-        self.output_dims = [mtf.Dimension("outputs", outputs)] * (outputs > 1) + [output_dim]
-        self._variable_dtype = variable_dtype
-        self._has_partial_tokens = has_partial_tokens
-        self._random = random
-        self._names = expert_dimension_names(len(moe.levels))
-        self.losses: dict[str, mtf.Tensor] = {}
-        self.sums: dict[str, mtf.Tensor] = {}
-        self.bias_updates: list[BiasUpdate] = []
-        self._has_metrics = moe.metrics != "off"
-        self._num_examples = 0
-
-    def run(
-        self, tokens: mtf.Tensor, embeddings: mtf.Tensor | None, importance: mtf.Tensor
-    ) -> mtf.Tensor:
-        """[A, B, ..., M] -> [A, G, S, N], with losses and sums filled in."""
-        self.sums["calls"] = mtf.constant(tokens.mesh, 1.0, dtype=tf.float32)
-        batch = tokens.shape.dims[:2]
-        self._num_examples = mtf.Shape(batch).size
-        example = None
-        if self._needs_examples(0):
-            example = examples.numbers(tokens.mesh, mtf.Shape(tokens.shape.dims[:-1]))
-        outputs, reached, of_groups, num_slots = self._descend(
-            0, _Arrivals(tokens, embeddings, importance, example), [], batch)
-        if self._has_metrics:
-            self.sums.update(metrics.reached_sums(reached, of_groups, num_slots))
-        return outputs
-
-    def shared(self, inputs: mtf.Tensor, importance: mtf.Tensor) -> mtf.Tensor:
-        """The shared expert's output, 0 for padding."""
-        outputs = self._moe.shared_expert(
-            inputs, self._output_dim, train=self._train, variable_dtype=self._variable_dtype,
-            random=self._random.named("shared"))
-        return outputs * mtf.cast(mtf.greater(importance, 0.0), outputs.dtype)
-
-    def _needs_examples(self, depth: int) -> bool:
-        """Whether a loss at this depth or deeper tells examples apart."""
-        return any(level.balance_loss_over == "example" for level in self._moe.levels[depth:])
-
-    def _descend(
-        self,
-        depth: int,
-        arrivals: _Arrivals,
-        outer_experts: list[mtf.Dimension],
-        batch: list[mtf.Dimension],
-    ) -> tuple[mtf.Tensor, mtf.Tensor | None, mtf.Tensor, int]:
-        """Applies the level at `depth` and all below.
-
-        Args:
-          depth: 0 for the first level.
-          arrivals: what comes to this level, [*outer_experts, *batch, ...].
-          outer_experts: experts chosen above, innermost first.
-          batch: batch dimensions not yet exchanged; the last one is this level's.
-
-        Returns:
-          Outputs [*outer_experts, *waiting, G, S, N]; what tokens reached
-          [*outer_experts, *waiting, G, S, levels from here + 1] (None without metrics);
-          their importance in the same groups; and the number of innermost slots.
-        """
-        level = self._moe.levels[depth]
-        place = self._place(depth, arrivals.tokens, outer_experts, batch)
-        arrivals = arrivals.reshaped(lambda tensor, trailing: self._into_groups(
-            tensor, place, trailing))
-        scores, assignment = self._route(depth, level, arrivals, place)
-        self._tell(level, scores, assignment, arrivals, outer_experts)
-        dispatcher = Dispatcher(assignment, place.exchange, arrivals.tokens.dtype)
-        outer = [place.exchange.experts, *outer_experts]
-        reached = _placed(assignment) if self._has_metrics else None
-        if depth + 1 == len(self._moe.levels):
-            buffers = dispatcher.dispatch(arrivals.tokens)
-            outputs = self._apply_experts(buffers, outer)
-            return (dispatcher.combine(outputs), reached, arrivals.importance,
-                    mtf.Shape(buffers.shape.dims[:-1]).size)
-        further = self._dispatch(depth, dispatcher, assignment, arrivals)
-        outputs, deeper, _, num_slots = self._descend(depth + 1, further, outer, batch[:-1])
-        slots = further.importance.shape.dims
-        outputs = mtf.reshape(outputs, mtf.Shape([*slots, *self.output_dims]))
-        if deeper is not None:
-            reached = _joined(reached, dispatcher.collect(
-                mtf.reshape(deeper, mtf.Shape(slots + deeper.shape.dims[-1:]))))
-        return dispatcher.combine(outputs), reached, arrivals.importance, num_slots
-
-    def _dispatch(
-        self, depth: int, dispatcher: Dispatcher, assignment: Assignment, arrivals: _Arrivals
-    ) -> _Arrivals:
-        """What arrives one level further in, [X', *outer_experts, *waiting, G, C, ...]."""
-        tokens, embeddings = arrivals.tokens, None
-        if _first_using_embeddings(self._moe.levels[depth + 1:]):
-            # Beside the token, so that one all-to-all carries both.
-            pair = mtf.stack([tokens, arrivals.embeddings], "token_and_word",
-                             axis=len(tokens.shape) - 1)
-            pair = dispatcher.dispatch(pair)
-            tokens, embeddings = _parts(pair, pair.shape.dims[-2])
-        else:
-            tokens = dispatcher.dispatch(tokens)
-        fields = [arrivals.importance * _share_further_in(assignment)]
-        example = None
-        if self._needs_examples(depth + 1):
-            fields += examples.digits(arrivals.example, self._num_examples)
-            fields = [mtf.broadcast(each, assignment.kept.shape) for each in fields]
-        importance, *digits = dispatcher.dispatch_per_choice(fields)
-        if digits:
-            example = examples.from_digits(digits)
-        return _Arrivals(tokens, embeddings, importance, example)
-
-    def _apply_experts(
-        self, buffers: mtf.Tensor, expert_dims: list[mtf.Dimension]
-    ) -> mtf.Tensor:
-        """[*expert_dims, ..., M] -> [*expert_dims, ..., *output_dims]."""
-        return self._moe.experts(
-            buffers, self._output_dim, expert_dims, train=self._train,
-            variable_dtype=self._variable_dtype, random=self._random.named("experts"))
-
-    def _place(
-        self,
-        depth: int,
-        tokens: mtf.Tensor,
-        outer_experts: list[mtf.Dimension],
-        batch: list[mtf.Dimension],
-    ) -> _Place:
-        """Sizes of the level at `depth`, and the dimensions that it swaps."""
-        level, name = self._moe.levels[depth], self._names[depth]
-        # A third level has no batch dimension of its own: nothing of it is split.
-        waiting, own = batch[:-1], batch[-1].name if batch else "innermost_batch_unsplit"
-        leading = outer_experts + waiting
-        num_tokens = mtf.Shape(tokens.shape.dims[len(leading):-1]).size
-        asked = level.group_size
-        if level.examples_per_group is not None:
-            num_places = mtf.Shape(tokens.shape.dims[len(outer_experts):-1]).size
-            asked = groups.size_of_examples(
-                level.name, level.examples_per_group, self._num_examples, num_places, num_tokens)
-        size = groups.group_size(
-            level.name, num_tokens, asked, self._layout.num_splits(own),
-            num_experts=level.num_experts, exact=self._moe.exact_groups)
-        capacity = size
-        if self._drop_tokens:
-            capacity = groups.expert_capacity(
-                level.name, size, level.capacity_factor(train=self._train, depth=depth),
-                level.num_experts, level.min_capacity)
-        num_groups = num_tokens // size
-        exchange = Exchange(
-            mtf.Dimension(own, num_groups), mtf.Dimension(f"{own}_unsplit", num_groups),
-            mtf.Dimension(name, level.num_experts),
-            mtf.Dimension(unsplit_name(name), level.num_experts))
-        suffix = name[len("expert"):] if len(self._names) > 1 else ""
-        return _Place(leading, outer_experts, exchange, size, capacity, suffix)
-
-    def _into_groups(
-        self, tensor: mtf.Tensor, place: _Place, trailing: list[mtf.Dimension]
-    ) -> mtf.Tensor:
-        """[*leading, ..., *trailing] -> [*leading, G, S, *trailing]."""
-        return groups.into_groups(
-            tensor, place.leading, trailing, place.exchange.group.name,
-            (place.exchange.group.size, place.group_size), f"group_size{place.suffix}")
-
-    def _route(
-        self, depth: int, level: Level, arrivals: _Arrivals, place: _Place
-    ) -> tuple[Scores, Assignment]:
-        """Scores and assignment of one level; dimensions as in `_descend`."""
-        name = (_GATING_NAMES[depth] if len(self._names) > 1 else level.router.variable_name())
-        context = RoutingContext(
-            self._train, self._has_partial_tokens or depth > 0, self._random.named(level.name),
-            level.name)
-        scores = level.router.score(
-            arrivals.tokens, arrivals.embeddings, place.exchange.experts_unsplit,
-            place.outer_experts, self._variable_dtype, name, context)
-        assignment = level.router.assign(
-            scores, arrivals.importance, place.capacity, f"expert_capacity{place.suffix}", context)
-        return scores, assignment
-
-    def _tell(
-        self,
-        level: Level,
-        scores: Scores,
-        assignment: Assignment,
-        arrivals: _Arrivals,
-        outer_experts: list[mtf.Dimension],
-    ) -> None:
-        """Adds the losses of a level to `losses`, its sums to `sums`, its bias to move."""
-        self._tell_losses(level, scores, assignment, arrivals, outer_experts)
-        moves_bias = scores.balance_bias is not None and self._train
-        if self._has_metrics or moves_bias:
-            self.sums[metrics.load_name(level.name)] = metrics.level_load(
-                assignment, outer_experts)
-        if self._has_metrics:
-            self.sums.update(metrics.level_sums(
-                level.name, scores, assignment, arrivals.importance, outer_experts,
-                self._moe.metrics))
-        if moves_bias:
-            self.bias_updates.append(BiasUpdate(
-                scores.balance_bias, metrics.load_name(level.name), scores.bias_update_rate))
-
-    def _tell_losses(
-        self,
-        level: Level,
-        scores: Scores,
-        assignment: Assignment,
-        arrivals: _Arrivals,
-        outer_experts: list[mtf.Dimension],
-    ) -> None:
-        moe, choices, importance = self._moe, assignment.choices, arrivals.importance
-        pool = self._pool(level, arrivals, outer_experts)
-        raw = {"balance": level.router.balance_loss(
-                   scores, assignment, importance, pool, level.balance_loss_choices),
-               "z": losses.router_z_loss(scores, importance)}
-        factor = {"balance": moe.aux_loss_factor * level.balance_loss_coef,
-                  "z": moe.router_z_loss_factor * level.z_loss_coef}
-        if level.second_place_loss:
-            raw["second_place"] = losses.second_place_loss(scores, choices, importance, pool)
-            factor["second_place"] = 0.5 * factor["balance"]
-        weighted = {kind: raw[kind] * (factor[kind] / self._num_microbatches)
-                    for kind in raw if factor[kind]}
-        # A layer always has a loss to show and to add, if only a zero.
-        weighted = weighted or {"balance": mtf.zeros_like(raw["balance"])}
-        self.losses.update({f"{level.name}/{kind}": loss for kind, loss in weighted.items()})
-        self.sums.update({f"{level.name}/{kind}_loss": loss for kind, loss in raw.items()})
-        self.sums[f"{level.name}/weighted_loss"] = (
-            mtf.add_n(list(weighted.values())) * float(self._num_microbatches))
-
-    def _pool(
-        self, level: Level, arrivals: _Arrivals, outer_experts: list[mtf.Dimension]
-    ) -> losses.Pool:
-        """What the balance loss of a level is averaged over."""
-        if level.balance_loss_over == "group":
-            return losses.group_pool(arrivals.importance)
-        if level.balance_loss_over == "batch":
-            return losses.batch_pool(arrivals.importance, outer_experts)
-        return losses.example_pool(
-            mtf.cast(arrivals.example, tf.int32), self._num_examples, outer_experts)
-
-
-def _parts(tensor: mtf.Tensor, dim: mtf.Dimension) -> list[mtf.Tensor]:
-    """As `mtf.unstack`, whose gradient fails where one of the parts is not used."""
-    shape = tensor.shape - dim
-    return [mtf.reshape(mtf.slice(tensor, number, 1, dim.name), shape)
-            for number in range(dim.size)]
-
-
-def _share_further_in(assignment: Assignment) -> mtf.Tensor:
-    """float32 [..., S, K]: what is left of a token's importance at its destination.
-
-    All of it at the first choice, half at others; from the rank, never from weights.
-    """
-    later = mtf.cast(mtf.greater(assignment.choices.rank, 0), tf.float32)
-    return 1.0 - 0.5 * later
-
-
-def _placed(assignment: Assignment) -> mtf.Tensor:
-    """float32 [..., S, 2]: slots that a token fills at a level, and the sum of their weights."""
-    kept, weight = assignment.kept, mtf.stop_gradient(assignment.weight)
-    choice = kept.shape.dims[-1]
-    return mtf.stack([mtf.reduce_sum(kept, reduced_dim=choice),
-                      mtf.reduce_sum(weight, reduced_dim=choice)], "reached", axis=-1)
-
-
-def _joined(placed: mtf.Tensor, deeper: mtf.Tensor) -> mtf.Tensor:
-    """[..., S, levels + 1]: slots filled at this level, before what was reached deeper."""
-    return mtf.concat([mtf.slice(placed, 0, 1, "reached"), deeper], "reached")
-
-
 def _reached_further(reached: int, level: Level) -> int:
     """Destinations that a token can have after a level, of so many before it."""
     if level.router.max_choices is None:
         return reached * level.num_experts
     # Later choices are partial tokens further in: they get one expert each.
     return reached + level.router.num_choices(level.num_experts) - 1
-
-
-def _first_using_embeddings(levels: Sequence[Level]) -> Level | None:
-    for level in levels:
-        if level.router.gate.word_embeddings:
-            return level
-    return None
 
 
 def _checked_embeddings(
@@ -567,7 +217,7 @@ def _checked_embeddings(
     layout: MeshLayout,
 ) -> mtf.Tensor | None:
     """The embeddings if a gate asks for them, else None."""
-    level = _first_using_embeddings(levels)
+    level = first_using_embeddings(levels)
     if level is None:
         return None
     depth = inputs.shape.dims[-1].name

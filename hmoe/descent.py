@@ -1,0 +1,191 @@
+"""The recursion over the levels of a layer.
+
+    tokens                     [A', B', ..., M]
+    groups                     [A', G', S, M]
+    dispatch, all-to-all       [X', A', G, C, M]
+    the same, one level in     [X', H', T, M] -> [Y', X', H, D, M]
+    experts                    [Y', X', H, D, N]
+    and back                   ... -> [A', G', S, N]
+
+A tick marks a dimension that is split over a mesh axis.
+"""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hmoe import examples, metrics
+from hmoe.arrivals import Arrivals, need_examples
+from hmoe.assignment import Assignment
+from hmoe.compat.stack import mtf, tf
+from hmoe.dispatch import Dispatcher
+from hmoe.layout import MeshLayout, expert_dimension_names
+from hmoe.levels import Level
+from hmoe.places import Place, place_of_level
+from hmoe.randomness import RandomSource
+from hmoe.routers.base import RoutingContext
+from hmoe.routers.gate import Scores
+from hmoe.told import Told
+
+if TYPE_CHECKING:
+    from hmoe.moe import HierarchicalMoE
+
+# Upstream's names, so that its checkpoints load.
+_GATING_NAMES = ("outer_gating", "inner_gating", "level_2_gating")
+
+
+class Descent:
+    """One application of a layer: what stays the same on all its levels.
+
+    Attributes:
+      output_dims: of what an expert returns, [N] or [outputs, N].
+      told: losses, sums and biases, once `run` is done.
+    """
+
+    def __init__(
+        self,
+        moe: HierarchicalMoE,
+        layout: MeshLayout,
+        *,
+        train: bool,
+        num_microbatches: int,
+        drop_tokens: bool,
+        output_dim: mtf.Dimension,
+        variable_dtype: mtf.VariableDType,
+        has_partial_tokens: bool,
+        random: RandomSource,
+        num_examples: int,
+    ):
+        """Keeps the layer and the arguments of its call; see `HierarchicalMoE.__call__`."""
+        self._moe = moe
+        self._layout = layout
+        self._train = train
+        self._drop_tokens = drop_tokens
+        self._output_dim = output_dim
+        several = [mtf.Dimension("outputs", moe.num_outputs)] if moe.num_outputs > 1 else []
+        self.output_dims = [*several, output_dim]
+        self._variable_dtype = variable_dtype
+        self._has_partial_tokens = has_partial_tokens
+        self._random = random
+        self._num_examples = num_examples
+        self._names = expert_dimension_names(len(moe.levels))
+        self._has_metrics = moe.metrics != "off"
+        self.told = Told(
+            train=train, detail=moe.metrics, aux_loss_factor=moe.aux_loss_factor,
+            router_z_loss_factor=moe.router_z_loss_factor, num_microbatches=num_microbatches,
+            num_examples=num_examples)
+
+    def run(
+        self, tokens: mtf.Tensor, embeddings: mtf.Tensor | None, importance: mtf.Tensor
+    ) -> mtf.Tensor:
+        """[A, B, ..., M] -> [A, G, S, *output_dims]."""
+        sums = self.told.sums
+        sums["calls"] = mtf.constant(tokens.mesh, 1.0, dtype=tf.float32)
+        example = None
+        if need_examples(self._moe.levels):
+            example = examples.numbers(tokens.mesh, mtf.Shape(tokens.shape.dims[:-1]))
+        outputs, reached, of_groups, num_slots = self._descend(
+            0, Arrivals(tokens, embeddings, importance, example), [], tokens.shape.dims[:2])
+        if self._has_metrics:
+            sums.update(metrics.reached_sums(reached, of_groups, num_slots))
+        return outputs
+
+    def shared(self, inputs: mtf.Tensor, importance: mtf.Tensor) -> mtf.Tensor:
+        """The shared expert's output, 0 for padding."""
+        outputs = self._moe.shared_expert(
+            inputs, self._output_dim, train=self._train, variable_dtype=self._variable_dtype,
+            random=self._random.named("shared"))
+        return outputs * mtf.cast(mtf.greater(importance, 0.0), outputs.dtype)
+
+    def _descend(
+        self,
+        depth: int,
+        arrivals: Arrivals,
+        outer_experts: list[mtf.Dimension],
+        batch: list[mtf.Dimension],
+    ) -> tuple[mtf.Tensor, mtf.Tensor | None, mtf.Tensor, int]:
+        """Applies the level at `depth` and all below.
+
+        Args:
+          depth: 0 for the first level.
+          arrivals: what comes to this level, [*outer_experts, *batch, ...].
+          outer_experts: experts chosen above, innermost first.
+          batch: batch dimensions not yet exchanged; the last one is this level's.
+
+        Returns:
+          Outputs [*outer_experts, *waiting, G, S, N]; what tokens reached
+          [*outer_experts, *waiting, G, S, levels from here + 1] (None without metrics);
+          their importance in the same groups; and the number of innermost slots.
+        """
+        level = self._moe.levels[depth]
+        place = self._place(depth, level, arrivals, outer_experts, batch)
+        arrivals = arrivals.reshaped(place.into_groups)
+        scores, assignment = self._route(depth, level, arrivals, place)
+        self.told.tell(level, scores, assignment, arrivals, outer_experts)
+        dispatcher = Dispatcher(assignment, place.exchange, arrivals.tokens.dtype)
+        outer = [place.exchange.experts, *outer_experts]
+        reached = _placed(assignment) if self._has_metrics else None
+        if depth + 1 == len(self._moe.levels):
+            buffers = dispatcher.dispatch(arrivals.tokens)
+            outputs = self._apply_experts(buffers, outer)
+            return (dispatcher.combine(outputs), reached, arrivals.importance,
+                    mtf.Shape(buffers.shape.dims[:-1]).size)
+        further = arrivals.sent_on(
+            dispatcher, assignment, self._moe.levels[depth + 1:], self._num_examples)
+        outputs, deeper, _, num_slots = self._descend(depth + 1, further, outer, batch[:-1])
+        slots = further.importance.shape.dims
+        outputs = mtf.reshape(outputs, mtf.Shape([*slots, *self.output_dims]))
+        if deeper is not None:
+            reached = _joined(reached, dispatcher.collect(
+                mtf.reshape(deeper, mtf.Shape(slots + deeper.shape.dims[-1:]))))
+        return dispatcher.combine(outputs), reached, arrivals.importance, num_slots
+
+    def _apply_experts(
+        self, buffers: mtf.Tensor, expert_dims: list[mtf.Dimension]
+    ) -> mtf.Tensor:
+        """[*expert_dims, ..., M] -> [*expert_dims, ..., *output_dims]."""
+        return self._moe.experts(
+            buffers, self._output_dim, expert_dims, train=self._train,
+            variable_dtype=self._variable_dtype, random=self._random.named("experts"))
+
+    def _place(
+        self,
+        depth: int,
+        level: Level,
+        arrivals: Arrivals,
+        outer_experts: list[mtf.Dimension],
+        batch: list[mtf.Dimension],
+    ) -> Place:
+        factor = level.capacity_factor(train=self._train, depth=depth)
+        return place_of_level(
+            level, self._names[depth], arrivals.importance.shape.dims, outer_experts, batch,
+            self._layout, num_examples=self._num_examples,
+            capacity_factor=factor if self._drop_tokens else None,
+            exact_groups=self._moe.exact_groups)
+
+    def _route(
+        self, depth: int, level: Level, arrivals: Arrivals, place: Place
+    ) -> tuple[Scores, Assignment]:
+        """Scores and assignment of one level; dimensions as in `_descend`."""
+        name = (_GATING_NAMES[depth] if len(self._names) > 1 else level.router.variable_name())
+        context = RoutingContext(
+            self._train, self._has_partial_tokens or depth > 0, self._random.named(level.name),
+            level.name)
+        scores = level.router.score(
+            arrivals.tokens, arrivals.embeddings, place.exchange.experts_unsplit,
+            place.outer_experts, self._variable_dtype, name, context)
+        assignment = level.router.assign(
+            scores, arrivals.importance, place.capacity, f"expert_capacity{place.suffix}", context)
+        return scores, assignment
+
+
+def _placed(assignment: Assignment) -> mtf.Tensor:
+    """float32 [..., S, 2]: slots that a token fills at a level, and the sum of their weights."""
+    kept, weight = assignment.kept, mtf.stop_gradient(assignment.weight)
+    choice = kept.shape.dims[-1]
+    return mtf.stack([mtf.reduce_sum(kept, reduced_dim=choice),
+                      mtf.reduce_sum(weight, reduced_dim=choice)], "reached", axis=-1)
+
+
+def _joined(placed: mtf.Tensor, deeper: mtf.Tensor) -> mtf.Tensor:
+    """[..., S, levels + 1]: slots filled at this level, before what was reached deeper."""
+    return mtf.concat([mtf.slice(placed, 0, 1, "reached"), deeper], "reached")

@@ -1,0 +1,101 @@
+"""What the levels of a layer tell in one call: losses, sums for metrics, biases to move."""
+from __future__ import annotations
+
+from hmoe import losses, metrics
+from hmoe.arrivals import Arrivals
+from hmoe.assignment import Assignment
+from hmoe.balancing import BiasUpdate
+from hmoe.compat.stack import mtf, tf
+from hmoe.levels import Level
+from hmoe.routers.gate import Scores
+
+
+class Told:
+    """Gathers what each level tells.
+
+    Attributes:
+      losses: scalars "<level>/<kind>", weighted; their sum is trained on.
+      sums: for `hmoe.metrics.summarize`.
+      bias_updates: biases to move after the step.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: bool,
+        detail: str,
+        aux_loss_factor: float,
+        router_z_loss_factor: float,
+        num_microbatches: int,
+        num_examples: int,
+    ):
+        """Keeps the settings of the layer and of the call; `detail` is that of metrics."""
+        self._train = train
+        self._detail = detail
+        self._aux_loss_factor = aux_loss_factor
+        self._router_z_loss_factor = router_z_loss_factor
+        self._num_microbatches = num_microbatches
+        self._num_examples = num_examples
+        self.losses: dict[str, mtf.Tensor] = {}
+        self.sums: dict[str, mtf.Tensor] = {}
+        self.bias_updates: list[BiasUpdate] = []
+
+    def tell(
+        self,
+        level: Level,
+        scores: Scores,
+        assignment: Assignment,
+        arrivals: Arrivals,
+        outer_experts: list[mtf.Dimension],
+    ) -> None:
+        """Adds the losses of a level to `losses`, its sums to `sums`, its bias to move."""
+        self._tell_losses(level, scores, assignment, arrivals, outer_experts)
+        moves_bias = scores.balance_bias is not None and self._train
+        if self._detail != "off" or moves_bias:
+            self.sums[metrics.load_name(level.name)] = metrics.level_load(
+                assignment, outer_experts)
+        if self._detail != "off":
+            self.sums.update(metrics.level_sums(
+                level.name, scores, assignment, arrivals.importance, outer_experts,
+                self._detail))
+        if moves_bias:
+            self.bias_updates.append(BiasUpdate(
+                scores.balance_bias, metrics.load_name(level.name), scores.bias_update_rate))
+
+    def _tell_losses(
+        self,
+        level: Level,
+        scores: Scores,
+        assignment: Assignment,
+        arrivals: Arrivals,
+        outer_experts: list[mtf.Dimension],
+    ) -> None:
+        choices, importance = assignment.choices, arrivals.importance
+        pool = self._pool(level, arrivals, outer_experts)
+        raw = {"balance": level.router.balance_loss(
+                   scores, assignment, importance, pool, level.balance_loss_choices),
+               "z": losses.router_z_loss(scores, importance)}
+        factor = {"balance": self._aux_loss_factor * level.balance_loss_coef,
+                  "z": self._router_z_loss_factor * level.z_loss_coef}
+        if level.second_place_loss:
+            raw["second_place"] = losses.second_place_loss(scores, choices, importance, pool)
+            factor["second_place"] = 0.5 * factor["balance"]
+        weighted = {kind: raw[kind] * (factor[kind] / self._num_microbatches)
+                    for kind in raw if factor[kind]}
+        # A layer always has a loss to show and to add, if only a zero.
+        weighted = weighted or {"balance": mtf.zeros_like(raw["balance"])}
+        self.losses.update({f"{level.name}/{kind}": loss for kind, loss in weighted.items()})
+        self.sums.update({f"{level.name}/{kind}_loss": loss for kind, loss in raw.items()})
+        self.sums[f"{level.name}/weighted_loss"] = (
+            mtf.add_n(list(weighted.values())) * float(self._num_microbatches))
+
+    def _pool(
+        self, level: Level, arrivals: Arrivals, outer_experts: list[mtf.Dimension]
+    ) -> losses.Pool:
+        """What the balance loss of a level is averaged over."""
+        if level.balance_loss_over == "group":
+            return losses.group_pool(arrivals.importance)
+        if level.balance_loss_over == "batch":
+            return losses.batch_pool(arrivals.importance, outer_experts)
+        return losses.example_pool(
+            mtf.cast(arrivals.example, tf.int32), self._num_examples, outer_experts)
