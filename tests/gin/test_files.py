@@ -1,25 +1,35 @@
 """Every gin file parses, finalizes, says what it is, and describes a model that fits its layout."""
 from __future__ import annotations
 
+import os
 import re
 
 import gin
 import pytest
 
+from hmoe.t5 import gin_files
 from tests.gin import configs
 
+FOLDERS = ("models", "models/routers", "layouts", "tasks", "runs")
 MODELS, LAYOUTS, RUNS = (configs.names(folder) for folder in ("models", "layouts", "runs"))
 CPU_LAYOUTS = [name for name in LAYOUTS if "v3-" not in name]
-ALL = [name for folder in ("models", "layouts", "tasks", "runs") for name in configs.names(folder)]
-HIDDEN = [name for folder in ("models", "layouts", "tasks", "runs")
-          for name in configs.names(folder, hidden=True)]
+ALL = [name for folder in FOLDERS for name in configs.names(folder)]
+HIDDEN = [name for folder in FOLDERS for name in configs.names(folder, hidden=True)]
 
 NEEDS_A_TASK = 'utils.run.sequence_length = {"inputs": 32, "targets": 32}'
 
 
+def test_no_folder_is_left_out():
+    found = {os.path.relpath(folder, gin_files.folder()) for folder, _, names in os.walk(
+        gin_files.folder()) if any(name.endswith(".gin") for name in names)}
+    assert found == set(FOLDERS)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_parses_and_finalizes(name):
-    with configs.parsed([name], _given(name)):
+    # Files of routers take sizes from the model that they stand beside.
+    beside = ["models/hierarchical_tiny.gin"] if name.startswith("models/routers/") else []
+    with configs.parsed([*beside, name], _given(name)):
         assert gin.config_is_locked()
 
 

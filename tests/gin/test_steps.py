@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hmoe.t5 import configurables
 from tests.gin import configs
 
 # One block; depths, heads and experts' hidden layers as small as the layouts allow.
@@ -56,6 +57,45 @@ def _check_shares(lowering, num_parts):
     for variable in experts:
         part = lowering.mesh_impl(variable).slice_shape(variable.shape)
         assert np.prod(part) * num_parts == variable.shape.size
+
+
+ROUTERS = {
+    "bias_balanced": ("TopKRouter(k=2)", "TopKRouter(k=2)"),
+    "expert_choice": ("ExpertChoiceRouter(softmax_over='experts')", "TopKRouter(k=2)"),
+    "overflow": ("TopKRouter(k=2)", "TopKRouter(k=2)"),
+    "priority": ("TopKRouter(k=2)", "TopKRouter(k=2)"),
+    "switch": ("SwitchRouter(retries=2)", "SwitchRouter(retries=2)"),
+}
+
+
+@pytest.mark.parametrize("name", configs.names("models/routers"))
+def test_routers_reach_both_levels_of_both_stacks(name):
+    with configs.parsed(["models/hierarchical_tiny.gin", name]):
+        for stack, router in zip(("encoder", "decoder"), ROUTERS[_word(name)]):
+            with configs.gin.config_scope(stack):
+                levels = configurables.MoELayer().moe.levels
+            assert [repr(level.router) for level in levels] == [router, router]
+            if _word(name) == "overflow":
+                assert [level.router.retries for level in levels] == [0, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", configs.names("models/routers"))
+def test_routers_train(name, tmp_path):
+    _step(["models/hierarchical_tiny.gin", name, "layouts/one_device.gin"], SHRUNK, tmp_path)
+
+
+def _word(name):
+    return name.split("/")[-1][:-len(".gin")]
+
+
+@pytest.mark.parametrize("name", [
+    name for name in configs.names("models/routers") if _word(name) in ("bias_balanced", "switch")])
+def test_routers_of_one_level(name):
+    with configs.parsed(["models/one_level_tiny.gin", name]):
+        [level] = configurables.MoELayer().moe.levels
+    assert repr(level.router) == ROUTERS[_word(name)][0]
+    assert level.router.gate.function == ("sigmoid" if "bias" in name else "softmax")
 
 
 @pytest.mark.slow
