@@ -107,7 +107,7 @@ def apply(
     """
     _refuse_unsupported(context, where)
     if importance is None:
-        _refuse_routers_that_look_ahead(context, moe)
+        refuse_routers_that_look_ahead(context.model, moe)
         importance = _importance(context, x)
     elif moe.uses_embeddings:
         raise ValueError(
@@ -140,8 +140,9 @@ def _refuse_unsupported(context: transformer.Context, where: str) -> None:
             " (serialize_num_microbatches.tokens_per_microbatch_per_replica)")
 
 
-def _refuse_routers_that_look_ahead(context: transformer.Context, moe: HierarchicalMoE) -> None:
-    if not context.model.autoregressive:
+def refuse_routers_that_look_ahead(model: Any, moe: HierarchicalMoE) -> None:
+    """Raises ValueError if a decoder has a router that sees later tokens."""
+    if not model.autoregressive:
         return
     for level in moe.levels:
         if level.router.sees_later_tokens:

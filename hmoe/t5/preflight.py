@@ -1,13 +1,11 @@
-"""Checks of mesh and layout rules before a graph is built."""
+"""Checks of a built model against mesh and layout rules, before a graph is built."""
 from __future__ import annotations
 
 from typing import Any
 
-import gin
-
 from hmoe.compat.stack import mtf
 from hmoe.layout import LAYER_DIMENSIONS, MeshLayout, expert_dimension_names
-from hmoe.t5 import configurables
+from hmoe.t5 import layer as layer_lib
 
 # What T5's transformers name besides the dimensions of the mixture layer.
 T5_DIMENSIONS = (
@@ -16,27 +14,45 @@ T5_DIMENSIONS = (
 )
 
 
-def check(mesh_shape: Any, layout_rules: Any) -> list[str]:
-    """Checks layout rules, and the levels that gin gives to `hmoe.MoELayer`.
+def check(model: Any, mesh_shape: Any, layout_rules: Any) -> list[str]:
+    """Checks layout rules, and the hmoe layers of a model.
 
     Args:
+      model: a transformer of T5, as `utils.build_model` returns it.
       mesh_shape: of the run.
       layout_rules: of the run.
 
     Returns:
-      Warnings in words: dimensions left whole on a mesh that has room. None for a
-      model without experts, which layout files may give other arguments to.
+      Warnings in words, each once: dimensions left whole on a mesh that has room. None
+      for a model without experts, which layout files may give other arguments to.
 
     Raises:
-      ValueError: a rule names a dimension or mesh axis that does not exist, or the
-        experts cannot be split so.
+      ValueError: a rule names a dimension or mesh axis that does not exist, the experts
+        cannot be split so, or a router does not suit a decoder.
     """
-    if "levels" not in gin.get_bindings("hmoe.MoELayer", resolve_references=False):
+    layers = [(part, layer) for part in _transformers(model) for layer in _expert_layers(part)]
+    if not layers:
         return []
     layout = MeshLayout(mesh_shape, _without_ensembles(layout_rules))
     names = {name for count in (1, 2, 3) for name in expert_dimension_names(count)}
     layout.check_rules([*T5_DIMENSIONS, *LAYER_DIMENSIONS, *names])
-    return list(configurables.MoELayer().check_layout(layout))
+    warnings: dict[str, None] = {}
+    for part, layer in layers:
+        layer_lib.refuse_routers_that_look_ahead(part, layer.moe)
+        warnings.update(dict.fromkeys(layer.check_layout(layout)))
+    return list(warnings)
+
+
+def _transformers(model: Any) -> list[Any]:
+    """The stacks of layers that a model consists of."""
+    parts = [getattr(model, name) for name in ("student", "teacher", "encoder", "decoder")
+             if hasattr(model, name)]
+    return [each for part in parts for each in _transformers(part)] if parts else [model]
+
+
+def _expert_layers(part: Any) -> list[Any]:
+    # Stacks have no public accessor for their layers.
+    return [layer for layer in getattr(part.layer_stack, "_layers", []) if hasattr(layer, "moe")]
 
 
 def _without_ensembles(layout_rules: Any) -> mtf.LayoutRules:

@@ -119,8 +119,6 @@ def make_estimator(
     Raises:
         ValueError: the layout does not suit the mesh or the experts.
     """
-    for warning in preflight.check(mesh_shape, layout_rules):
-        session.say(f"Warning: {warning}")
     model = utils.build_model(
         model_type=model_type,
         input_vocab_size=utils.inputs_vocabulary(vocabulary).vocab_size,
@@ -128,6 +126,8 @@ def make_estimator(
         layout_rules=layout_rules,
         mesh_shape=mesh_shape,
     )
+    for warning in preflight.check(model, mesh_shape, layout_rules):
+        session.say(f"Warning: {warning}")
     settings = settings_lib.from_gin(
         model_type=model_type,
         transformer_model=model,

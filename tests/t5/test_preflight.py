@@ -1,7 +1,8 @@
-"""Mesh and layout rules are checked before a graph is built."""
+"""A model is checked against mesh and layout rules before a graph is built."""
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import gin
@@ -9,7 +10,7 @@ import pytest
 
 import hmoe.t5  # noqa: F401
 from hmoe.compat.stack import mtf
-from hmoe.t5 import preflight
+from hmoe.t5 import configurables, preflight
 
 LEVELS = """
 hmoe.MoELayer.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
@@ -32,15 +33,29 @@ def _clean():
     gin.clear_config()
 
 
+def model(*layers: Any) -> Any:
+    """An encoder and a decoder of these layers, as much of them as is looked at."""
+    stacks = [types.SimpleNamespace(
+        autoregressive=number == 1, layer_stack=types.SimpleNamespace(_layers=list(layers)))
+        for number in range(2)]
+    return types.SimpleNamespace(encoder=stacks[0], decoder=stacks[1])
+
+
+def check(rules: Any) -> Any:
+    attention = object()
+    layers = [attention, configurables.MoELayer(), configurables.MoELayer()]
+    return preflight.check(model(*layers), MESH, rules)
+
+
 @pytest.mark.parametrize("read", [str, mtf.convert_to_layout_rules], ids=["text", "rules"])
 def test_t5s_rule_for_ensembles_is_no_mistake(read: Any) -> None:
     gin.parse_config(LEVELS)
-    assert preflight.check(MESH, read(f"ensemble:ensemble;{RULES}")) == []
+    assert check(read(f"ensemble:ensemble;{RULES}")) == []
 
 
 def test_a_dimension_left_whole_is_said() -> None:
     gin.parse_config(LEVELS)
-    assert preflight.check(MESH, RULES.replace(";expert_y:rows", "")) == [
+    assert check(RULES.replace(";expert_y:rows", "")) == [
         "dimension 'expert_y' is not split, although the mesh has 'rows' of 2, 'cols' of 3: every"
         " device holds all of it. Add a layout rule such as 'expert_y:rows' if that is not meant"]
 
@@ -48,7 +63,7 @@ def test_a_dimension_left_whole_is_said() -> None:
 def test_an_unknown_axis_is_refused() -> None:
     gin.parse_config(LEVELS)
     with pytest.raises(ValueError) as error:
-        preflight.check(MESH, "batch:columns")
+        check("batch:columns")
     assert str(error.value) == (
         "layout rule 'batch:columns': the mesh has no axis 'columns'; it has 'rows' of 2, 'cols' of"
         " 3. Name one of these, or remove the rule")
@@ -57,12 +72,21 @@ def test_an_unknown_axis_is_refused() -> None:
 def test_experts_that_devices_cannot_share_are_refused() -> None:
     gin.parse_config([LEVELS, "inner/hmoe.Level.num_experts = 5"])
     with pytest.raises(ValueError) as error:
-        preflight.check(MESH, RULES)
+        check(RULES)
     assert str(error.value) == (
         "level 'inner': expert_y has 5 experts, which the 2 devices of mesh axis 'rows' cannot"
         " share; use a multiple of 2 or another layout")
 
 
 def test_a_dense_model_may_take_a_layout_for_experts() -> None:
-    gin.parse_config("hmoe.MoELayer.inserted_outer_batch = 2")
-    assert preflight.check(MESH, RULES) == []
+    assert preflight.check(model(object()), MESH, "experts:nowhere") == []
+
+
+def test_a_decoder_refuses_experts_that_choose() -> None:
+    gin.parse_config([LEVELS, "hmoe.Level.router = @hmoe.ExpertChoiceRouter()"])
+    layer = configurables.MoELayer()
+    encoder = types.SimpleNamespace(
+        autoregressive=False, layer_stack=types.SimpleNamespace(_layers=[layer]))
+    assert preflight.check(encoder, MESH, RULES) == []
+    with pytest.raises(ValueError, match="^level 'outer': ExpertChoiceRouter.* in a decoder"):
+        preflight.check(model(layer), MESH, RULES)
