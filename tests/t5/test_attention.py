@@ -7,10 +7,11 @@ from mesh_tensorflow.transformer import attention as upstream_attention
 from mesh_tensorflow.transformer import transformer
 
 import hmoe
+from hmoe import split_merge
 from hmoe.compat.stack import mtf
 from hmoe.t5 import attention
 from tests import tolerances
-from tests.t5 import tiny_t5
+from tests.t5 import tiny, tiny_t5
 
 MESH = "rows:2;cols:2"
 KINDS = ("qkv", "q", "kv")
@@ -272,3 +273,34 @@ def test_experts_may_choose_among_the_encoders_tokens_but_not_the_decoders():
     with tiny_t5.configured(TWO_LEVELS, *chooses, kind_of("q")), pytest.raises(
             ValueError, match="in a decoder, where experts would choose among tokens"):
         train()
+
+
+@pytest.mark.slow
+def test_trains_with_microbatches_answers_and_splits(tmp_path):
+    """On a mesh, by the same estimator as any other T5; biases of routers move."""
+    layers = (
+        "encoder/transformer.make_layer_stack.layers = [@hmoe.ExpertsSelfAttention,"
+        " @hmoe.MoELayer]",
+        "decoder/transformer.make_layer_stack.layers = [@transformer_layers.SelfAttention,"
+        " @hmoe.ExpertsEncDecAttention, @transformer_layers.DenseReluDense]",
+        *[f"hmoe.{name}.{field}" for name in ("ExpertsSelfAttention", "ExpertsEncDecAttention")
+          for field in ("levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]",
+                        "experts = @hmoe.FeedForwardExperts()")],
+        "serialize_num_microbatches.tokens_per_microbatch_per_replica = 16",
+        "hmoe.TopKRouter.bias_update_rate = 0.1")
+    estimator = tiny.make(tmp_path, "hierarchical_tiny", "cpu_2x2", bindings=layers)
+    # After an even number of steps a bias may be where it began.
+    estimator.train(tiny.input_fn(tiny.ids(24)), max_steps=3)
+    last = tiny.curves(tmp_path)[-1]
+    assert np.isfinite(last["loss"])
+    assert "decoder/block_000/layer_001/keys/outer/load_imbalance" in last
+    weights = tiny.weights(tmp_path)
+    scope = "decoder/block_000/layer_001/ExpertsEncDecAttention"
+    for part in ("queries", "keys"):
+        assert np.abs(weights[f"{scope}/{part}/inner_gating/balance_bias"]).max() > 0
+    apart = split_merge.split_experts(weights)
+    assert f"{scope}/keys/expert_1_0/wi_0/kernel" in apart
+    assert "encoder/block_000/layer_000/ExpertsSelfAttention/expert_0_1/k_wo/kernel" in apart
+    answers = [row["outputs"] for row in estimator.predict(tiny.input_fn(tiny.ids(8)))]
+    assert len(answers) == 8
+    assert any(answers)
