@@ -35,8 +35,9 @@ class BiasUpdate:
           The operation; run it once a step, after all that reads the bias.
         """
         siblings = self.bias.shape.dims[-1]
-        mean = mtf.reduce_mean(load, reduced_dim=siblings)
-        step = mtf.sign(mean - load)
+        # Counts are whole numbers: compared as sums, a load of exactly the mean has no sign.
+        total = mtf.reduce_sum(load, reduced_dim=siblings)
+        step = mtf.sign(total - load * float(siblings.size))
         step -= mtf.reduce_mean(step, reduced_dim=siblings)
         return mtf.assign(self.bias.operation, self.bias + step * self.rate)
 
