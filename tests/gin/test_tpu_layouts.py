@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import collections
 import math
+import pathlib
 import re
 
 import numpy as np
@@ -11,8 +12,9 @@ from absl import flags
 from tensorflow.python.tpu.device_assignment import device_assignment
 from tensorflow.python.tpu.topology import Topology
 
+from hmoe import balancing
 from hmoe.t5 import features as feature_lib
-from hmoe.t5 import forward
+from hmoe.t5 import forward, gin_files
 from tests.gin import configs
 from tests.gin.configs import mtf, tf
 
@@ -52,7 +54,7 @@ def _engine(settings, num_cores):
 
 
 def _lowered(settings, num_cores):
-    """Loss and gradients of one batch; returns (lowering, TensorFlow's graph)."""
+    """Loss, gradients and balancing of one batch; returns (lowering, TensorFlow's graph)."""
     with tf.Graph().as_default() as tf_graph:
         tf.train.create_global_step()
         graph = mtf.Graph()
@@ -60,8 +62,10 @@ def _lowered(settings, num_cores):
         given = {name: tf.constant(ids) for name, ids in configs.features(settings).items()}
         dims = feature_lib.batch_dims(settings, with_outer_batch=True)
         named = feature_lib.import_features(settings, mesh, given, dims)
-        _, loss, _ = forward.call_model(settings, named, "train")
+        _, loss, records = forward.call_model(settings, named, "train")
         mtf.gradients([loss], [v.outputs[0] for v in graph.trainable_variables])
+        for record in records:
+            balancing.apply_all(record.bias_updates, record.sums)
         lowering = mtf.Lowering(graph, {mesh: _engine(settings, num_cores)})
     return lowering, tf_graph
 
@@ -115,3 +119,24 @@ def test_third_axis_splits_layers(tmp_path):
     assert math.prod(lowering.mesh_impl(kernel).slice_shape(kernel.shape)) * 128 == (
         kernel.shape.size)
     assert set(configs.collectives(lowering, "alltoall")) == {"cols", "rows"}
+
+
+def _router_files():
+    folder = pathlib.Path(gin_files.folder()) / "models" / "routers"
+    return sorted(file.name for file in folder.glob("*.gin"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _router_files())
+def test_routers_exchange_no_more_than_top_2(name, tmp_path):
+    bindings = [*SHRUNK, "utils.run.batch_size = 16", "num_outer_experts = 2",
+                "num_inner_experts = 4", "hmoe.Level.balance_loss_over = 'example'"]
+    if "expert_choice" in name:
+        bindings.pop()
+    files = ["models/hierarchical_tiny.gin", f"models/routers/{name}", "layouts/v3-8.gin"]
+    with configs.parsed(files, bindings):
+        lowering, _ = _lowered(configs.described(str(tmp_path)).settings, 8)
+    tokens = 2 * 2 * NUM_LAYERS
+    assert configs.collectives(lowering, "alltoall") == {
+        "cols": tokens + 2 * NUM_LAYERS, "rows": tokens}
+    assert not configs.collectives(lowering, "allconcat")
