@@ -136,13 +136,27 @@ class Dispatcher:
 
     def collect(self, buffers: mtf.Tensor) -> mtf.Tensor:
         """float32 [X', *E, *B, G, C, F] -> [*E, *B, G', S, F]: sums, of the last field weighted."""
-        weighted = mtf.stop_gradient(self._weights)
         buffers = self._exchange.to_groups(buffers)
-        last = buffers.shape.dims[-1]
-        counts = mtf.slice(buffers, 0, last.size - 1, last.name)
-        products = mtf.slice(buffers, last.size - 1, 1, last.name)
-        return mtf.concat([self._sum_over_slots(counts, self._mask),
-                           self._sum_over_slots(products, weighted)], last.name)
+        kept, weight = self._assignment.kept, mtf.stop_gradient(self._assignment.weight)
+        num_slots = self._exchange.experts.size * self._assignment.capacity_dim.size
+        num_groups = len(self._groups)
+
+        def read(buffers: tf.Tensor, slots: tf.Tensor, kept: tf.Tensor,
+                 weight: tf.Tensor) -> tf.Tensor:
+            # Slot by slot: an einsum would read a one-hot row of all slots for each token.
+            by_group = tf.transpose(
+                buffers, [*range(1, num_groups + 1), 0, num_groups + 1, num_groups + 2])
+            shape = by_group.shape.as_list()
+            flat = tf.reshape(by_group, [*shape[:num_groups], num_slots, shape[-1]])
+            # [*E, *B, G', S, K, F]
+            found = tf.gather(flat, tf.maximum(slots, 0), batch_dims=num_groups)
+            shares = [kept] * (shape[-1] - 1) + [weight]
+            return tf.reduce_sum(found * tf.stack(shares, axis=-1), axis=-2)
+
+        return mtf.slicewise(
+            read, [buffers, self._slots, kept, weight],
+            output_shape=mtf.Shape([*kept.shape.dims[:-1], buffers.shape.dims[-1]]),
+            output_dtype=tf.float32, splittable_dims=self._groups, grad_function=0, name="collect")
 
     def _sum_over_slots(self, buffers: mtf.Tensor, weights: mtf.Tensor) -> mtf.Tensor:
         tokens = self._groups + [self._assignment.choices.tokens_dim]
