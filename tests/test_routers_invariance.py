@@ -16,7 +16,7 @@ DIMS = (("outer_batch", 4), ("batch", 8), ("length", 3), ("d_model", 5))
 MESHES = {
     "2x2": ("rows:2;cols:2", helpers.TWO_AXES),
     "4x2": ("rows:4;cols:2", helpers.TWO_AXES),
-    "8": ("cols:8", helpers.TWO_AXES.replace("expert_x:cols;", "")),
+    "4": ("rows:4", helpers.TWO_AXES),
     "2x2-hidden": ("rows:1;cols:2;hidden:2", helpers.TWO_AXES + ";expert_hidden:hidden"),
 }
 
@@ -27,7 +27,7 @@ def two(outer, inner, output_names=("wo",), **both):
                     capacity_factor_train=2.0, **both),
          hmoe.Level("inner", num_experts=12, router=inner, group_size=8, min_capacity=1,
                     z_loss_coef=0.01, **both)],
-        hmoe.FeedForwardExperts(hidden_size=10, output_names=output_names))
+        hmoe.FeedForwardExperts(hidden_size=10, output_names=output_names), exact_groups=True)
 
 
 def top(k=2, **more):
