@@ -62,7 +62,7 @@ REQUIREMENTS: List[str] = [
     "setuptools<81",  # mesh-tensorflow imports pkg_resources, which left with setuptools 81
     "tensorflow" + TWO_LINES.format(patch=1) + '; python_version >= "3.10"',
     "tensorflow-text" + TWO_LINES.format(patch=0) + '; python_version >= "3.10"',
-    # On Python 3.10 tensorflow-metadata keeps protobuf below what sentencepiece 0.2.3 was made with.
+    # tensorflow-metadata on Python 3.10 keeps protobuf below what sentencepiece 0.2.3 needs.
     'sentencepiece<0.2.3; python_version == "3.10"',
     # Imported by hmoe itself; t5 brings them along, in versions that suit it.
     "absl-py",

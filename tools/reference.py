@@ -42,9 +42,9 @@ and gets one expert; padding gets none.
 METRICS_HEAD = """\
 ## Metrics
 
-In training scalars of TensorBoard and lines of `metrics.jsonl` in the model directory, each over
-all steps since the last; in evaluation scalars of TensorBoard in `eval_<task>` there, over all
-examples. Names are `<layer>/<level>/<name>` for a level
+Scalars of TensorBoard and lines of `metrics.jsonl`: in training in the model directory, each over
+all steps since the last; in evaluation in its folder there, over all examples. Names are
+`<layer>/<level>/<name>` for a level
 (`encoder/block_000/layer_001/outer/load_imbalance`), `<layer>/<name>` for a layer, from end to end,
 and `experts/<name>` for the model. `hmoe.MoELayer.metrics` says how many there are: those marked
 `off` always, `brief` by default, `full` on request. X is the number of experts of the level; demand

@@ -45,7 +45,16 @@ def collecting() -> Iterator[list[Record]]:
 def record(
     name: str, sums: dict[str, mtf.Tensor], bias_updates: Sequence[BiasUpdate] = ()
 ) -> None:
-    """Adds a record to the innermost open collection; without one it is dropped."""
+    """Adds a record to the innermost open collection; without one it is dropped.
+
+    Raises:
+      ValueError: biases that nothing would move.
+    """
     records = getattr(_open, "records", None)
     if records is not None:
         records.append(Record(name, sums, bias_updates))
+    elif bias_updates:
+        raise ValueError(
+            f"layer {name}: its routers have bias_update_rate = {bias_updates[0].rate:g}, but"
+            " only `hmoe train` moves biases, not T5's own command; train with it, or set"
+            " bias_update_rate to 0")

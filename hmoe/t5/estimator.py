@@ -166,7 +166,7 @@ class SessionEstimator:
             input_fn: a function of ``params`` that returns a dataset of batches.
             steps: batches at most; it ends before at the data's end or at a batch of padding.
             checkpoint_path: a checkpoint's path prefix; None for the newest.
-            name: of the data; numbers go to TensorBoard in ``model_dir/eval_<name>``.
+            name: of the data; numbers go to ``model_dir/eval_<name>``, for TensorBoard and as JSON.
 
         Returns:
             The numbers of `measures.evaluation_measures`, and "global_step".
@@ -188,7 +188,7 @@ class SessionEstimator:
         step = checkpoints.step_of(path)
         if name is not None:
             folder = os.path.join(self.settings.model_dir, f"eval_{name}")
-            hooks.write_scalars(folder, step, numbers)
+            hooks.write_evaluation(folder, step, numbers)
         return {**numbers, "global_step": step}
 
     def export_saved_model(

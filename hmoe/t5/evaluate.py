@@ -54,8 +54,8 @@ def eval_model_function(say: Callable[[str], None]) -> Callable[..., None]:
     """A function in place of upstream's ``eval_model``, for ``utils.run`` in mode "eval".
 
     Beside what upstream's writes (answers, targets and TensorBoard scalars in
-    ``model_dir/<split>_eval``), it evaluates by teacher forcing and prints what it finds. With
-    ``eval_with_score`` it is upstream's own.
+    ``model_dir/<split>_eval``), it writes ``metrics.jsonl`` there, evaluates by teacher forcing and
+    prints what it finds. With ``eval_with_score`` it is upstream's own.
 
     Args:
         say: takes lines for the user.
@@ -191,7 +191,7 @@ def write(
     numbers: Mapping[str, float],
     with_examples: bool,
 ) -> None:
-    """Writes scores to TensorBoard files, and inputs, targets and answers to text files."""
+    """Writes scores for TensorBoard and as JSON, and inputs, targets and answers to text files."""
     tf.io.gfile.makedirs(folder)
     scores = {f"eval/{name}": value for name, value in numbers.items() if name != "global_step"}
     for evaluation in evaluations:
@@ -200,7 +200,7 @@ def write(
         if with_examples:
             for filename, lines in _texts(evaluation):
                 utils.write_lines_to_file(lines, os.path.join(folder, f"{name}_{filename}"))
-    hooks.write_scalars(folder, evaluations[0].step, scores)
+    hooks.write_evaluation(folder, evaluations[0].step, scores)
 
 
 def _texts(evaluation: Evaluation) -> List[Tuple[str, List[Any]]]:

@@ -156,7 +156,9 @@ class ReportHook(CountingHook):
 
     def begin(self) -> None:
         """Marks the start, and drops what an earlier run wrote beyond its last checkpoint."""
-        drop_lines_after(os.path.join(self._model_dir, METRICS_FILE), self.step)
+        keep_lines(
+            os.path.join(self._model_dir, METRICS_FILE), lambda step: step <= self.step
+        )
         start = tf.SessionLog(status=tf.SessionLog.START)
         self._writer.add_session_log(start, self.step + 1)
 
@@ -225,13 +227,13 @@ def progress_line(step: int, max_steps: int, numbers: Mapping[str, float]) -> st
     return " | ".join(parts)
 
 
-def drop_lines_after(path: str, step: int) -> None:
-    """Removes lines of later steps from a file of metrics, if there is one."""
+def keep_lines(path: str, wanted: Callable[[int], bool]) -> None:
+    """Removes lines of unwanted steps from a file of metrics, if there is one."""
     if not tf.io.gfile.exists(path):
         return
     with tf.io.gfile.GFile(path) as file:
         lines = [line for line in file.read().splitlines() if line]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    kept = [line for line in lines if wanted(json.loads(line)["step"])]
     if len(kept) < len(lines):
         with tf.io.gfile.GFile(path, "w") as file:
             file.write("".join(f"{line}\n" for line in kept))
@@ -239,7 +241,8 @@ def drop_lines_after(path: str, step: int) -> None:
 
 def append_line(path: str, step: int, numbers: Mapping[str, float]) -> None:
     """Adds a line of JSON: the step, the time in seconds since 1970, and the numbers."""
-    line = json.dumps({"step": step, "time": round(time.time(), 3), **numbers})
+    values = {name: float(value) for name, value in numbers.items()}
+    line = json.dumps({"step": step, "time": round(time.time(), 3), **values})
     with tf.io.gfile.GFile(path, "a") as file:
         file.write(line + "\n")
 
@@ -250,8 +253,14 @@ def scalar_summary(numbers: Mapping[str, float]) -> tf.Summary:
     return tf.Summary(value=values)
 
 
-def write_scalars(folder: str, step: int, numbers: Mapping[str, float]) -> None:
-    """Writes numbers of one step to TensorBoard files in a folder."""
+def write_evaluation(folder: str, step: int, numbers: Mapping[str, float]) -> None:
+    """Writes numbers of one checkpoint to a folder: for TensorBoard, and to ``metrics.jsonl``.
+
+    A checkpoint that is evaluated again replaces its line.
+    """
     writer = tf.summary.FileWriter(folder)
     writer.add_summary(scalar_summary(numbers), step)
     writer.close()
+    path = os.path.join(folder, METRICS_FILE)
+    keep_lines(path, lambda known: known != step)
+    append_line(path, step, numbers)

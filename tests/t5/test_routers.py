@@ -8,6 +8,8 @@ from typing import Any, Dict, Sequence
 import numpy as np
 import pytest
 
+from hmoe import balancing
+from hmoe.t5 import collect
 from tests import tolerances
 from tests.t5 import tiny
 
@@ -113,3 +115,15 @@ def test_a_decoder_takes_expert_choice_when_told(tmp_path: Path) -> None:
     estimator = tiny.make(tmp_path, model="hierarchical_tiny", bindings=bindings)
     answers = list(estimator.predict(tiny.input_fn({"inputs": tiny.ids(tiny.BATCH)["inputs"]})))
     assert len(answers) == tiny.BATCH
+
+
+def test_biases_that_nothing_moves_are_refused() -> None:
+    update = balancing.BiasUpdate(bias=None, load_name="outer/load", rate=RATE)
+    with collect.collecting() as records:
+        collect.record("layer", {}, [update])
+    assert records[0].bias_updates == [update]
+    with pytest.raises(ValueError) as error:
+        collect.record("layer", {}, [update])
+    assert str(error.value) == (
+        "layer layer: its routers have bias_update_rate = 0.125, but only `hmoe train` moves"
+        " biases, not T5's own command; train with it, or set bias_update_rate to 0")
