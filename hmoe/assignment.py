@@ -47,6 +47,8 @@ class Choices:
       priority: float32 [..., S]: tokens are placed from the highest to the lowest; None:
         in their order.
       fallback: where choices go that find no room; None: nowhere.
+      in_order: whether choice j is always of expert j, as where experts choose; much
+        that is sorted by expert then is so already.
     """
 
     expert: mtf.Tensor
@@ -59,6 +61,11 @@ class Choices:
     experts_dim: mtf.Dimension
     priority: mtf.Tensor | None = None
     fallback: Fallback | None = None
+    in_order: bool = False
+
+    def by_expert(self, values: mtf.Tensor) -> mtf.Tensor:
+        """[..., S, K] of choices in order -> [..., S, X]."""
+        return mtf.rename_dimension(values, self.choice_dim.name, self.experts_dim.name)
 
     @functools.cached_property
     def one_hot(self) -> mtf.Tensor:

@@ -165,8 +165,12 @@ class Dispatcher:
 
     def _per_slot(self, values: mtf.Tensor) -> mtf.Tensor:
         """[*E, *B, G', S, K] -> [*E, *B, G', S, X, C], a choice's value in its slot."""
-        slots = [self._exchange.experts_unsplit, self._assignment.capacity_dim]
-        return put_in_slots(values, self._slots, slots)
+        choices, capacity = self._assignment.choices, self._assignment.capacity_dim
+        if choices.in_order:
+            position = choices.by_expert(self._assignment.position)
+            # A position of -1 has no 1 in its row.
+            return choices.by_expert(values) * mtf.one_hot(position, capacity, dtype=tf.float32)
+        return put_in_slots(values, self._slots, [self._exchange.experts_unsplit, capacity])
 
     def _buffer_dims(self) -> list[mtf.Dimension]:
         return ([self._exchange.experts_unsplit] + self._groups

@@ -1,6 +1,7 @@
 """Feed-forward experts, and the expert that every token shares."""
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 from collections.abc import Sequence
@@ -131,10 +132,11 @@ class FeedForwardExperts(FeedForward):
         Raises:
           ValueError: as the constructor does.
         """
-        return FeedForwardExperts(
-            hidden_size=self.hidden_size, activation=self.activations, use_bias=self.use_bias,
-            dropout_rate=self.dropout_rate, output_dropout_rate=self.output_dropout_rate,
-            output_names=output_names, separate=self.separate)
+        # A copy, so that a user's own kind of experts stays what it is.
+        other = copy.copy(self)
+        other.output_names = _output_names(type(self).__name__, output_names)
+        other.num_outputs = len(other.output_names)
+        return other
 
     def __call__(
         self,

@@ -1,6 +1,7 @@
 """Group sizes and expert capacity (integers), and the reshape into groups."""
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 
@@ -27,63 +28,33 @@ def largest_group_size(num_tokens: int, requested: int, num_splits: int = 1) -> 
     return size
 
 
-def group_size(
-    level: str,
-    num_tokens: int,
-    requested: int,
-    num_splits: int,
-    *,
-    num_experts: int,
-    exact: bool,
-) -> int:
-    """The group size of a level on a mesh, or an error that says why there is none.
+@dataclasses.dataclass(frozen=True)
+class AskedSize:
+    """The group size that a user asked for.
 
-    Args:
-      level: name of the level, for messages.
-      num_tokens: tokens that arrive, over all devices of the batch dimension.
-      requested: `Level.group_size`.
-      num_splits: devices of the mesh axis over which the groups are split.
-      num_experts: experts of the level; groups smaller than this cannot feed them.
-      exact: whether another size than that of one device is an error.
-
-    Returns:
-      The largest divisor of the tokens, at most `requested`, whose number of
-      groups is a multiple of `num_splits`.
-
-    Raises:
-      ValueError: no size divides, only useless ones do, or `exact` and the mesh
-        forces another size.
+    Attributes:
+      size: in tokens.
+      field: where it was asked for.
+      per_unit: tokens of one unit of that field.
     """
-    size = largest_group_size(num_tokens, requested, num_splits)
-    if size == 0:
-        raise ValueError(
-            f"level '{level}': {num_tokens} tokens cannot be split over {num_splits} devices;"
-            f" use a batch of which the tokens are a multiple of {num_splits}, or another layout")
-    possible = min(requested, num_tokens // num_splits)
-    if size < min(num_experts, possible):
-        raise ValueError(
-            f"level '{level}': the {num_tokens // num_splits} tokens of each of {num_splits}"
-            f" device(s) have no divisor between {num_experts} (the number of experts) and"
-            f" group_size = {requested}; the largest is {size}. Change the batch size or the"
-            f" sequence length, or set group_size to {num_tokens // num_splits}")
-    alone = largest_group_size(num_tokens, requested)
-    if size != alone:
-        _report_forced_size(level, size, alone, num_splits, exact)
-    return size
+
+    size: int
+    field: str
+    per_unit: float
+
+    def told_as(self, size: int) -> str:
+        """A size as the user would ask for it, such as "group_size = 7"."""
+        return f"{self.field} = {size / self.per_unit:g}"
 
 
-def _report_forced_size(level: str, size: int, alone: int, num_splits: int, exact: bool) -> None:
-    said = (f"level '{level}': groups have {size} tokens on this mesh, but {alone} on one device,"
-            f" since their number must be a multiple of {num_splits}; results differ where buffers"
-            f" overflow. Set group_size = {size} for the same numbers on both")
-    if exact:
-        raise ValueError(said + " (exact_groups = True)")
-    logging.getLogger(__name__).warning(said)
+def in_tokens(size: int) -> AskedSize:
+    """`Level.group_size`."""
+    return AskedSize(size, "group_size", 1.0)
 
 
-def size_of_examples(
+def in_examples(
     level: str, examples_per_group: float, num_examples: int, num_places: int, num_tokens: int
-) -> int:
+) -> AskedSize:
     """The group size that so many examples make at a level.
 
     Args:
@@ -94,19 +65,76 @@ def size_of_examples(
       num_tokens: those of them among which groups are made.
 
     Returns:
-      The tokens of a group, rounded to the nearest, at least 1.
+      The size, rounded to the nearest, at least 1.
 
     Raises:
       ValueError: there are not so many examples to make a group of.
     """
-    size = max(1, round(examples_per_group * num_places / num_examples))
+    per_example = num_places / num_examples
+    size = max(1, round(examples_per_group * per_example))
     if size > num_tokens:
         raise ValueError(
             f"level '{level}': examples_per_group = {examples_per_group:g} makes groups of {size}"
             f" tokens, but there are {num_tokens} to make groups of, which is"
-            f" {num_tokens * num_examples / num_places:g} examples; use at most that many, or a"
+            f" {num_tokens / per_example:g} examples; use at most that many, or a"
             " larger batch")
+    return AskedSize(size, "examples_per_group", per_example)
+
+
+def group_size(
+    level: str,
+    num_tokens: int,
+    asked: AskedSize,
+    num_splits: int,
+    *,
+    num_experts: int,
+    exact: bool,
+) -> int:
+    """The group size of a level on a mesh, or an error that says why there is none.
+
+    Args:
+      level: name of the level, for messages.
+      num_tokens: tokens that arrive, over all devices of the batch dimension.
+      asked: for by the level.
+      num_splits: devices of the mesh axis over which the groups are split.
+      num_experts: experts of the level; groups smaller than this cannot feed them.
+      exact: whether another size than that of one device is an error.
+
+    Returns:
+      The largest divisor of the tokens, at most the size asked for, whose number of
+      groups is a multiple of `num_splits`.
+
+    Raises:
+      ValueError: no size divides, only useless ones do, or `exact` and the mesh
+        forces another size.
+    """
+    size = largest_group_size(num_tokens, asked.size, num_splits)
+    if size == 0:
+        raise ValueError(
+            f"level '{level}': {num_tokens} tokens cannot be split over {num_splits} devices;"
+            f" use a batch of which the tokens are a multiple of {num_splits}, or another layout")
+    possible = min(asked.size, num_tokens // num_splits)
+    if size < min(num_experts, possible):
+        raise ValueError(
+            f"level '{level}': the {num_tokens // num_splits} tokens of each of {num_splits}"
+            f" device(s) have no divisor between {num_experts} (the number of experts) and"
+            f" {asked.told_as(asked.size)}; the largest is {size}. Change the batch size or the"
+            f" sequence length, or set {asked.told_as(num_tokens // num_splits)}")
+    alone = largest_group_size(num_tokens, asked.size)
+    if size != alone:
+        _report_forced_size(level, size, alone, asked, num_splits, exact)
     return size
+
+
+def _report_forced_size(
+    level: str, size: int, alone: int, asked: AskedSize, num_splits: int, exact: bool
+) -> None:
+    said = (f"level '{level}': groups have {size} tokens on this mesh, but {alone} on one device,"
+            f" since their number must be a multiple of {num_splits}; results differ where buffers"
+            f" overflow. Set {asked.told_as(size)} for the same numbers on both")
+    if exact:
+        raise ValueError(said + " (exact_groups = True)")
+    logging.getLogger(__name__).warning(said)
 
 
 def expert_capacity(level: str, size: int, factor: float, num_experts: int, minimum: int) -> int:

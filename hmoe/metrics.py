@@ -35,8 +35,10 @@ def level_load(assignment: Assignment, outer_expert_dims: list[mtf.Dimension]) -
     Of all tokens that are not padding; those of the levels above are kept apart.
     """
     choices = assignment.choices
-    return mtf.einsum([choices.one_hot, choices.demand],
-                      mtf.Shape([*outer_expert_dims, choices.experts_dim]))
+    shape = mtf.Shape([*outer_expert_dims, choices.experts_dim])
+    if choices.in_order:
+        return mtf.reduce_sum(choices.by_expert(choices.demand), output_shape=shape)
+    return mtf.einsum([choices.one_hot, choices.demand], shape)
 
 
 def level_sums(
@@ -46,6 +48,7 @@ def level_sums(
     importance: mtf.Tensor,
     outer_expert_dims: list[mtf.Dimension],
     detail: str,
+    ranks: int,
 ) -> Sums:
     """Sums over the groups of one level.
 
@@ -56,12 +59,12 @@ def level_sums(
       importance: float32 [*outer, ..., S].
       outer_expert_dims: experts of the levels above.
       detail: "brief" or "full".
+      ranks: different ranks that choices can have.
 
     Returns:
-      `<name>/tokens` [*outer, 6], or in full [*outer, 7 + 2 K]: the fields above, then
+      `<name>/tokens` [*outer, 6], or in full [*outer, 7 + 2 ranks]: the fields above, then
       choices placed by rank, then weights asked for by rank.
     """
-    ranks = assignment.choices.choice_dim.size
     slots = float(scores.experts_dim.size * assignment.capacity_dim.size)
 
     def add_up(importance: tf.Tensor, kept: tf.Tensor, weight: tf.Tensor,
@@ -103,9 +106,9 @@ def _more_fields(
     full: tf.Tensor, kept: tf.Tensor, ranks: int, shares: tf.Tensor, rank: tf.Tensor,
     demand: tf.Tensor, weight: tf.Tensor,
 ) -> tf.Tensor:
-    """[..., 1 + 2 K]: entropy, choices placed by rank, weights asked for by rank."""
+    """[..., 1 + 2 ranks]: entropy, choices placed by rank, weights asked for by rank."""
     entropy = -tf.reduce_sum(shares * tf.math.log(shares + 1e-9), axis=-1) * full
-    # [..., S, K, K]: rank of each choice of a full token.
+    # [..., S, K, ranks]: rank of each choice of a full token.
     by_rank = tf.one_hot(rank, ranks, dtype=tf.float32) * full[..., None, None]
     routed = tf.reduce_sum(by_rank * kept[..., None], axis=[-3, -2])
     gates = tf.reduce_sum(by_rank * (weight * demand)[..., None], axis=[-3, -2])
@@ -165,8 +168,7 @@ def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
     """
     if not sums:
         raise ValueError(
-            "no metrics of experts were found: no layer of the model is an hmoe.MoELayer, or its"
-            " metrics are off (hmoe.MoELayer.metrics = 'off')")
+            "no metrics of experts were found: no layer of the model is an hmoe.MoELayer")
     named: dict[str, float] = {}
     for layer, of_layer in sums.items():
         for name, value in _summarize_layer(of_layer).items():

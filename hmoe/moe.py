@@ -238,11 +238,18 @@ def _checked_embeddings(
 
 
 def _full_importance(inputs: mtf.Tensor, importance: mtf.Tensor | None) -> mtf.Tensor:
-    """float32 importance with all leading dimensions of the inputs."""
+    """float32 importance with all leading dimensions of the inputs: 1, 0.5 or 0.
+
+    Only three kinds of tokens matter, and a TPU's all-to-all, which rounds, must not make
+    a nearly full token a full one.
+    """
     shape = mtf.Shape(inputs.shape.dims[:-1])
     if importance is None:
         return mtf.ones(inputs.mesh, shape, dtype=tf.float32)
     importance = mtf.cast(importance, tf.float32)
+    real = mtf.cast(mtf.greater(importance, 0.0), tf.float32)
+    full = mtf.cast(mtf.greater_equal(importance, 1.0), tf.float32)
+    importance = (real + full) * 0.5
     return importance if importance.shape == shape else mtf.broadcast(importance, shape)
 
 

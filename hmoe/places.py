@@ -75,10 +75,11 @@ def place_of_level(
     waiting, own = batch[:-1], batch[-1].name if batch else "innermost_batch_unsplit"
     leading = outer_experts + waiting
     num_tokens = mtf.Shape(shape[len(leading):]).size
-    asked = level.group_size
-    if level.examples_per_group is not None:
+    asked = groups.in_tokens(level.group_size)
+    # Where every expert has room for all, groups change nothing.
+    if level.examples_per_group is not None and capacity_factor is not None:
         num_places = mtf.Shape(shape[len(outer_experts):]).size
-        asked = groups.size_of_examples(
+        asked = groups.in_examples(
             level.name, level.examples_per_group, num_examples, num_places, num_tokens)
     size = groups.group_size(
         level.name, num_tokens, asked, layout.num_splits(own), num_experts=level.num_experts,

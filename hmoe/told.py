@@ -50,14 +50,14 @@ class Told:
     ) -> None:
         """Adds the losses of a level to `losses`, its sums to `sums`, its bias to move."""
         self._tell_losses(level, scores, assignment, arrivals, outer_experts)
-        moves_bias = scores.balance_bias is not None and self._train
+        moves_bias = self._train and scores.bias_update_rate > 0
         if self._detail != "off" or moves_bias:
             self.sums[metrics.load_name(level.name)] = metrics.level_load(
                 assignment, outer_experts)
         if self._detail != "off":
             self.sums.update(metrics.level_sums(
                 level.name, scores, assignment, arrivals.importance, outer_experts,
-                self._detail))
+                self._detail, level.router.num_ranks(level.num_experts)))
         if moves_bias:
             self.bias_updates.append(BiasUpdate(
                 scores.balance_bias, metrics.load_name(level.name), scores.bias_update_rate))

@@ -77,6 +77,9 @@ CASES = [
     (hmoe.TopKRouter, {"gate": hmoe.Gate(explore_probability=0.5, explore_temperature=2.0)},
      "TopKRouter: k is 2, but its gate has explore_temperature = 2.0, which leaves a token one"
      " expert; use k = 1, or explore_temperature = None"),
+    (hmoe.TopKRouter, {"bias_update_rate": 0.1, "gate": hmoe.Gate(explore_probability=0.5)},
+     "TopKRouter: bias_update_rate is 0.1, but its gate has explore_probability = 0.5, and the bias"
+     " could bring back the expert that exploring leaves out; set one of them to None or 0"),
     (hmoe.SwitchRouter, {"selection_train": "max"},
      "SwitchRouter: selection_train is 'max'; it must be one of argmax, sample"),
     (hmoe.SwitchRouter, {"selection_eval": None},
@@ -84,7 +87,7 @@ CASES = [
     (hmoe.SwitchRouter, {"temperature": 0}, f"SwitchRouter: temperature is 0; {NUMBER}"),
     (hmoe.SwitchRouter, {"selection_train": "sample", "bias_update_rate": 0.1},
      "SwitchRouter: bias_update_rate is 0.1, but experts are sampled from the logits, which the"
-     " bias does not change; use selection 'argmax', or bias_update_rate = 0"),
+     " bias does not change; use selection 'argmax', or bias_update_rate = None"),
     (hmoe.ExpertChoiceRouter, {"softmax_over": "groups"},
      "ExpertChoiceRouter: softmax_over is 'groups'; it must be one of experts, tokens"),
     (hmoe.ExpertChoiceRouter, {"allow_in_decoder": 1},
@@ -107,6 +110,9 @@ CASES = [
     (hmoe.Gate, {"word_embeddings": "multiply"},
      "Gate: word_embeddings is 'multiply'; it must be one of concat, concat_stop_grad, add,"
      " add_stop_grad, embed_only, embed_only_stop_grad"),
+    (hmoe.Gate, {"word_embeddings": "embed_only", "jitter": 0.1},
+     "Gate: word_embeddings is 'embed_only', which leaves out the inputs that jitter = 0.1 and"
+     " input_dropout = 0.0 disturb; set both to 0, or word_embeddings to 'add' or 'concat'"),
     (hmoe.Gate, {"explore_probability": 1.5},
      "Gate: explore_probability is 1.5; it must be a number from 0 to 1"),
     (hmoe.Gate, {"explore_temperature": 2.0},

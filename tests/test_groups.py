@@ -24,7 +24,8 @@ def test_capacity_is_never_above_the_group_nor_below_the_minimum(size, factor, e
 
 
 def group_size(tokens, requested, splits=1, experts=1, exact=False):
-    return groups.group_size("inner", tokens, requested, splits, num_experts=experts, exact=exact)
+    return groups.group_size(
+        "inner", tokens, groups.in_tokens(requested), splits, num_experts=experts, exact=exact)
 
 
 @pytest.mark.parametrize(("tokens", "requested", "splits", "experts", "expected"), [
@@ -48,7 +49,7 @@ def test_tokens_that_only_useless_sizes_divide():
     assert str(error.value) == (
         "level 'inner': the 101 tokens of each of 2 device(s) have no divisor between 4 (the number"
         " of experts) and group_size = 50; the largest is 1. Change the batch size or the sequence"
-        " length, or set group_size to 101")
+        " length, or set group_size = 101")
     assert group_size(2 * 101, 101, splits=2, experts=4) == 101
 
 

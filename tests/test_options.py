@@ -24,7 +24,7 @@ LEVEL = dict(group_size=8, examples_per_group=None, capacity_factor_train=1.25,
              second_place_loss=False)
 ROUTER = dict(k=2, policy_train="random", policy_eval="threshold", threshold_train=0.8,
               threshold_eval=0.3, weight_norm=1.0, priority=False, retries=0,
-              bias_update_rate=0.0, gate=None)
+              bias_update_rate=None, gate=None)
 BASE = {
     "outer": dict(LEVEL, name="outer", num_experts=3),
     "inner": dict(LEVEL, name="inner", num_experts=5),

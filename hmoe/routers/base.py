@@ -70,6 +70,10 @@ class Router(abc.ABC):
         """Experts that a token can reach at most, of so many."""
         return num_experts if self.max_choices is None else min(self.max_choices, num_experts)
 
+    def num_ranks(self, num_experts: int) -> int:
+        """Different ranks that the choices of a token can have, with so many experts."""
+        return self.num_choices(num_experts)
+
     def variable_name(self) -> str:
         """Name of the gating variable of a one-level layer; upstream's checkpoints fix it."""
         return "gating"

@@ -5,12 +5,9 @@ from hmoe import checks, losses
 from hmoe.assignment import Assignment, Choices
 from hmoe.compat.stack import mtf, tf
 from hmoe.routers.base import Router, RoutingContext
-from hmoe.routers.gate import Gate, Scores
+from hmoe.routers.gate import EXCLUDED, Gate, Scores
 
 SOFTMAX_OVER = ("experts", "tokens")
-
-# Added to a logit, it leaves a token no part of a softmax over tokens.
-_EXCLUDED = -1e9
 
 
 class ExpertChoiceRouter(Router):
@@ -22,11 +19,12 @@ class ExpertChoiceRouter(Router):
 
     Attributes:
       softmax_over: "experts": the affinity is the token's probability, and so is the
-        weight (TF Model Garden). "tokens": it is a softmax over the tokens of the group,
-        and the weight is divided by the number of experts that took the token (Mesh
-        TensorFlow's expert_selection).
+        weight; there is no balance loss (TF Model Garden). "tokens": it is a softmax over
+        the tokens of the group, and the weight is divided by the number of experts that
+        took the token (Mesh TensorFlow's expert_selection).
       allow_in_decoder: whether a decoder may use it although training then sees tokens
-        that decoding cannot.
+        that decoding cannot. In decoding, where every expert has room for all, each token
+        goes to every expert; over tokens, its weights then depend on its neighbours.
     """
 
     max_choices = None
@@ -60,6 +58,10 @@ class ExpertChoiceRouter(Router):
     # Whose balance loss is its own, or none.
     has_balance_loss = False
 
+    def num_ranks(self, num_experts: int) -> int:
+        """Every choice is a first one."""
+        return 1
+
     def variable_name(self) -> str:
         """Upstream's name."""
         return "expert_selection_gating"
@@ -84,7 +86,7 @@ class ExpertChoiceRouter(Router):
         expert = mtf.broadcast(
             mtf.range(affinity.mesh, choice_dim, tf.int32), affinity.shape)
         choices = Choices(expert, weight, mtf.zeros_like(expert), kept, kept, scores.tokens_dim,
-                          choice_dim, scores.experts_dim)
+                          choice_dim, scores.experts_dim, in_order=True)
         return Assignment(choices, expert, position, kept, weight,
                           mtf.Dimension(capacity_name, capacity))
 
@@ -93,7 +95,7 @@ class ExpertChoiceRouter(Router):
         if self.softmax_over == "experts":
             return scores.probabilities
         padding = mtf.cast(mtf.less_equal(importance, 0.0), tf.float32)
-        return mtf.softmax(scores.logits + padding * _EXCLUDED, scores.tokens_dim)
+        return mtf.softmax(scores.logits + padding * EXCLUDED, scores.tokens_dim)
 
     def balance_loss(
         self,

@@ -11,8 +11,8 @@ FUNCTIONS = ("softmax", "sigmoid")
 EMBEDDING_MODES = ("concat", "concat_stop_grad", "add", "add_stop_grad", "embed_only",
                    "embed_only_stop_grad")
 
-# Added to a logit, it leaves an expert no probability.
-_EXCLUDED = -1e9
+# Added to a logit, it leaves no probability.
+EXCLUDED = -1e9
 
 # Keeps a sigmoid above 0, so that weights can be divided by their sum (OLMo-core).
 _SIGMOID_FLOOR = 1e-7
@@ -101,6 +101,11 @@ class Gate:
             where, "explore_probability", explore_probability)
         self.explore_temperature = None if explore_temperature is None else (
             checks.positive_number(where, "explore_temperature", explore_temperature))
+        if (word_embeddings or "").startswith("embed_only") and (jitter or input_dropout):
+            raise ValueError(
+                f"{where}: word_embeddings is {word_embeddings!r}, which leaves out the inputs that"
+                f" jitter = {jitter} and input_dropout = {input_dropout} disturb; set both to 0, or"
+                " word_embeddings to 'add' or 'concat'")
         if explore_temperature is not None and not self.explore_probability:
             raise ValueError(
                 f"{where}: explore_temperature is {explore_temperature!r}, but explore_probability"
@@ -152,7 +157,8 @@ class Gate:
             expert_dims=outer_expert_dims, use_bias=self.use_bias,
             kernel_initializer=initializer or None, name=name,
             variable_dtype=mtf.VariableDType(variable_dtype.master_dtype, tf.float32, tf.float32))
-        if train and self.explore_probability:
+        # One expert alone cannot be left out.
+        if train and self.explore_probability and experts_dim.size > 1:
             logits += self._exclusions(logits, experts_dim, random)
         return self._scores(logits, tokens.shape.dims[-2], experts_dim)
 
@@ -193,10 +199,10 @@ class Gate:
         best = mtf.one_hot(mtf.argmax(logits, experts_dim), experts_dim, dtype=tf.float32)
         left_out = best
         if self.explore_temperature is not None:
-            sampled = sample(logits + best * _EXCLUDED, experts_dim, self.explore_temperature,
+            sampled = sample(logits + best * EXCLUDED, experts_dim, self.explore_temperature,
                              random.named("explore_sample"))
             left_out = 1.0 - mtf.one_hot(sampled, experts_dim, dtype=tf.float32)
-        return mtf.stop_gradient(explores * left_out * _EXCLUDED)
+        return mtf.stop_gradient(explores * left_out * EXCLUDED)
 
 
 def sample(

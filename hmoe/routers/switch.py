@@ -20,7 +20,8 @@ class SwitchRouter(TokenChoiceRouter):
     Attributes:
       selection_train: in training, "argmax" takes the expert of highest probability,
         "sample" draws one from softmax(logits / temperature).
-      selection_eval: the same in evaluation and prediction.
+      selection_eval: the same in evaluation and prediction, where "sample" draws the same
+        numbers for every batch of a checkpoint.
       temperature: of the sampling; the higher, the more even.
     """
 
@@ -32,7 +33,7 @@ class SwitchRouter(TokenChoiceRouter):
         temperature: float = 1.0,
         priority: bool = False,
         retries: int = 0,
-        bias_update_rate: float = 0.0,
+        bias_update_rate: float | None = None,
         gate: Gate | None = None,
     ):
         """Checks and keeps the settings; see the class for their meaning.
@@ -47,11 +48,11 @@ class SwitchRouter(TokenChoiceRouter):
             where, "selection_train", selection_train, SELECTIONS)
         self.selection_eval = checks.one_of(where, "selection_eval", selection_eval, SELECTIONS)
         self.temperature = checks.positive_number(where, "temperature", temperature)
-        if bias_update_rate and "sample" in (selection_train, selection_eval):
+        if bias_update_rate is not None and "sample" in (selection_train, selection_eval):
             raise ValueError(
                 f"{where}: bias_update_rate is {bias_update_rate}, but experts are sampled from"
                 " the logits, which the bias does not change; use selection 'argmax', or"
-                " bias_update_rate = 0")
+                " bias_update_rate = None")
 
     def variable_name(self) -> str:
         """Upstream's name of the gating that does the same."""

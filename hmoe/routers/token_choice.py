@@ -30,20 +30,22 @@ class TokenChoiceRouter(Router):
       policy_train: what happens to choices after the first, in training: "all" are
         used, "none" is, those with a weight above a "threshold", or each with
         probability min(1, weight / threshold): "random".
-      policy_eval: the same in evaluation and prediction.
+      policy_eval: the same in evaluation and prediction, where "random" draws the same
+        numbers for every batch of a checkpoint.
       threshold_train: the weight at which a later choice is (always) used.
       threshold_eval: the same in evaluation and prediction.
       weight_norm: p of the norm over the chosen probabilities by which weights are
         divided; 1 makes them sum to one. None leaves probabilities as they are. With
         k = 1 they always are, or the router would have no gradient.
       priority: whether buffers keep the tokens whose first expert has the highest
-        probability (V-MoE, section 2.5), and not those that come first.
+        probability (V-MoE, section 2.5), and not those that come first. In a decoder,
+        training then drops tokens by tokens that come later.
       retries: further experts that a choice tries when its expert is full, in the order
         of the token's preference (No-Token-Left-Behind). Those of an inner level stand
         in the same outer group, so nothing more crosses the outer axis.
       bias_update_rate: step of the bias per expert that balances the load without a
-        loss; 0: there is none. It is added to the probabilities to choose by, not to
-        weigh by (DeepSeek-V3, section 2.1.2).
+        loss. It is added to the probabilities to choose by, not to weigh by (DeepSeek-V3,
+        section 2.1.2). 0 holds a trained bias where it is; None: there is none.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class TokenChoiceRouter(Router):
         weight_norm: float | None = None,
         priority: bool = False,
         retries: int = 0,
-        bias_update_rate: float = 0.0,
+        bias_update_rate: float | None = None,
         gate: Gate | None = None,
     ):
         """Checks and keeps the settings; see the class for their meaning.
@@ -77,14 +79,19 @@ class TokenChoiceRouter(Router):
             else checks.positive_number(where, "weight_norm", weight_norm))
         self.priority = checks.boolean(where, "priority", priority)
         self.retries = checks.non_negative_int(where, "retries", retries)
-        self.bias_update_rate = checks.non_negative_number(
-            where, "bias_update_rate", bias_update_rate)
+        self.bias_update_rate = None if bias_update_rate is None else (
+            checks.non_negative_number(where, "bias_update_rate", bias_update_rate))
         self.max_choices = self.k
         if k > 1 and self.gate.explore_temperature is not None:
             raise ValueError(
                 f"{where}: k is {k}, but its gate has explore_temperature ="
                 f" {self.gate.explore_temperature}, which leaves a token one expert; use k = 1, or"
                 " explore_temperature = None")
+        if bias_update_rate is not None and self.gate.explore_probability:
+            raise ValueError(
+                f"{where}: bias_update_rate is {bias_update_rate}, but its gate has"
+                f" explore_probability = {self.gate.explore_probability}, and the bias could bring"
+                " back the expert that exploring leaves out; set one of them to None or 0")
 
     @abc.abstractmethod
     def rank_experts(self, scores: Scores, count: int, context: RoutingContext) -> mtf.Tensor:
@@ -112,7 +119,7 @@ class TokenChoiceRouter(Router):
         """See `Router.score`; adds `<name>/balance_bias` [*outer, X] if there is one."""
         scores = super().score(tokens, embeddings, experts_dim, outer_expert_dims, variable_dtype,
                                name, context)
-        if not self.bias_update_rate:
+        if self.bias_update_rate is None:
             return scores
         with tf.variable_scope(name):
             # In float32 whatever weights are saved as: steps may be far below 1 / 256.
@@ -181,7 +188,8 @@ class TokenChoiceRouter(Router):
         # A power has no finite derivative at 0, where nothing was chosen.
         power = mtf.pow(mtf.maximum(chosen / largest, _TINY), self.weight_norm) * demand
         total = mtf.maximum(mtf.reduce_sum(power, reduced_dim=choice_dim), _TINY)
-        return largest * mtf.pow(total, 1.0 / self.weight_norm)
+        # Small powers of nothing vanish too, and dividing by them has no finite derivative.
+        return mtf.maximum(largest * mtf.pow(total, 1.0 / self.weight_norm), _TINY)
 
     def _apply_policy(
         self, weight: mtf.Tensor, rank: mtf.Tensor, demand: mtf.Tensor, context: RoutingContext

@@ -25,7 +25,7 @@ class TopKRouter(TokenChoiceRouter):
         weight_norm: float | None = 1.0,
         priority: bool = False,
         retries: int = 0,
-        bias_update_rate: float = 0.0,
+        bias_update_rate: float | None = None,
         gate: Gate | None = None,
     ):
         """Checks and keeps the settings; see `hmoe.TokenChoiceRouter` for their meaning.

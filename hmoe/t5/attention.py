@@ -91,6 +91,11 @@ class ExpertsSelfAttention(transformer_layers.SelfAttention):
         """The projections, for upstream's `call`."""
         return _SelfParams(self, context)
 
+    @property
+    def routes_own_tokens(self) -> bool:
+        """Whether experts are given the tokens of the stack that the layer stands in."""
+        return True
+
     def check_layout(self, layout: MeshLayout) -> Sequence[str]:
         """Checks the levels against mesh and rules; returns warnings in words."""
         layout.check_levels(self.moe.levels)
@@ -116,6 +121,11 @@ class ExpertsEncDecAttention(ExpertsSelfAttention):
           ValueError: as `ExpertsSelfAttention` does.
         """
         super().__init__(relative_attention_type=relative_attention_type, **settings)
+
+    @property
+    def routes_own_tokens(self) -> bool:
+        """Keys are of the encoder's tokens."""
+        return self.expert_computation != "kv"
 
     def _output_names(self) -> tuple:
         return ("wo",)

@@ -56,5 +56,5 @@ def record(
     elif bias_updates:
         raise ValueError(
             f"layer {name}: its routers have bias_update_rate = {bias_updates[0].rate:g}, but"
-            " only `hmoe train` moves biases, not T5's own command; train with it, or set"
-            " bias_update_rate to 0")
+            " only `hmoe train` moves biases, not T5's own command; train with it, or hold them"
+            " where they are with bias_update_rate = 0")

@@ -25,6 +25,9 @@ class MoELayer(transformer.TransformerLayer):
     its neighbours, other beams or padding.
     """
 
+    # Whether experts are given the tokens of the stack that the layer stands in.
+    routes_own_tokens = True
+
     def __init__(
         self,
         *,

@@ -62,7 +62,7 @@ def build(
         read_weights_once()
     targets = features["targets"]
     gradients, loss, sums, records = _gradients(settings, features, batch_dim)
-    bias_updates = _bias_updates(records, sums)
+    bias_updates = _bias_updates(settings, records, sums)
     sums = forward.unsplit(sums)
     if settings.tpu_summaries:
         # Read by the host call of `tpu`; nothing else collects them.
@@ -150,12 +150,19 @@ def _call(
     return loss, sums, records
 
 
-def _bias_updates(records: List[collect.Record], sums: forward.Sums) -> List[mtf.Operation]:
-    """Moves the balancing biases once a step, by the load of all its microbatches."""
+def _bias_updates(
+    settings: ModelSettings, records: List[collect.Record], sums: forward.Sums
+) -> List[mtf.Operation]:
+    """Moves the balancing biases once a step, by the load of all its microbatches.
+
+    Those of variables that ``variable_filter`` keeps as they are rest.
+    """
+    wanted = trained_variable(settings)
     return [
         update.apply(sums[(record.name, update.load_name)])
         for record in records
         for update in record.bias_updates
+        if wanted(update.bias.operation)
     ]
 
 

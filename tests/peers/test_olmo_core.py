@@ -22,7 +22,7 @@ SOFTMAX, SIGMOID = hmoe.Gate(), hmoe.Gate(function="sigmoid")
 
 def top_k(k, weight_norm=None, gate=SOFTMAX, biased=False):
     return hmoe.TopKRouter(k, policy_train="all", weight_norm=weight_norm, gate=gate,
-                           bias_update_rate=GAMMA if biased else 0.0)
+                           bias_update_rate=GAMMA if biased else None)
 
 
 # Name: (our router, what the balance loss is over).

@@ -90,3 +90,16 @@ def test_a_decoder_refuses_experts_that_choose() -> None:
     assert preflight.check(encoder, MESH, RULES) == []
     with pytest.raises(ValueError, match="^level 'outer': ExpertChoiceRouter.* in a decoder"):
         preflight.check(model(layer), MESH, RULES)
+
+
+def test_a_decoder_takes_experts_that_choose_among_the_encoders_tokens() -> None:
+    gin.parse_config([LEVELS, "hmoe.Level.router = @hmoe.ExpertChoiceRouter()"])
+    for computation in ("kv", "q"):
+        layer = configurables.ExpertsEncDecAttention(
+            levels=configurables.MoELayer().moe.levels,
+            experts=configurables.FeedForwardExperts(), expert_computation=computation)
+        if computation == "kv":
+            assert preflight.check(model(layer), MESH, RULES) == []
+        else:
+            with pytest.raises(ValueError, match="in a decoder"):
+                preflight.check(model(layer), MESH, RULES)

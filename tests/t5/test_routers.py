@@ -80,6 +80,12 @@ def test_biases_balance_the_load_and_rest_in_evaluation(tmp_path: Path) -> None:
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_biases_of_weights_that_are_filtered_out_rest(tmp_path: Path) -> None:
+    weights = train(tmp_path, (*BALANCED, *ONE_CHOICE), variable_filter="^decoder/")
+    for name, bias in biases(weights).items():
+        assert bool(np.abs(bias).max() > 0) == name.startswith("decoder/"), name
+
+
 def test_gates_read_word_embeddings(tmp_path: Path) -> None:
     bindings = ("hmoe.TopKRouter.gate = @hmoe.Gate()", "hmoe.Gate.word_embeddings = 'concat'")
     weights = train(tmp_path, bindings)
@@ -126,4 +132,5 @@ def test_biases_that_nothing_moves_are_refused() -> None:
         collect.record("layer", {}, [update])
     assert str(error.value) == (
         "layer layer: its routers have bias_update_rate = 0.125, but only `hmoe train` moves"
-        " biases, not T5's own command; train with it, or set bias_update_rate to 0")
+        " biases, not T5's own command; train with it, or hold them where they are with"
+        " bias_update_rate = 0")
