@@ -44,8 +44,9 @@ MODEL = (
 )
 
 
-def _loss(over, choices):
-    return ("hmoe.Level.balance_loss_coef = 0.01", f'hmoe.Level.balance_loss_over = "{over}"',
+def _loss(over, choices, coefficient=0.01):
+    return (f"hmoe.Level.balance_loss_coef = {coefficient}",
+            f'hmoe.Level.balance_loss_over = "{over}"',
             f'hmoe.Level.balance_loss_choices = "{choices}"')
 
 
@@ -61,9 +62,12 @@ STUDY = {
     "loss by batch, all choices": _loss("batch", "all"),
     "bias": _bias(0.003, "softmax"),
 }
-LOOKS = {f"bias {rate} {function}": _bias(rate, function)
-         for rate, function in ((0.003, "softmax"), (0.01, "softmax"), (0.001, "softmax"),
-                                (0.003, "sigmoid"))}
+LOOKS = {
+    **{f"bias {rate} {function}": _bias(rate, function)
+       for rate, function in ((0.001, "softmax"), (0.003, "softmax"), (0.01, "softmax"),
+                              (0.003, "sigmoid"))},
+    "loss by group, coefficient 0.1": _loss("group", "first", 0.1),
+}
 
 
 def _teacher_forced(found):
@@ -154,11 +158,11 @@ def run_one(folder, name, bindings, seed):
 
 
 def _spread(values, digits, percent=False):
-    """Mean, and lowest to highest, as text."""
+    """Mean, and of several values lowest to highest, as text."""
     scale = 100.0 if percent else 1.0
     mean, low, high = (f"{scale * each:.{digits}f}"
                        for each in (statistics.fmean(values), min(values), max(values)))
-    return f"{mean} ({low} to {high})"
+    return mean if len(values) == 1 else f"{mean} ({low} to {high})"
 
 
 _COLUMNS = (
@@ -254,7 +258,8 @@ def write(folder, by_name):
         "python": platform.python_version(), "tensorflow": tf.__version__,
         "hmoe": hmoe.__version__, "steps": STEPS, "window": WINDOW, "seeds": SEEDS,
         "results": by_name}
-    (folder / "balance.json").write_text(json.dumps(described) + "\n")
+    rounded = json.loads(json.dumps(described), parse_float=lambda text: round(float(text), 5))
+    (folder / "balance.json").write_text(json.dumps(rounded) + "\n")
     (folder / "balance.svg").write_text(picture(by_name))
     page, lines = folder / "balance.md", table(by_name)
     before, after = "", ""
