@@ -81,7 +81,7 @@ def routed(probabilities, importance, k=2, capacity=2, policy="all", **more):
 
     def build(mesh):
         tensor = helpers.constant(mesh, probabilities, [s, x])
-        scores = Scores(mtf.log(tensor), tensor, s, x)
+        scores = Scores(mtf.log(tensor), tensor, tensor, s, x)
         given = helpers.constant(mesh, np.array(importance, np.float32), [s])
         context = RoutingContext(True, True, RandomSource(0, "test"), "only")
         result = router.assign(scores, given, capacity, "expert_capacity", context)
