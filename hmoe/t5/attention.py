@@ -14,7 +14,6 @@ from mesh_tensorflow.transformer import attention, transformer, transformer_laye
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.experts import FeedForwardExperts
-from hmoe.layout import MeshLayout
 from hmoe.levels import Level
 from hmoe.moe import HierarchicalMoE
 from hmoe.t5 import layer
@@ -95,11 +94,6 @@ class ExpertsSelfAttention(transformer_layers.SelfAttention):
     def routes_own_tokens(self) -> bool:
         """Whether experts are given the tokens of the stack that the layer stands in."""
         return True
-
-    def check_layout(self, layout: MeshLayout) -> Sequence[str]:
-        """Checks the levels against mesh and rules; returns warnings in words."""
-        layout.check_levels(self.moe.levels)
-        return layout.warnings(self.moe.levels)
 
 
 class ExpertsEncDecAttention(ExpertsSelfAttention):

@@ -8,7 +8,6 @@ from mesh_tensorflow.transformer import transformer
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.experts import FeedForwardExperts, SharedExpert
-from hmoe.layout import MeshLayout
 from hmoe.levels import Level
 from hmoe.moe import HierarchicalMoE
 from hmoe.t5 import collect
@@ -70,11 +69,6 @@ class MoELayer(transformer.TransformerLayer):
         # The scope ends with the name of this class.
         name = tf.get_variable_scope().name.rpartition("/")[0]
         return apply(self.moe, context, x, context.model.model_dim, name)
-
-    def check_layout(self, layout: MeshLayout) -> Sequence[str]:
-        """Checks the levels against mesh and rules; returns warnings in words."""
-        layout.check_levels(self.moe.levels)
-        return layout.warnings(self.moe.levels)
 
 
 def apply(

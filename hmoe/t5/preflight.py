@@ -40,7 +40,8 @@ def check(model: Any, mesh_shape: Any, layout_rules: Any) -> list[str]:
     for part, layer in layers:
         if layer.routes_own_tokens:
             layer_lib.refuse_routers_that_look_ahead(part, layer.moe)
-        warnings.update(dict.fromkeys(layer.check_layout(layout)))
+        layout.check_levels(layer.moe.levels)
+        warnings.update(dict.fromkeys(layout.warnings(layer.moe.levels)))
     return list(warnings)
 
 
