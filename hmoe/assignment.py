@@ -95,36 +95,6 @@ class Assignment:
     weight: mtf.Tensor
     capacity_dim: mtf.Dimension
 
-    def slots(self) -> mtf.Tensor:
-        """int32 [..., S, K]: expert * C + position in the group's buffers, or -1."""
-        capacity = self.capacity_dim.size
-
-        def number(expert: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-            return tf.where(position < 0, position, expert * capacity + position)
-
-        expert = self.expert
-        return mtf.slicewise(
-            number, [expert, self.position], output_dtype=tf.int32,
-            splittable_dims=expert.shape.dims, grad_function=0, name="slots")
-
-    def slot_tokens(self) -> mtf.Tensor:
-        """int32 [..., X, C]: the token of the group that stands in each slot, or -1."""
-        experts, capacity = self.choices.experts_dim, self.capacity_dim
-        tokens = self.choices.tokens_dim.size
-
-        def invert(expert: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
-            # [..., S, K, X, C] has one 1 per choice that was placed.
-            place = (tf.one_hot(expert, experts.size, dtype=tf.int32)[..., None]
-                     * tf.one_hot(position, capacity.size, dtype=tf.int32)[..., None, :])
-            number = tf.reshape(tf.range(1, tokens + 1), [tokens, 1, 1, 1])
-            return tf.reduce_sum(place * number, axis=[-4, -3]) - 1
-
-        expert = self.expert
-        groups = expert.shape.dims[:-2]
-        return mtf.slicewise(
-            invert, [expert, self.position], output_shape=mtf.Shape(groups + [experts, capacity]),
-            output_dtype=tf.int32, splittable_dims=groups, grad_function=0, name="slot_tokens")
-
 
 def place(choices: Choices, capacity: int, capacity_name: str = "expert_capacity") -> Assignment:
     """Fills buffers: first choices of all tokens in their order, then second ones, ....
@@ -145,11 +115,11 @@ def place(choices: Choices, capacity: int, capacity_name: str = "expert_capacity
     inputs += [] if fallback is None else [fallback.expert]
     inputs += [] if priority is None else [priority]
 
-    def fill(expert: tf.Tensor, wanted: tf.Tensor, *more: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        rounds = [expert, wanted] + ([more[0]] if fallback is not None else [])
+    def fill(*tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
         if priority is None:
-            return _fill(choices.experts_dim.size, capacity, *rounds)
-        order = tf.argsort(more[-1], axis=-1, direction="DESCENDING", stable=True)
+            return _fill(choices.experts_dim.size, capacity, *tensors)
+        rounds = tensors[:-1]
+        order = tf.argsort(tensors[-1], axis=-1, direction="DESCENDING", stable=True)
         filled = _fill(choices.experts_dim.size, capacity,
                        *(_reordered(each, order) for each in rounds))
         back = tf.argsort(order, axis=-1, stable=True)
@@ -158,8 +128,8 @@ def place(choices: Choices, capacity: int, capacity_name: str = "expert_capacity
     expert, position, source = mtf.slicewise(
         fill, inputs, output_shape=[choices.expert.shape] * 3, output_dtype=[tf.int32] * 3,
         splittable_dims=choices.expert.shape.dims[:-2], grad_function=0, name="place")
-    kept = mtf.cast(mtf.greater_equal(position, 0), tf.float32)
     weight = choices.weight if fallback is None else _weight_of_source(choices, fallback, source)
+    kept = mtf.cast(mtf.greater_equal(position, 0), tf.float32)
     return Assignment(choices, expert, position, kept, weight * kept,
                       mtf.Dimension(capacity_name, capacity))
 
@@ -167,28 +137,28 @@ def place(choices: Choices, capacity: int, capacity_name: str = "expert_capacity
 def _fill(
     num_experts: int, capacity: int, expert: tf.Tensor, wanted: tf.Tensor,
     fallback: tf.Tensor | None = None,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, ...]:
     """(expert, position, source), each int32 [..., S, K], of tokens in order of placement.
 
     The source of a choice is its own number, or K + r if it went to fallback r.
     """
     buffers = _Buffers(num_experts, capacity)
-    num_rounds: int = expert.shape[-1]
-    wanted = wanted > 0
-    went = [expert[..., number] for number in range(num_rounds)]
-    positions = [buffers.add(went[number], wanted[..., number]) for number in range(num_rounds)]
+    went, wanted = tf.unstack(expert, axis=-1), tf.unstack(wanted > 0, axis=-1)
+    # Round after round in one sequence, which is counted once.
+    positions = tf.split(
+        buffers.add(tf.concat(went, -1), tf.concat(wanted, -1)), len(went), axis=-1)
     sources = [tf.fill(tf.shape(each), number) for number, each in enumerate(went)]
     for number, offered in enumerate([] if fallback is None else tf.unstack(fallback, axis=-1)):
-        homeless = [wanted[..., choice] & (positions[choice] < 0) for choice in range(num_rounds)]
+        homeless = [wants & (position < 0) for wants, position in zip(wanted, positions)]
         place = buffers.add(offered, tf.reduce_any(tf.stack(homeless, 0), 0))
         left = place >= 0
-        for choice in range(num_rounds):
-            moves = homeless[choice] & left
+        for choice, moves in enumerate(homeless):
+            moves &= left
             left &= ~moves
             positions[choice] = tf.where(moves, place, positions[choice])
             went[choice] = tf.where(moves, offered, went[choice])
             sources[choice] = tf.where(
-                moves, tf.fill(tf.shape(place), num_rounds + number), sources[choice])
+                moves, tf.fill(tf.shape(place), len(went) + number), sources[choice])
     return tuple(tf.stack(each, axis=-1) for each in (went, positions, sources))
 
 

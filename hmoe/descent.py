@@ -121,7 +121,7 @@ class Descent:
         arrivals = arrivals.reshaped(place.into_groups)
         scores, assignment = self._route(depth, level, arrivals, place)
         self.told.tell(level, scores, assignment, arrivals, outer_experts)
-        dispatcher = Dispatcher(assignment, place.exchange, arrivals.tokens.dtype)
+        dispatcher = Dispatcher(assignment, place.exchange, self._moe.engine)
         outer = [place.exchange.experts, *outer_experts]
         reached = _placed(assignment) if self._has_metrics else None
         if depth + 1 == len(self._moe.levels):

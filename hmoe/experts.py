@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from typing import Union
 
 from hmoe import checks
+from hmoe.activations import activate, is_known
 from hmoe.compat.stack import mtf, tf
 from hmoe.layout import unsplit_name
+from hmoe.projection import project
 from hmoe.randomness import RandomSource
 from hmoe.split_merge import expert_scope
 
@@ -73,9 +75,7 @@ class FeedForward:
         factors = []
         for number, activation in enumerate(self.activations):
             name = f"wi_{number}" if len(self.activations) > 1 else "wi"
-            factor = weights.project(inputs, hidden_dim, name)
-            factors.append(
-                factor if activation == "linear" else getattr(mtf, activation)(factor))
+            factors.append(activate(activation, weights.project(inputs, hidden_dim, name)))
         hidden = factors[0]
         for factor in factors[1:]:
             hidden *= factor
@@ -228,19 +228,29 @@ class _Weights:
 
     def project(self, inputs: mtf.Tensor, new_dim: mtf.Dimension, name: str) -> mtf.Tensor:
         """[*expert_dims, ..., I] -> [*expert_dims, ..., `new_dim`]."""
-        common = {"reduced_dims": inputs.shape.dims[-1:], "name": name}
-        if not self._separate:
-            return mtf.layers.dense(
-                inputs, [new_dim], expert_dims=self._expert_dims, use_bias=self._use_bias,
-                variable_dtype=self._variable_dtype, **common)
-        dims = [inputs.shape.dims[-1], new_dim]
-        kernel = self._stacked(inputs.mesh, f"{name}/kernel", dims)
-        outputs = mtf.layers.dense(
-            inputs, [new_dim], use_bias=False, kernel_weights=mtf.cast(kernel, inputs.dtype),
-            **common)
+        kernel = self._kernel(inputs, new_dim, name)
+        outputs = project(inputs, kernel, new_dim)
         if self._use_bias:
-            outputs += self._stacked(inputs.mesh, f"{name}/bias", [new_dim])
+            outputs += self._bias(inputs.mesh, new_dim, name)
         return outputs
+
+    def _kernel(self, inputs: mtf.Tensor, new_dim: mtf.Dimension, name: str) -> mtf.Tensor:
+        """[*expert_dims, I, `new_dim`], in the type of the inputs."""
+        reduced = inputs.shape.dims[-1:]
+        if not self._separate:
+            return mtf.layers.get_dense_kernel_weights(
+                inputs, [new_dim], reduced, self._expert_dims, kernel_initializer=None,
+                name=name, variable_dtype=self._variable_dtype)
+        return mtf.cast(
+            self._stacked(inputs.mesh, f"{name}/kernel", [*reduced, new_dim]), inputs.dtype)
+
+    def _bias(self, mesh: mtf.Mesh, new_dim: mtf.Dimension, name: str) -> mtf.Tensor:
+        """[*expert_dims, `new_dim`]."""
+        if self._separate:
+            return self._stacked(mesh, f"{name}/bias", [new_dim])
+        return mtf.get_variable(
+            mesh, f"{name}/bias", mtf.Shape([*self._expert_dims, new_dim]),
+            initializer=tf.zeros_initializer(), dtype=self._variable_dtype)
 
     def _stacked(self, mesh: mtf.Mesh, name: str, dims: list[mtf.Dimension]) -> mtf.Tensor:
         """[*expert_dims, *dims] of as many variables [*dims] as there are experts."""
@@ -267,7 +277,7 @@ def _activations(where: str, activation: Activation) -> tuple:
         raise ValueError(f"{where}: activation is empty; give a name such as 'relu', or several"
                          " for a gated layer such as ['gelu', 'linear']")
     for name in names:
-        if name != "linear" and not (isinstance(name, str) and callable(getattr(mtf, name, None))):
+        if not is_known(name):
             raise ValueError(f"{where}: activation is {activation!r}, but mesh-tensorflow has no"
                              f" function {name!r}; use one such as 'relu', 'gelu', 'swish' or"
                              " 'linear'")

@@ -18,7 +18,7 @@ class Level:
         the last, each destination is itself a level of experts.
       router: scores the destinations and chooses among them.
       group_size: tokens that compete for the same buffers. A larger group drops
-        fewer tokens at the same capacity and costs more to dispatch. The largest
+        fewer tokens at the same capacity; on TPUs it costs more to dispatch. The largest
         size that divides the tokens and is at most this one is used.
       examples_per_group: the same as a number of examples, fractions allowed; inside
         the hierarchy, the slots that so many examples have there on average. Given, it

@@ -10,6 +10,7 @@ from hmoe.arrivals import first_using_embeddings
 from hmoe.balancing import BiasUpdate
 from hmoe.compat.stack import mtf, tf
 from hmoe.descent import Descent
+from hmoe.engines.choice import ENGINES
 from hmoe.experts import FeedForwardExperts, SharedExpert
 from hmoe.layout import MAX_LEVELS, MeshLayout
 from hmoe.levels import Level
@@ -59,6 +60,9 @@ class HierarchicalMoE:
         Give the same number on two meshes for the same groups on both.
       metrics: "brief", "full" (adds entropy, ranks, and the load of each expert), or
         "off"; losses are always told.
+      engine: how tokens are moved: "index" gathers rows, "einsum" multiplies with
+        one-hot tensors, "auto" takes einsum on TPUs and index elsewhere. All give the
+        same numbers but for rounding.
       seed: of the layer's random numbers.
     """
 
@@ -73,6 +77,7 @@ class HierarchicalMoE:
         exact_groups: bool = False,
         inserted_outer_batch: int | None = None,
         metrics: str = "brief",
+        engine: str = "auto",
         seed: int = 0,
     ):
         """Checks and keeps the settings; see the class for their meaning.
@@ -94,6 +99,7 @@ class HierarchicalMoE:
         self.inserted_outer_batch = None if inserted_outer_batch is None else (
             checks.positive_int(where, "inserted_outer_batch", inserted_outer_batch))
         self.metrics = checks.one_of(where, "metrics", metrics, DETAILS)
+        self.engine = checks.one_of(where, "engine", engine, ENGINES)
         self.seed = checks.non_negative_int(where, "seed", seed)
         if shared_expert is not None and self.num_outputs > 1:
             raise ValueError(

@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
 import hmoe
 from tests import helpers
 from tests.helpers import mtf, tf
+from tests.slots import slot_tokens
 
 
 @dataclasses.dataclass
@@ -19,6 +20,7 @@ class Decisions:
       importance: [..., S], of what arrived.
       slot_tokens: [..., X, C], the token in each slot, or -1.
       expert: [..., S, K], where each choice went.
+      position: [..., S, K], its slot there, or -1.
       kept: [..., S, K], whether it found room.
       weight: [..., S, K].
     """
@@ -26,6 +28,7 @@ class Decisions:
     importance: np.ndarray
     slot_tokens: np.ndarray
     expert: np.ndarray
+    position: np.ndarray
     kept: np.ndarray
     weight: np.ndarray
 
@@ -49,6 +52,7 @@ class FedLayer:
         """Builds the graph; see `helpers.run_layer` for the arguments."""
         self._shape = [size for _, size in dims]
         self._levels: List[Dict[str, Any]] = []
+        self._slots: List[Tuple[int, int]] = []
         with tf.Graph().as_default():
             helpers.read_variables_once()
             graph = mtf.Graph()
@@ -94,8 +98,10 @@ class FedLayer:
         def listening(scores: Any, importance: Any, *more: Any) -> Any:
             result = assign(scores, importance, *more)
             self._levels.append({
-                "importance": importance, "slot_tokens": result.slot_tokens(),
-                "expert": result.expert, "kept": result.kept, "weight": result.weight})
+                "importance": importance, "position": result.position, "expert": result.expert,
+                "kept": result.kept, "weight": result.weight})
+            choices = result.choices
+            self._slots.append((choices.experts_dim.size, result.capacity_dim.size))
             return result
 
         router.assign = listening
@@ -106,5 +112,7 @@ class FedLayer:
             importance = np.ones(self._shape[:-1])
         got = self._session.run(
             self._fetched, {self._inputs: x, self._importance: importance})
-        return Outcome(got["outputs"], [Decisions(**each) for each in got["levels"]],
-                       got["gradients"])
+        levels = [Decisions(**each, slot_tokens=slot_tokens(
+            each["expert"], each["position"], *slots))
+            for each, slots in zip(got["levels"], self._slots)]
+        return Outcome(got["outputs"], levels, got["gradients"])

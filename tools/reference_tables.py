@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from hmoe import losses, metrics
+from hmoe.engines.choice import ENGINES
 from hmoe.routers import expert_choice, gate, switch, token_choice
 
 REFERENCES = {
@@ -70,6 +71,7 @@ _LAYER: Dict[str, Row] = {
     "inserted_outer_batch": ("parts of the batch", "Mesh TensorFlow `outer_batch_size` (training"
                                                    " alone)"),
     "metrics": (one_of(metrics.DETAILS), "hmoe"),
+    "engine": (one_of(ENGINES), "hmoe"),
     "seed": ("whole number", "hmoe"),
 }
 

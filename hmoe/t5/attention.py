@@ -40,6 +40,7 @@ class ExpertsSelfAttention(transformer_layers.SelfAttention):
         exact_groups: bool = False,
         inserted_outer_batch: int | None = None,
         metrics: str = "brief",
+        engine: str = "auto",
         seed: int = 0,
         **self_attention: Any,
     ):
@@ -55,6 +56,7 @@ class ExpertsSelfAttention(transformer_layers.SelfAttention):
           exact_groups: see `levels`.
           inserted_outer_batch: see `levels`.
           metrics: see `levels`.
+          engine: see `levels`.
           seed: see `levels`.
           **self_attention: arguments of `transformer_layers.SelfAttention`. What gin binds
             to that class holds here too, which is why they are not listed.
@@ -73,7 +75,7 @@ class ExpertsSelfAttention(transformer_layers.SelfAttention):
             levels, _with_outputs(where, experts, self._output_names()),
             aux_loss_factor=aux_loss_factor, router_z_loss_factor=router_z_loss_factor,
             exact_groups=exact_groups, inserted_outer_batch=inserted_outer_batch,
-            metrics=metrics, seed=seed)
+            metrics=metrics, engine=engine, seed=seed)
 
     def _check(self, where: str) -> None:
         wanted = {"shared_kv": True, "combine_dims": True, "keep_query_heads_dims": False,

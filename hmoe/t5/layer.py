@@ -38,6 +38,7 @@ class MoELayer(transformer.TransformerLayer):
         exact_groups: bool = False,
         inserted_outer_batch: int | None = None,
         metrics: str = "brief",
+        engine: str = "auto",
         seed: int = 0,
     ):
         """The arguments are those of `hmoe.HierarchicalMoE`.
@@ -48,7 +49,7 @@ class MoELayer(transformer.TransformerLayer):
         self.moe = HierarchicalMoE(
             levels, experts, shared_expert=shared_expert, aux_loss_factor=aux_loss_factor,
             router_z_loss_factor=router_z_loss_factor, exact_groups=exact_groups,
-            inserted_outer_batch=inserted_outer_batch, metrics=metrics, seed=seed)
+            inserted_outer_batch=inserted_outer_batch, metrics=metrics, engine=engine, seed=seed)
 
     def call(self, context: transformer.Context, x: mtf.Tensor, losses: Any = None) -> mtf.Tensor:
         """[<batch dimensions>, (length), d_model] -> the same shape.

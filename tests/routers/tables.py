@@ -11,6 +11,7 @@ from hmoe.randomness import RandomSource
 from hmoe.routers.base import Router, RoutingContext
 from tests import helpers, tolerances
 from tests.helpers import mtf, tf
+from tests.slots import slot_tokens
 
 Rows = Sequence[Sequence[float]]
 
@@ -81,7 +82,7 @@ def assign(
             scores, helpers.constant(mesh, given.astype(np.float32), [s]), capacity,
             "expert_capacity", context)
         choices = result.choices
-        wanted = {"buffers": result.slot_tokens(), "expert": result.expert, "kept": result.kept,
+        wanted = {"expert": result.expert, "position": result.position, "kept": result.kept,
                   "weight": result.weight, "rank": choices.rank, "demand": choices.demand,
                   "asked": choices.expert}
         lowering = mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
@@ -91,6 +92,7 @@ def assign(
             session.run(tf.global_variables_initializer())
             helpers.load_weights(session, lowering, value_of)
             got = session.run(fetched)
+    got["buffers"] = slot_tokens(got["expert"], got["position"], experts, capacity)
     return _table(got, experts)
 
 
