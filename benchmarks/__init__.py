@@ -1,0 +1,1 @@
+"""How fast is the layer, beside its peers? `make bench` runs `python -m benchmarks`."""
