@@ -8,6 +8,7 @@
 
 VENV := .venv
 VENV_TPU := .venv-tpu
+VENV_PEERS := .venv-peers
 SET_UP := tools/environment.sh tools/find_python.sh setup.py hmoe/version.py
 export PYTHON
 
@@ -44,11 +45,9 @@ check: $(VENV)/.ready-dev ## style (ruff) and types (mypy)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 
-# The study of balances trains 15 small models: half an hour, and a question of its own.
-BENCHMARKS := $(filter-out benchmarks/balance_study.py,$(wildcard benchmarks/*.py))
-
-bench: $(VENV)/.ready-dev ## the benchmarks that measure time, one after another
-	@for script in $(BENCHMARKS); do echo "== $$script"; $(VENV)/bin/python "$$script" || exit 1; done
+# Two scripts in benchmarks/ are questions of their own: metrics_cost.py, balance_study.py.
+bench: $(VENV)/.ready-dev $(VENV_PEERS)/.ready ## measure the layer beside its peers: time, memory
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
 reference: $(VENV)/.ready ## write docs/reference.md anew, from the code
 	@$(VENV)/bin/python -m tools.reference
@@ -63,7 +62,7 @@ lock: $(VENV)/.ready-dev ## write the lock files anew (ARGS=--upgrade takes newe
 	@tools/lock.sh $(ARGS)
 
 clean: ## remove the environments, caches and builds
-	rm -rf $(VENV) $(VENV_TPU) build dist hmoe.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_TPU) $(VENV_PEERS) build dist hmoe.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.ready: requirements/default.txt $(SET_UP)
 	@tools/environment.sh default $(VENV)
@@ -75,4 +74,9 @@ $(VENV)/.ready-dev: requirements/default.txt requirements/default-dev.txt $(SET_
 
 $(VENV_TPU)/.ready-dev: requirements/tpu.txt requirements/tpu-dev.txt $(SET_UP)
 	@tools/environment.sh tpu $(VENV_TPU) dev
+	@touch $@
+
+$(VENV_PEERS)/.ready: requirements/peers.txt requirements/peers-cuda.txt tools/environment.sh \
+		tools/find_python.sh
+	@tools/environment.sh peers $(VENV_PEERS)
 	@touch $@

@@ -19,7 +19,6 @@ class Side:
       settings: arguments of the class.
       environment: "own", or "peers" for what has an environment of its own.
       timed: False for one that is only compared with.
-      fresh: whether each turn is a new process.
     """
 
     name: str
@@ -28,7 +27,6 @@ class Side:
     settings: Dict[str, Any]
     environment: str = "own"
     timed: bool = True
-    fresh: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Aim:
     Attributes:
       text: what is aimed at.
       quantity: "seconds", "memory", "efficiency", or further seconds that a side tells.
-      at_most, at_least: one of them is the aim.
+      at_most, at_least: one of them is the aim; without, the ratio is only told.
     """
 
     text: str
@@ -163,9 +161,77 @@ def mesh_of_8(**size: Any) -> Case:
         (near(15, one, eight), no_more_memory("upstream v2, 8 devices", eight)))
 
 
+def t5(**size: Any) -> Case:
+    names = {"dense": "dense twin", "two_levels": "hmoe, 4 x 4", "one_level": "hmoe, 16",
+             "MoE1D": "upstream MoE1D, 16"}
+    hmoe, flat, upstreams = (names[key] for key in ("two_levels", "one_level", "MoE1D"))
+    return Case(
+        "t5",
+        "A T5 of 2 + 2 layers, d_model 256, d_ff 1024, 64 x (64 + 32) tokens, experts in every"
+        " layer, 1.0 slots a token",
+        (tuple(Side(name, "t5", "T5", dict(size, layers=key)) for key, name in names.items()),),
+        (Same(flat, upstreams),),
+        (Aim("1.25 times the dense twin, without the optimizer's update", (hmoe,), ("dense twin",),
+             at_most=1.25),
+         Aim("the same with the update", (hmoe,), ("dense twin",), "with update"),
+         Aim("upstream MoE1D over the dense twin, without the update", (upstreams,),
+             ("dense twin",)),
+         no_more_memory(upstreams, hmoe)))
+
+
+def start(hmoe: str = "runs/default.gin", dense: str = "runs/default_dense.gin",
+          bindings: Tuple[str, ...] = ()) -> Case:
+    sides = tuple(
+        Side(name, "start", "Train", {"gin_files": [file], "bindings": bindings})
+        for name, file in (("dense twin", dense), ("hmoe", hmoe)))
+    return Case(
+        "start", "From `hmoe train` to the first step of the default job on a 2 x 2 mesh", (sides,),
+        (), tuple(Aim(text, ("hmoe",), ("dense twin",), quantity, at_most=1.5)
+                  for text, quantity in (("until the first step is done", "seconds"),
+                                         ("building the graph", "graph"),
+                                         ("first run of the graph", "first run"))))
+
+
+def peers(**size: Any) -> Case:
+    flat = dict(ONE_LEVEL, **size)
+    ours_of = {"two levels": "hmoe, 4 x 4", "one level": "hmoe, 16",
+               "experts choose": "hmoe, 16 that choose"}
+    others = (
+        upstream("upstream v2, 4 x 4", **size), upstream("upstream v1, 16", **flat),
+        Side("Model Garden, 16 that choose", "model_garden", "ExpertChoice", flat, "peers"),
+        Side("Mixtral eager, 16", "mixtral", "Mixtral", dict(flat, implementation="eager"),
+             "peers"),
+        Side("Mixtral grouped_mm, 16", "mixtral", "Mixtral",
+             dict(flat, implementation="grouped_mm"), "peers"))
+    mine = (ours(ours_of["two levels"], **size), ours(ours_of["one level"], **flat),
+            ours(ours_of["experts choose"], router="expert_choice", **flat))
+    names = tuple(side.name for side in others)
+    return Case(
+        "peers", "All peers: 4,096 tokens, d_model 512, hidden 2048, 16 experts, group 1024",
+        ((*mine, *others),),
+        (Same(mine[0].name, names[0]), Same(mine[1].name, names[1]), Same(mine[2].name, names[2]),
+         Same(names[3], names[4])),
+        tuple(Aim(f"efficiency of {side.name} over the best of the others", (side.name,), names,
+                  "efficiency", at_least=1.0) for side in mine))
+
+
+def bfloat16(**size: Any) -> Case:
+    rounds = tuple(
+        make(f"{name}, {dtype}", **dict(size, dtype=dtype))
+        for name, make in (("bare multiplies", bare), ("hmoe", ours))
+        for dtype in ("float32", "bfloat16"))
+    return Case(
+        "bfloat16", "Activations and multiplies of the experts in bfloat16, weights in float32",
+        (rounds,), (Same("hmoe, float32", "hmoe, bfloat16", None),),
+        tuple(Aim(f"{name} in bfloat16 over float32", (f"{name}, bfloat16",),
+                  (f"{name}, float32",), quantity)
+              for name, quantity in (("bare multiplies", "seconds"), ("hmoe", "seconds"),
+                                     ("hmoe", "memory"))))
+
+
 def all_cases() -> Dict[str, Case]:
     """By name, in the order in which they are run."""
     cases = [
         two_levels(1024, 2.2), two_levels(4096, 3.2), one_level(), more_experts(), groups(),
-        mesh_of_8()]
+        mesh_of_8(), t5(), start(), peers(), bfloat16()]
     return {case.name: case for case in cases}

@@ -5,7 +5,7 @@ import pathlib
 import statistics
 import tempfile
 import time
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ PAUSE = 0.05
 Say = Callable[[str], None]
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """Two sides that should do the same give different numbers."""
 
 
@@ -44,7 +44,7 @@ def run_case(
         try:
             for sides in case.rounds:
                 _Round(case, sides, pythons, logs, numbers, say).measure(turns, result)
-        except Mismatch as error:
+        except MismatchError as error:
             result["error"] = str(error)
     return result
 
@@ -63,10 +63,10 @@ class _Round:
             for side in self._sides:
                 told[side.name] = self._prepare(side)
             self._compare(result["comparisons"])
-            timed = [side for side in self._sides
-                     if side.timed and "error" not in told[side.name]]
+            timed = [side.name for side in self._sides if side.name in self._workers]
             seconds, peaks = in_turns(
-                [side.name for side in timed], turns, self._step_of(timed, told), self._peak)
+                timed, turns, lambda name: _dict(self._workers[name].ask("step")),
+                lambda name: self._workers[name].ask("peak"))
         finally:
             for worker in self._workers.values():
                 worker.stop()
@@ -83,10 +83,6 @@ class _Round:
         self._say(f"  {side.name}: starting")
         try:
             worker = self._start(side)
-            if side.fresh:
-                told = worker.ask("describe")
-                worker.stop()
-                return told
             self._workers[side.name] = worker
             told = dict(worker.ask("describe"), first_step=_dict(worker.ask("step"))["step"],
                         memory=worker.ask("memory"))
@@ -106,7 +102,7 @@ class _Round:
         """Compares what both sides of a pair have written, and removes nothing.
 
         Raises:
-          Mismatch: they differ by more than they may.
+          MismatchError: they differ by more than they may.
         """
         here = {side.name for side in self._sides}
         for same in self._case.same:
@@ -116,23 +112,6 @@ class _Round:
                 self._say(f"  {same.first} and {same.second}: differ by at most"
                           f" {compared['largest']:.1e} ({compared['of']})")
                 comparisons.append(compared)
-
-    def _step_of(self, sides, told) -> Callable[[str], Dict[str, float]]:
-        fresh = {side.name: side for side in sides if side.fresh}
-
-        def step(name: str) -> Dict[str, float]:
-            if name not in fresh:
-                return _dict(self._workers[name].ask("step"))
-            worker = self._start(fresh[name])
-            seconds = _dict(worker.ask("step"))
-            told[name]["memory"] = worker.ask("memory", steps=0)
-            worker.stop()
-            return seconds
-
-        return step
-
-    def _peak(self, name: str) -> float:
-        return self._workers[name].ask("peak") if name in self._workers else 0.0
 
 
 def in_turns(names, turns, step, peak, pause=time.sleep):
@@ -162,28 +141,34 @@ def compare(same: Same, first: pathlib.Path, second: pathlib.Path) -> Dict[str, 
     """The largest difference of two sides, each array's over the largest number in it.
 
     Raises:
-      Mismatch: it is above the tolerance, or they have not told the same arrays.
+      MismatchError: it is above the tolerance, or they have not told the same arrays.
     """
     where = f"'{same.first}' and '{same.second}'"
     with np.load(first) as one, np.load(second) as other:
         if sorted(one.files) != sorted(other.files):
-            raise Mismatch(f"{where} tell different arrays:"
-                           f" {sorted(set(one.files) ^ set(other.files))}")
-        differences = {name: _difference(one[name], other[name]) for name in one.files}
-    of = max(differences, key=lambda name: differences[name])
-    largest = differences[of]
+            raise MismatchError(f"{where} tell different arrays:"
+                                f" {sorted(set(one.files) ^ set(other.files))}")
+        found = {name: _difference(one[name], other[name]) for name in one.files}
+    of = max(found, key=lambda name: found[name][0])
+    largest = found[of][0]
     if same.tolerance is not None and not largest <= same.tolerance:
-        raise Mismatch(f"{where} differ in {of} by {largest:.2g} of its largest number; at most"
-                       f" {same.tolerance:g} is rounding")
+        raise MismatchError(f"{where} differ in {of} by {largest:.2g} of its largest number; at"
+                            f" most {same.tolerance:g} is rounding")
     return {"first": same.first, "second": same.second, "tolerance": same.tolerance,
-            "largest": largest, "of": of, "differences": differences}
+            "largest": largest, "of": of, "rms": max(rms for _, rms in found.values())}
 
 
-def _difference(one: np.ndarray, other: np.ndarray) -> float:
+def _difference(one: np.ndarray, other: np.ndarray) -> Tuple[float, float]:
+    """(largest over the largest number, root of the mean square over that of the numbers)."""
+    # A dimension of 1 is written by some and not by others.
+    one, other = one.squeeze(), other.squeeze()
     if one.shape != other.shape or not (np.isfinite(one).all() and np.isfinite(other).all()):
-        return float("inf")
-    scale = max(float(np.abs(other).max()), 1e-30)
-    return float(np.abs(one - other).max()) / scale
+        return float("inf"), float("inf")
+    difference = one - other
+    tiny = 1e-30
+    return (float(np.abs(difference).max()) / max(float(np.abs(other).max()), tiny),
+            float(np.linalg.norm(difference.ravel()))
+            / max(float(np.linalg.norm(other.ravel())), tiny))
 
 
 def _dict(seconds: Any) -> Dict[str, float]:

@@ -1,9 +1,113 @@
-"""Tables, JSON and a picture of what was measured."""
+"""The page, with its tables, of what was measured."""
 from __future__ import annotations
 
+import pathlib
 from typing import Any, Dict, List, Optional
 
 from benchmarks.cases import Aim, Case
+
+HEAD = pathlib.Path(__file__).with_name("page.md").read_text()
+
+
+def page(results: Dict[str, Any]) -> str:
+    """The whole page in Markdown.
+
+    Args:
+      results: by name of the case, what `measure.run_case` returned, with "aims" and "run".
+    """
+    lines = [HEAD, *_where(results), *_aims(results), "![Time of a step](benchmarks.svg)", "",
+             "## All cases", ""]
+    for result in results.values():
+        lines += case_lines(result)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _where(results: Dict[str, Any]) -> List[str]:
+    """Machines, versions and commands."""
+    runs: Dict[str, List[str]] = {}
+    versions: Dict[str, set] = {}
+    for name, result in results.items():
+        run = result["run"]
+        text = (f"{run['date']}, {run['processor']}, {run['memory_gb']:.0f} GB, {run['platform']};"
+                f" commit {run['commit']}; {run['turns']} turns; `{run['command']}`")
+        runs.setdefault(text, []).append(name)
+        for side in result["sides"].values():
+            for package, version in side.get("packages", {}).items():
+                versions.setdefault(package, set()).add(version)
+    lines = ["## Where and when", ""]
+    for text, names in runs.items():
+        of = f" ({', '.join(names)})" if len(runs) > 1 else ""
+        lines.append(f"- {text}{of}")
+    told = ", ".join(f"{name} {' and '.join(sorted(found))}"
+                     for name, found in sorted(versions.items()))
+    return [*lines, f"- {told}", ""]
+
+
+def _aims(results: Dict[str, Any]) -> List[str]:
+    lines = ["## Aims", "", "| case | aim | measured | |", "|---|---|---|---|"]
+    for name, result in results.items():
+        if "error" in result:
+            lines.append(f"| {name} | | error: {result['error']} | |")
+        for aim in result["aims"]:
+            lines.append(f"| {name} | {aim['text']}{_limit(aim)} | {_ratio(aim)} |"
+                         f" {_verdict(aim)} |")
+    return [*lines, ""]
+
+
+def case_lines(result: Dict[str, Any]) -> List[str]:
+    """A case in Markdown."""
+    lines = [f"### {result['name']}", "", result["title"] + ".", ""]
+    if "error" in result:
+        lines += [f"**Error: {result['error']}**", ""]
+    also = any(side.get("more") for side in result["sides"].values())
+    columns = ["side", "work", "seconds", "quartiles", "GFLOP/s", "of peak", "peak memory, MB"]
+    columns += ["also timed, seconds"] * also
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, side in result["sides"].items():
+        cells = _cells(side) + [_more(side)] * also
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines.append("")
+    for peak in sorted({_peak(side) for side in result["sides"].values() if "peak" in side}):
+        lines.append(f"- {peak}")
+    for same in result["comparisons"]:
+        lines.append(f"- {_comparison(same)}")
+    for aim in result.get("aims", []):
+        lines.append(f"- {aim['text']}{_limit(aim)}: {_ratio(aim)} {_verdict(aim)}".rstrip() + ".")
+    return [*lines, ""]
+
+
+def _cells(side: Dict[str, Any]) -> List[str]:
+    if "error" in side:
+        return [f"error: {side['error']}", *[""] * 5]
+    work = f"{side['slots']:,} x {side['matrices']}" if side.get("slots") else ""
+    memory = side["memory"]
+    held = f"{memory['net'] / 1e6:,.0f} ({memory['peak'] / 1e6:,.0f})"
+    if "seconds" not in side:
+        return [work, "not timed", "", "", "", held]
+    seconds = side["seconds"]
+    low, high = seconds["quartiles"]
+    rate = f"{side['flops'] / seconds['median'] / 1e9:.0f}" if side.get("flops") else ""
+    share = f"{100 * side['efficiency']:.0f} %" if "efficiency" in side else ""
+    return [work, f"{seconds['median']:.3f}", f"{low:.3f} to {high:.3f}", rate, share, held]
+
+
+def _more(side: Dict[str, Any]) -> str:
+    return ", ".join(f"{name} {timed['median']:.3f}"
+                     for name, timed in side.get("more", {}).items())
+
+
+def _peak(side: Dict[str, Any]) -> str:
+    peak = side["peak"]
+    return (f"Peak of {side['library']} in {side['dtype']}: {peak['median'] / 1e9:.0f} GFLOP/s"
+            f" (best {peak['best'] / 1e9:.0f}).")
+
+
+def _comparison(same: Dict[str, Any]) -> str:
+    text = (f"{same['first']} and {same['second']}: outputs, loss and gradients differ by at most"
+            f" {same['largest']:.1e} of the largest number of an array")
+    if same["tolerance"] is None:
+        return f"{text}, and by {same['rms']:.1e} in the root of the mean square."
+    return f"{text} ({same['tolerance']:g} would be an error)."
 
 
 def aim_value(aim: Aim, sides: Dict[str, Any]) -> Optional[float]:
@@ -25,59 +129,31 @@ def quantity(side: Dict[str, Any], name: str) -> Optional[float]:
     return timed and timed["median"]
 
 
-def aim_lines(case: Case, result: Dict[str, Any]) -> List[Dict[str, Any]]:
+def judged(case: Case, sides: Dict[str, Any]) -> List[Dict[str, Any]]:
     """Each aim of a case: text, ratio, what it should be, and whether it is."""
     told = []
     for aim in case.aims:
-        value = aim_value(aim, result["sides"])
+        value = aim_value(aim, sides)
         reached = None
-        if value is not None:
-            reached = value <= aim.at_most if aim.at_most is not None else value >= aim.at_least
+        if value is not None and aim.at_most is not None:
+            reached = value <= aim.at_most
+        elif value is not None and aim.at_least is not None:
+            reached = value >= aim.at_least
         told.append({"text": aim.text, "quantity": aim.quantity, "ratio": value,
                      "at_most": aim.at_most, "at_least": aim.at_least, "reached": reached})
     return told
 
 
-def case_lines(result: Dict[str, Any]) -> List[str]:
-    """A case in Markdown."""
-    lines = [f"### {result['title']}", ""]
-    if "error" in result:
-        lines += [f"**Error: {result['error']}**", ""]
-    lines += ["| side | work | seconds | quartiles | GFLOP/s | of peak | peak memory, MB |",
-              "|---|---|---|---|---|---|---|"]
-    for name, side in result["sides"].items():
-        lines.append(f"| {name} | " + " | ".join(_cells(side)) + " |")
-    lines.append("")
-    for aim in result.get("aims", []):
-        lines.append(f"- {_aim_text(aim)}")
-    for same in result["comparisons"]:
-        limit = "" if same["tolerance"] is None else f" (at most {same['tolerance']:g} is let pass)"
-        lines.append(f"- {same['first']} and {same['second']}: outputs, loss and all gradients"
-                     f" differ by at most {same['largest']:.1e} of the largest number{limit}.")
-    return [*lines, ""]
+def _limit(aim: Dict[str, Any]) -> str:
+    for word in ("at_most", "at_least"):
+        if aim[word] is not None:
+            return f" ({word.replace('_', ' ')} {aim[word]:g})"
+    return ""
 
 
-def _cells(side: Dict[str, Any]) -> List[str]:
-    if "error" in side:
-        return [f"error: {side['error']}", *[""] * 5]
-    work = ""
-    if side.get("slots"):
-        work = f"{side['slots']:,} slots x {side['matrices']}"
-    memory = side.get("memory")
-    held = f"{memory['net'] / 1e6:,.0f} (whole process {memory['peak'] / 1e6:,.0f})" if memory else ""
-    if "seconds" not in side:
-        return [work, "not timed", "", "", "", held]
-    seconds = side["seconds"]
-    low, high = seconds["quartiles"]
-    rate = f"{side['flops'] / seconds['median'] / 1e9:.0f}" if side.get("flops") else ""
-    share = f"{100 * side['efficiency']:.0f} %" if "efficiency" in side else ""
-    return [work, f"{seconds['median']:.3f}", f"{low:.3f} to {high:.3f}", rate, share, held]
+def _ratio(aim: Dict[str, Any]) -> str:
+    return "not measured" if aim["ratio"] is None else f"{aim['ratio']:.2f}"
 
 
-def _aim_text(aim: Dict[str, Any]) -> str:
-    if aim["ratio"] is None:
-        return f"{aim['text']}: not measured."
-    limit = (f"at most {aim['at_most']:g}" if aim["at_most"] is not None
-             else f"at least {aim['at_least']:g}")
-    said = "reached" if aim["reached"] else "**not reached**"
-    return f"{aim['text']}: {aim['ratio']:.2f} ({limit}), {said}."
+def _verdict(aim: Dict[str, Any]) -> str:
+    return {None: "", True: "reached", False: "**not reached**"}[aim["reached"]]

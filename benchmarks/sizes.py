@@ -8,6 +8,9 @@ from typing import Tuple
 # Forward, gradient of the inputs, gradient of the weights: as many multiplies of one cost.
 PASSES = 3
 
+# Rows and columns of the matrix whose square tells the peak.
+PEAK_SIZE = 2048
+
 
 @dataclasses.dataclass(frozen=True)
 class Size:

@@ -5,7 +5,7 @@ They talk in lines of JSON: the driver sends {"do": "step"}, the process answers
 
 - describe: what work it does, and with which library and versions.
 - step: seconds of one forward and backward pass; or a dict of seconds by name, "step" among them.
-- peak: FLOP/s of one large matrix multiply of the same library.
+- peak: FLOP/s of one large matrix multiply of the same library; 0 where there is no such thing.
 - compare: writes outputs, loss and gradients into an .npz file.
 - memory: bytes, see `_memory`.
 - stop.
@@ -14,6 +14,7 @@ A process waits for its next word without using a processor, so that others can 
 """
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -48,7 +49,7 @@ def serve(module: str, name: str, settings: dict) -> None:
     side = None
     baseline = 0
     words = {
-        "memory": lambda steps=_STEPS_FOR_MEMORY: _memory(side, baseline, steps),
+        "memory": lambda: _memory(side, baseline),
         "compare": lambda path: side.compare(path),
         "describe": lambda: side.describe(),
         "step": lambda: side.step(),
@@ -79,21 +80,20 @@ def serve(module: str, name: str, settings: dict) -> None:
         answer(words[word], **request)
 
 
-def _memory(side: Any, baseline: int, steps: int) -> dict:
+def _memory(side: Any, baseline: int) -> dict:
     """Most memory held while stepping: "peak" absolute, "net" beyond that of the bare imports.
 
-    With no steps it is the most that was ever held.
+    A side whose steps are processes of their own tells it itself.
     """
-    if steps:
-        for _ in range(steps):
-            side.step()
-        try:
-            # Forgets the highest mark so far: building may have held more.
-            pathlib.Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass
-        for _ in range(steps):
-            side.step()
+    if hasattr(side, "memory"):
+        return side.memory()
+    for _ in range(_STEPS_FOR_MEMORY):
+        side.step()
+    with contextlib.suppress(OSError):
+        # Forgets the highest mark so far: building may have held more.
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    for _ in range(_STEPS_FOR_MEMORY):
+        side.step()
     peak = _resident("VmHWM")
     return {"peak": peak, "net": peak - baseline}
 
@@ -143,11 +143,10 @@ class Worker:
         Raises:
           SideError: it could not.
         """
-        try:
+        # `_hear` says why, if the process has ended.
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps({"do": word, **arguments}) + "\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # `_hear` says why
         return self._hear(word)
 
     def _hear(self, word: str) -> Any:

@@ -5,6 +5,7 @@
 #     tools/environment.sh default .venv dev      and what tests and checks need
 #     tools/environment.sh tpu .venv-tpu dev      the same for the TPU line
 #     tools/environment.sh default DIR run X.whl  with a built wheel, not the checkout itself
+#     tools/environment.sh peers .venv-peers      what `make bench` measures beside the package
 #
 # uv does the work, since it is several times as fast as pip; where it cannot be had, pip does.
 # The locks are complete, so nothing is resolved here (--no-deps).
@@ -64,8 +65,17 @@ say "installing into $folder from ${locks[*]} (about $packages packages; minutes
 requirements=()
 for lock in "${locks[@]}"; do requirements+=(-r "$lock"); done
 started=$SECONDS
+if [ "$line" = peers ]; then
+    # By pip, since its settings may name a place with PyTorch's builds for processors alone. Where
+    # there is none, the build is that for GPUs on Linux, and does not load without their libraries.
+    "$python" -m pip install -qq --no-deps "$(grep '^torch==' "${locks[0]}")"
+    needs=$("$python" -c 'from importlib.metadata import requires; print(requires("torch"))')
+    [[ "$needs" != *nvidia* ]] || requirements+=(-r requirements/peers-cuda.txt)
+fi
 install --no-deps "${requirements[@]}"
-if [ -n "$package" ]; then
+if [ "$line" = peers ]; then
+    :  # the package itself stays in its own environment
+elif [ -n "$package" ]; then
     install --no-deps "$package"
 else
     install --no-deps --no-build-isolation --editable .

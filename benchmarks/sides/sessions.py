@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-PEAK_SIZE = 2048
+from benchmarks.sizes import PEAK_SIZE
 
 
 def packages(*names: str) -> dict:
