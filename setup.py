@@ -29,7 +29,7 @@ def gin_packages() -> Dict[str, str]:
     """Maps a package name to each folder below gin/: {"hmoe.gin.runs": "gin/runs", ...}.
 
     The gin files stand at the top of the repository, where users look for them, and are installed
-    as data of `hmoe.gin`, where `hmoe.t5.gin_files.folder()` finds them.
+    as data of `hmoe.gin`, where `hmoe.gin_files.folder()` finds them.
     """
     packages = {}
     for folder, subfolders, _ in os.walk(os.path.join(ROOT, "gin")):

@@ -12,6 +12,7 @@ import time
 import traceback
 import warnings
 
+from hmoe import needed
 from hmoe.cli import DEFAULT_MODEL_DIR
 from hmoe.console import LOG_FILE, Console
 
@@ -28,6 +29,7 @@ def run(flags: argparse.Namespace) -> int:
     console = Console()
     flags.model_dir = flags.model_dir or default_model_dir(flags)
     try:
+        needed.check(flags)
         console.log_to(prepare_log(flags))
         _quiet_start()
         console.say(f"Loading TensorFlow (its log: {console.log_path}) ...")
@@ -38,7 +40,8 @@ def run(flags: argparse.Namespace) -> int:
         console.error("Interrupted.")
         return 130
     except Exception as error:
-        traceback.print_exc()
+        if console.log_path:
+            traceback.print_exc()
         console.error(describe(error, console.log_path))
         return 1
     return 0

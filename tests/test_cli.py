@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hmoe import cli, launch
+from hmoe import cli, launch, needed
 
 USAGE = "usage: hmoe train [FLAG ...]\n"
 
@@ -35,6 +35,44 @@ def test_help_and_errors_import_no_tensorflow() -> None:
     assert result.returncode == 0, result.stderr
     assert time.time() - begun < 5
     assert "train a model" in result.stdout
+
+
+MISSING = {
+    "train --data=none.tsv": "none.tsv: there is no such file (looked in ",
+    "train --data=. ": ". is a directory; give the file in it that holds the data",
+    "train --gin_file=runs/defaul.gin": "gin file 'runs/defaul.gin' not found in ",
+    "predict --model_dir=none x": "model_dir 'none' does not exist; train first ",
+    "eval --model_dir=.": "model_dir '.' holds no checkpoint; train first ",
+    "predict --model_dir=model --input_file=none.txt": "--input_file 'none.txt' does not exist",
+    "score --model_dir=model --target_file=none.txt": "--target_file 'none.txt' does not exist",
+    "split --model_dir=model --output_dir=model": "--output_dir 'model' is there already and not ",
+}
+
+
+def test_missing_files_are_found_before_tensorflow_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "checkpoint").write_text("")
+    code = (
+        "import sys\nfrom hmoe import cli\n"
+        f"for line in {list(MISSING)!r}: assert cli.main(line.split()) == 1\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    said = result.stderr.splitlines()
+    assert len(said) == len(MISSING)
+    for line, message in zip(said, MISSING.values()):
+        assert line.startswith(f"hmoe: error: {message}")
+    # Nothing was begun.
+    assert [each.name for each in tmp_path.iterdir()] == ["model"]
+
+
+def test_files_elsewhere_are_left_to_tensorflow() -> None:
+    flags = cli.build_parser().parse_args([
+        "predict", "--model_dir=gs://a/model", "--gin_file=gs://a/b.gin", "--input_file=gs://a/c"])
+    needed.check(flags)
 
 
 def test_unknown_flag_with_a_suggestion(capsys: pytest.CaptureFixture) -> None:

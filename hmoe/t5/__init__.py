@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import gin
 
+from hmoe import gin_files
 from hmoe.compat import stack  # noqa: F401  (must come before anything of T5)
-from hmoe.t5 import configurables, gin_files  # noqa: F401
+from hmoe.t5 import configurables  # noqa: F401
 from hmoe.t5.data import tasks  # noqa: F401
 
 gin.add_config_file_search_path(str(gin_files.folder()))

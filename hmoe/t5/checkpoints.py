@@ -9,6 +9,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 from mesh_tensorflow.transformer import utils
 
+from hmoe import needed
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5.settings import ModelSettings
 
@@ -31,11 +32,7 @@ def require_latest(model_dir: str) -> str:
     """
     path = latest(model_dir)
     if path is None:
-        what = "holds no checkpoint" if tf.io.gfile.isdir(model_dir) else "does not exist"
-        raise ValueError(
-            f"model_dir {model_dir!r} {what}; train first (hmoe train --model_dir={model_dir}), "
-            "or name the folder of a trained model with --model_dir"
-        )
+        needed.raise_no_checkpoint(model_dir, tf.io.gfile.isdir(model_dir))
     return path
 
 

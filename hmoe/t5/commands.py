@@ -12,7 +12,7 @@ import gin
 import t5
 from mesh_tensorflow.transformer import utils
 
-from hmoe import compat, split_merge
+from hmoe import compat, needed, split_merge
 from hmoe.compat import stand_ins
 from hmoe.compat.stack import tf
 from hmoe.console import Console
@@ -256,8 +256,7 @@ def _ask(console: Console) -> Optional[str]:
 def _answer_file(
     estimator: SessionEstimator, path: str, source: str, target: Optional[str], console: Console
 ) -> None:
-    if not tf.io.gfile.exists(source):
-        raise ValueError(f"--input_file {source!r} does not exist")
+    needed.check_exists("input_file", source, tf.io.gfile.exists)
     lines = utils.get_inputs_from_file(source)
     if not lines:
         raise ValueError(f"--input_file {source!r} holds no line")
@@ -299,9 +298,8 @@ def _score_function(flags: argparse.Namespace, console: Console) -> Callable[...
         return [float(result["scores"]) for result in results]
 
     def score_from_strings(**arguments: Any) -> None:
-        for name in (flags.input_file, flags.target_file):
-            if name and not tf.io.gfile.exists(name):
-                raise ValueError(f"{name!r} does not exist")
+        for flag in ("input_file", "target_file"):
+            needed.check_exists(flag, getattr(flags, flag), tf.io.gfile.exists)
         upstream(
             inputs=flags.input_file,
             targets=flags.target_file,
@@ -347,9 +345,7 @@ def _rewrite(
     if tf.io.gfile.exists(flags.output_dir) and (
         not tf.io.gfile.isdir(flags.output_dir) or tf.io.gfile.listdir(flags.output_dir)
     ):
-        raise ValueError(
-            f"--output_dir {flags.output_dir!r} is there already and not empty; name a new folder"
-        )
+        needed.raise_not_empty(flags.output_dir)
     _use_saved(flags, console)
     before = checkpoints.read(path)
     after = function(before)

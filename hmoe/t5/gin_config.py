@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import os
 import re
@@ -11,26 +10,13 @@ from typing import Iterator, List, Sequence, Union
 
 import gin
 import mesh_tensorflow.transformer
-import t5.models
 from gin import config as gin_internals
 from gin import resource_reader
 from t5.models import mesh_transformer
 
+from hmoe import gin_files
 from hmoe.compat.stack import tf
-from hmoe.t5 import gin_files
-
-
-def search_folders(prefixes: Sequence[str]) -> List[str]:
-    """Folders in which gin files are looked for, after the current one.
-
-    Args:
-        prefixes: the user's, ``--gin_location_prefix``.
-
-    Returns:
-        Those, then the folders of T5 and of this package.
-    """
-    t5_folder = os.path.join(os.path.dirname(t5.models.__file__), "gin")
-    return [*prefixes, t5_folder, gin_files.folder()]
+from hmoe.gin_files import meant
 
 
 def read(
@@ -42,7 +28,8 @@ def read(
     """Reads Mesh TensorFlow's defaults, then files, then single bindings, and does not lock them.
 
     Args:
-        files: gin files; each is looked for as it stands, then in `search_folders`.
+        files: gin files; each is looked for as it stands, then in
+            `gin_files.search_folders`.
         bindings: lines of gin, such as ``utils.run.train_steps = 100``.
         prefixes: more folders to look in.
         skip_unknown: whether unknown names are passed over; or the names that are. T5's own
@@ -52,11 +39,11 @@ def read(
         ValueError: a file is missing, or gin does not know a name or argument in it.
     """
     _pass_over_plain_folders()
-    folders = search_folders(prefixes)
+    folders = gin_files.search_folders(prefixes)
     for folder in folders:
         gin.add_config_file_search_path(folder)
     for path in files:
-        _check_exists(path, ["", *folders])
+        gin_files.check_exists(path, ["", *folders], tf.io.gfile.exists)
     if skip_unknown is not True:
         skip_unknown = [*mesh_transformer.DEPRECATED_GIN_REFERENCES, *(skip_unknown or ())]
     package = os.path.dirname(mesh_tensorflow.transformer.__file__)
@@ -95,35 +82,16 @@ def _explained(where: str) -> Iterator[None]:
         raise ValueError(where + explain(str(error))) from error
 
 
-def _check_exists(path: str, folders: Sequence[str]) -> None:
-    if any(tf.io.gfile.exists(os.path.join(folder, path)) for folder in folders):
-        return
-    known = [
-        os.path.relpath(os.path.join(where, name), folder)
-        for folder in folders[1:]
-        for where, _, names in os.walk(folder)
-        for name in names
-        if name.endswith(".gin")
-    ]
-    searched = ", ".join(folder or os.getcwd() for folder in folders)
-    raise ValueError(f"gin file {path!r} not found in {searched}{_meant(path, known)}")
-
-
-def _meant(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
-
-
 def explain(text: str) -> str:
     """Adds to gin's message about an unknown name or argument the names that come close."""
     unknown = re.search(r"[Nn]o configurable matching '([^']+)'", text)
     if unknown:
-        return f"{text.strip()}{_meant(unknown.group(1), _all_configurables())}"
+        return f"{text.strip()}{meant(unknown.group(1), _all_configurables())}"
     argument = re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", text)
     if argument:
         names = _arguments(argument.group(1))
         known = f"\n  It has: {', '.join(names)}" if names else ""
-        return f"{text.strip()}{_meant(argument.group(2), names)}{known}"
+        return f"{text.strip()}{meant(argument.group(2), names)}{known}"
     return text.strip()
 
 

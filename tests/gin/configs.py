@@ -14,8 +14,9 @@ from hmoe import compat
 compat.behave_like_v1()
 
 import hmoe.t5  # noqa: E402, F401
+from hmoe import gin_files  # noqa: E402
 from hmoe.compat.stack import mtf, tf  # noqa: E402
-from hmoe.t5 import gin_config, gin_files, model_fn, run  # noqa: E402
+from hmoe.t5 import gin_config, model_fn, run  # noqa: E402
 from hmoe.t5.session import SessionSettings  # noqa: E402
 
 VOCAB = 64

@@ -7,7 +7,7 @@ import re
 import gin
 import pytest
 
-from hmoe.t5 import gin_files
+from hmoe import gin_files
 from tests.gin import configs
 
 FOLDERS = ("models", "models/routers", "layouts", "tasks", "runs")

@@ -12,9 +12,9 @@ from absl import flags
 from tensorflow.python.tpu.device_assignment import device_assignment
 from tensorflow.python.tpu.topology import Topology
 
-from hmoe import balancing
+from hmoe import balancing, gin_files
 from hmoe.t5 import features as feature_lib
-from hmoe.t5 import forward, gin_files
+from hmoe.t5 import forward
 from tests.gin import configs
 from tests.gin.configs import mtf, tf
 

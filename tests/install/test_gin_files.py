@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hmoe.t5 import gin_files
+from hmoe import gin_files
 from tests.install import project
 
 

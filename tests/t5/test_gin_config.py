@@ -9,7 +9,8 @@ import gin
 import pytest
 
 import hmoe.t5  # noqa: F401
-from hmoe.t5 import gin_config, gin_files, run
+from hmoe import gin_files
+from hmoe.t5 import gin_config, run
 
 
 @pytest.fixture(autouse=True)

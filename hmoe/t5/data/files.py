@@ -21,6 +21,8 @@ import seqio
 import t5.data.preprocessors
 from absl import logging
 
+from hmoe.needed import check_file
+
 from . import lines, metrics, tasks, vocabularies
 from .examples import digest
 
@@ -121,7 +123,7 @@ class _Skipping(list[str]):
 
 
 def _scan(path: str, data_format: str, skip_bad_lines: bool) -> _Scan:
-    lines.check_file(path)
+    check_file(path)
     skipped = _Skipping()
     scan = _Scan()
     for row in lines.reader(data_format)(path, skipped if skip_bad_lines else None):

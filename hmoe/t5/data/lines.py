@@ -57,21 +57,6 @@ def format_of(path: str, data_format: str | None) -> str:
     return _EXTENSIONS[extension]
 
 
-def check_file(path: str) -> None:
-    """Raises a ValueError unless the path is a file that can be read and is not empty."""
-    if not os.path.exists(path):
-        raise ValueError(f"{path}: there is no such file (looked in {os.getcwd()})")
-    if os.path.isdir(path):
-        raise ValueError(f"{path} is a directory; give the file in it that holds the data")
-    try:
-        with open(path, "rb") as file:
-            first = file.read(1)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    if not first:
-        raise ValueError(f"{path} is empty")
-
-
 def _numbered_lines(path: str) -> Iterator[tuple[int, bytes]]:
     """Yields lines from 1, without their ends; of one that is too long, the beginning."""
     opener = gzip.open if path.endswith(".gz") else open

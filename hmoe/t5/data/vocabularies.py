@@ -5,7 +5,7 @@ from __future__ import annotations
 import sentencepiece
 import seqio
 
-from . import lines
+from hmoe.needed import check_file
 
 # Span corruption needs sentinels. Without extra ids they would be byte values, and a vocabulary of
 # bytes would decode them to nothing or to wrong characters.
@@ -23,7 +23,7 @@ def load(path: str | None) -> seqio.Vocabulary:
     """
     if path is None:
         return BYTES
-    lines.check_file(path)
+    check_file(path)
     try:
         model = sentencepiece.SentencePieceProcessor(model_file=path)
     except (RuntimeError, OSError) as error:
