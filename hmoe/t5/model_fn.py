@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import decoding_graph, evaluation_graph, training_graph
 from hmoe.t5 import features as feature_lib
+from hmoe.t5.engine import SharingPlacement
 from hmoe.t5.settings import ModelSettings
 
 #: Modes, by the values that TensorFlow's ``ModeKeys`` has.
@@ -60,7 +61,6 @@ def _engine(settings: ModelSettings, tpu_context: Any) -> tuple[mtf.MeshImpl, An
         from hmoe.t5 import tpu
 
         return tpu.engine(settings, tpu_context), tpu.variable_placer(tpu_context)
-    engine = mtf.placement_mesh_impl.PlacementMeshImpl(
+    return SharingPlacement(
         settings.mesh_shape, settings.layout_rules, settings.mesh_devices
-    )
-    return engine, None
+    ), None
