@@ -8,6 +8,7 @@ from mesh_tensorflow.transformer import transformer, utils
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import forward
+from hmoe.t5.lowering import lower
 from hmoe.t5.settings import ModelSettings
 
 
@@ -122,7 +123,7 @@ def _lower(
 ) -> tuple[mtf.Lowering, Dict[str, tf.Tensor]]:
     whole = {name: mtf.anonymize(value) for name, value in tensors.items()}
     some = next(iter(whole.values()))
-    lowering = mtf.Lowering(some.graph, {some.mesh: engine}, autostack=settings.autostack)
+    lowering = lower(settings, some, engine)
     return lowering, {name: lowering.export_to_tf_tensor(value) for name, value in whole.items()}
 
 

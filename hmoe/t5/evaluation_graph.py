@@ -6,6 +6,7 @@ from typing import Dict, NamedTuple
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import forward
+from hmoe.t5.lowering import lower
 from hmoe.t5.settings import ModelSettings
 from hmoe.t5.training_graph import ExportedSums, export_sums
 
@@ -52,9 +53,7 @@ def build(
     sums[("", "denominator")] = denominator * share
     sums[("", "other_losses")] = others * denominator * share
     sums = forward.unsplit(sums)
-    lowering = mtf.Lowering(
-        targets.graph, {targets.mesh: engine}, autostack=settings.autostack
-    )
+    lowering = lower(settings, targets, engine)
     return EvaluationGraph(lowering, export_sums(lowering, sums))
 
 

@@ -10,6 +10,7 @@ from hmoe import randomness
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import collect, forward
 from hmoe.t5 import features as feature_lib
+from hmoe.t5.lowering import lower
 from hmoe.t5.settings import ModelSettings, learning_rate, trained_variable
 
 ExportedSums = Dict[forward.SumKey, tf.Tensor]
@@ -74,12 +75,7 @@ def build(
     variables, gradients = _trained(settings, targets.graph, gradients)
     optimizer = settings.optimizer(learning_rate=rate)
     updates = optimizer.apply_grads(gradients, variables)
-    lowering = mtf.Lowering(
-        targets.graph,
-        {targets.mesh: engine},
-        autostack=settings.autostack,
-        log_file=settings.model_info_file,
-    )
+    lowering = lower(settings, targets, engine, settings.model_info_file)
     return TrainingGraph(
         lowering=lowering,
         loss=tf.cast(lowering.export_to_tf_tensor(loss), tf.float32),
