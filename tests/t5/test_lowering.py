@@ -51,7 +51,8 @@ def test_constants_are_shared_by_value_type_and_device() -> None:
             assert tf.constant(1.0) is one
         with tf.device("cpu:0"):
             on_cpu = tf.constant(1.0)
-            assert tf.constant(1.0) is on_cpu and on_cpu.device == "/device:CPU:0"
+            assert tf.constant(1.0) is on_cpu
+            assert on_cpu.device == "/device:CPU:0"
         different = [tf.constant(2.0), tf.constant(1, tf.int32), tf.constant([1.0]),
                      tf.constant(1.0, shape=[2]), on_cpu]
         assert len({id(each) for each in [one, *different]}) == 6
