@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Iterator, List
 
 import pytest
 
-from tests.t5 import tiny
+from tests.t5 import commands, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -17,15 +15,17 @@ PARAMETERS = (
     "d_model = 16", "d_ff = 24", "num_blocks = 1", "num_heads = 2", "d_kv = 8", "group_size = 16",
     "num_outer_experts = 2", "num_inner_experts = 2", "batch_size = 8", "train_steps = 4",
     "utils.run.sequence_length = {'inputs': 16, 'targets': 16}", "hmoe.Session.log_every_steps = 2",
+    # One device: what the commands do on a mesh is the models' and the estimator's to show.
+    'utils.run.mesh_shape = ""', 'utils.run.layout_rules = ""', 'utils.run.mesh_devices = [""]',
+    "tpu_estimator_model_fn.outer_batch_size = 1", "hmoe.MoELayer.inserted_outer_batch = 1",
 )
 
 
-def hmoe(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
-    root = str(Path(__file__).parents[2])
-    return subprocess.run(
-        [sys.executable, "-m", "hmoe.cli", *arguments], capture_output=True, text=True,
-        timeout=900, input=stdin, env={**os.environ, "PYTHONPATH": root},
-    )
+@pytest.fixture(scope="module")
+def hmoe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[commands.Server]:
+    server = commands.Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     pairs = "".join(f"say {i:03d}\tsaid {i:03d}\n" for i in range(200))
     (folder / "pairs.tsv").write_text(pairs, encoding="utf-8")
-    result = hmoe(
+    result = commands.once(
         "train", f"--data={folder}/pairs.tsv", f"--model_dir={folder}/model",
         *[f"--gin_param={p}" for p in PARAMETERS],
     )
@@ -42,6 +42,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "said").write_text(result.stdout, encoding="utf-8")
     assert result.stderr == ""
     return folder
+
+
+PIPED = "say 017\nsay 018\n"
+
+
+@pytest.fixture(scope="module")
+def answers(hmoe: commands.Server, trained: Path) -> List[str]:
+    """To two lines of standard input."""
+    return answers_of(hmoe, trained / "model")
+
+
+def answers_of(hmoe: commands.Server, model: Path) -> List[str]:
+    piped = hmoe("predict", f"--model_dir={model}", stdin=PIPED)
+    assert piped.returncode == 0, piped.stderr
+    return piped.stdout.splitlines()[-2:]
 
 
 def test_training_says_what_it_does(trained: Path) -> None:
@@ -56,7 +71,9 @@ def test_training_says_what_it_does(trained: Path) -> None:
     assert "tensorflow" in (trained / "model" / "log.txt").read_text(encoding="utf-8").lower()
 
 
-def test_predict_answers_a_text_a_file_and_standard_input(trained: Path) -> None:
+def test_predict_answers_a_text_a_file_and_standard_input(
+    hmoe: commands.Server, trained: Path, answers: List[str]
+) -> None:
     model = f"--model_dir={trained}/model"
     one = hmoe("predict", model, "say 017")
     assert one.returncode == 0, one.stderr
@@ -64,13 +81,12 @@ def test_predict_answers_a_text_a_file_and_standard_input(trained: Path) -> None
     filed = hmoe("predict", model, f"--input_file={trained}/lines.txt",
                  f"--output_file={trained}/answers.txt")
     assert f"3 answers are in {trained}/answers.txt" in filed.stdout, filed.stderr
-    answers = (trained / "answers.txt").read_text(encoding="utf-8").split("\n")
-    assert len(answers) == 4
-    piped = hmoe("predict", model, stdin="say 017\nsay 018\n")
-    assert piped.returncode == 0, piped.stderr
+    of_file = (trained / "answers.txt").read_text(encoding="utf-8").split("\n")
+    assert len(of_file) == 4
+    assert len(answers) == 2
 
 
-def test_score_and_export(trained: Path) -> None:
+def test_score_and_export(hmoe: commands.Server, trained: Path) -> None:
     (trained / "in").write_text("say 017\nsay 018\n", encoding="utf-8")
     (trained / "out").write_text("said 017\nsaid 018\n", encoding="utf-8")
     model = f"--model_dir={trained}/model"
@@ -84,18 +100,16 @@ def test_score_and_export(trained: Path) -> None:
     assert (folder / "saved_model.pb").exists()
 
 
-def test_split_gives_the_same_answers_and_merge_undoes_it(trained: Path) -> None:
-    answers = []
+def test_split_gives_the_same_answers_and_merge_undoes_it(
+    hmoe: commands.Server, trained: Path, answers: List[str]
+) -> None:
     for command, source, target in (("split", "model", "single"), ("merge", "single", "whole")):
-        answered = hmoe("predict", f"--model_dir={trained}/{source}", stdin="say 017\nsay 018\n")
-        assert answered.returncode == 0, answered.stderr
-        answers.append(answered.stdout.splitlines()[-2:])
         made = hmoe(command, f"--model_dir={trained}/{source}", f"--output_dir={trained}/{target}")
         assert made.returncode == 0, made.stderr
         assert made.stdout.endswith(
             f" of {trained}/{target}/model.ckpt-4, without the optimizer's. To answer: hmoe "
             f"predict --model_dir={trained}/{target}\n")
-    assert answers[0] == answers[1]
+    assert answers_of(hmoe, trained / "single") == answers
     before, after = tiny.weights(trained / "model"), tiny.weights(trained / "whole")
     assert set(after) == {name for name in before if "_slot_" not in name}
     assert all((before[name] == value).all() for name, value in after.items())
@@ -107,8 +121,8 @@ def test_split_gives_the_same_answers_and_merge_undoes_it(trained: Path) -> None
     )
 
 
-def test_errors_are_one_message(trained: Path, tmp_path: Path) -> None:
-    none = hmoe("predict", f"--model_dir={tmp_path}/none", "x")
+def test_errors_are_one_message(hmoe: commands.Server, tmp_path: Path) -> None:
+    none = commands.once("predict", f"--model_dir={tmp_path}/none", "x")
     assert (none.returncode, none.stderr) == (
         1,
         f"hmoe: error: model_dir '{tmp_path}/none' does not exist; train first (hmoe train "
