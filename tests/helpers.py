@@ -148,9 +148,14 @@ def load_weights(session: Any, lowering: Any, values: Callable = weights_of) -> 
     session.run(lowering.copy_masters_to_slices())
 
 
-def run_layer(
+def run_layer(layer: Callable, x: np.ndarray, dims: Dims, **how: Any) -> Run:
+    """`run_layer_each` for one array of inputs."""
+    return run_layer_each(layer, [x], dims, **how)[0]
+
+
+def run_layer_each(
     layer: Callable,
-    x: np.ndarray,
+    inputs: Sequence[np.ndarray],
     dims: Dims,
     *,
     importance: Optional[np.ndarray] = None,
@@ -165,13 +170,15 @@ def run_layer(
     global_step: int = 0,
     values: Callable = weights_of,
     **call: Any,
-) -> Run:
-    """Builds and runs one layer; the objective is sum(outputs * fixed numbers) + losses.
+) -> List[Run]:
+    """Builds one layer and runs it for each of the inputs.
+
+    The objective is sum(outputs * fixed numbers) + losses.
 
     Args:
       layer: called like an `hmoe.HierarchicalMoE`; or any function of the same
         arguments that returns something with outputs, loss, losses and metrics.
-      x: inputs.
+      inputs: several arrays, one after another; steps of an optimizer follow the last.
       dims: names and sizes of all dimensions of the inputs.
       importance: by token.
       embeddings: of the words of the tokens, as the inputs.
@@ -193,13 +200,14 @@ def run_layer(
         graph = mtf.Graph()
         mesh = mtf.Mesh(graph, "mesh")
         all_dims = mtf_dims(dims)
-        tokens = mtf.cast(constant(mesh, x, all_dims), dtype)
+        fed = tf.placeholder_with_default(inputs[0], inputs[0].shape)
+        tokens = mtf.cast(mtf.import_tf_tensor(mesh, fed, mtf.Shape(all_dims)), dtype)
         if importance is not None:
             call["importance"] = constant(mesh, importance, all_dims[:importance.ndim])
-        inputs = {"inputs": tokens}
+        given = {"inputs": tokens}
         if embeddings is not None:
-            inputs["embeddings"] = mtf.cast(constant(mesh, embeddings, all_dims), dtype)
-            call["embeddings"] = inputs["embeddings"]
+            given["embeddings"] = mtf.cast(constant(mesh, embeddings, all_dims), dtype)
+            call["embeddings"] = given["embeddings"]
         output_dim = mtf.Dimension("d_out", output_size)
         if "variable_dtype" not in call:
             call["variable_dtype"] = mtf.VariableDType(tf.float32, tf.float32, dtype)
@@ -215,7 +223,7 @@ def run_layer(
                   "sums": dict(result.metrics), "gradients": {}}
         grads = []
         if gradients or steps:
-            of = dict({v.name: v.outputs[0] for v in graph.trainable_variables}, **inputs)
+            of = dict({v.name: v.outputs[0] for v in graph.trainable_variables}, **given)
             grads = mtf.gradients([objective], list(of.values()))
             wanted["gradients"] = {
                 name: mtf.cast(g, tf.float32) for name, g in zip(of, grads) if g is not None}
@@ -240,13 +248,14 @@ def run_layer(
             session.run(tf.global_variables_initializer())
             load_weights(session, lowering, values)
             step.load(global_step, session)
-            got = session.run(fetched)
+            got = [session.run(fetched, {fed: x}) for x in inputs]
             for number in range(steps):
                 session.run(update)
                 step.load(global_step + number + 1, session)
             after = session.run(fetched["variables"]) if steps else {}
-    return Run(got["outputs"], got["losses"], float(got["loss"]), got["sums"], got["gradients"],
-               got["variables"], counters, graph, after, slices)
+    return [Run(each["outputs"], each["losses"], float(each["loss"]), each["sums"],
+                each["gradients"], each["variables"], counters, graph, after, slices)
+            for each in got]
 
 
 def _one_output(outputs: Any) -> Any:

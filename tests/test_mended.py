@@ -72,8 +72,8 @@ def test_what_stands_in_padding_changes_upstreams_balance_loss_and_not_ours():
     x = helpers.tokens_of(DIMS)
     other = np.where((WHOLE == 0)[..., None], -3.0 * x, x)
     for layer, same in ((one(ROUTERS["switch"]()), True), (Upstream(5, "switch"), False)):
-        losses = [helpers.run_layer(layer, each, DIMS, importance=WHOLE, gradients=False).loss
-                  for each in (x, other)]
+        losses = [run.loss for run in helpers.run_layer_each(
+            layer, [x, other], DIMS, importance=WHOLE, gradients=False)]
         assert (losses[0] == pytest.approx(losses[1], rel=1e-6)) == same
 
 

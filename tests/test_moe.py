@@ -44,10 +44,11 @@ def test_what_stands_in_padding_changes_nothing(shared):
     importance[1, 2] = 0.0  # a whole group
     padding = importance == 0
     x = helpers.tokens_of(DIMS)
-    run = helpers.run_layer(two(shared_expert=shared), x, DIMS, importance=importance)
-    for content in (0.0, 1e4):
-        filled = np.where(padding[..., None], content * (1 + np.abs(x)), x).astype(np.float32)
-        other = helpers.run_layer(two(shared_expert=shared), filled, DIMS, importance=importance)
+    filled = [np.where(padding[..., None], content * (1 + np.abs(x)), x).astype(np.float32)
+              for content in (0.0, 1e4)]
+    run, *others = helpers.run_layer_each(
+        two(shared_expert=shared), [x, *filled], DIMS, importance=importance)
+    for other in others:
         np.testing.assert_array_equal(run.outputs[~padding], other.outputs[~padding])
         assert_equal(run, other)
     assert (run.outputs[padding] == 0).all()
