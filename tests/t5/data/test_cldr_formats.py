@@ -71,16 +71,17 @@ def test_labels_are_those_of_the_input(training):
 
 @pytest.mark.slow
 def test_no_input_is_in_two_splits_or_twice_and_none_is_too_long():
-    """Over everything that the defaults give."""
+    """Over a good part of what the defaults give, in all languages."""
+    settings = cldr.FormatSettings(num_draws=150_000)
     inputs = []
     for split in cldr.SPLITS:
-        of_split = list(cldr.format_examples(split))
+        of_split = list(cldr.format_examples(split, settings))
         assert all(cldr.split_of(example.inputs) == split for example in of_split)
         assert max(len(e.inputs.encode()) for e in of_split) < cldr.SEQUENCE_LENGTH["inputs"]
         assert max(len(e.targets.encode()) for e in of_split) < cldr.SEQUENCE_LENGTH["targets"]
         inputs += [example.inputs for example in of_split]
     assert len(inputs) == len(set(inputs))
-    assert len(inputs) > 350_000
+    assert len(inputs) > 100_000
 
 
 def test_small_splits_share_no_input_either():
