@@ -19,6 +19,8 @@ from hmoe.t5 import run as run_lib
 
 compat.behave_like_v1()
 
+GATE_SHARPNESS = 8.0
+
 # Gin files of the feed-forward layers, and more bindings.
 LAYERS = {
     "dense": (["models/_dense.gin"], []),
@@ -53,6 +55,15 @@ class Recorded:
 def _name(variable: str) -> str:
     """The same for our layer and theirs, whose class is part of the name."""
     return re.sub(r"/MoE(1D|Layer)/", "/experts/", variable)
+
+
+def _weights(name: str, shape: list) -> np.ndarray:
+    """Of a variable: ones for what scales."""
+    if len(shape) == 1:
+        return np.ones(shape)
+    # Sharp gates: after some layers numbers differ by their rounding, and two experts that
+    # are nearly as good as one another would be chosen in another order.
+    return seeded.weights(name, shape) * (GATE_SHARPNESS if "gating" in name else 1.0)
 
 
 class T5(InSession):
@@ -127,9 +138,7 @@ class T5(InSession):
         for variable in self._lowering.graph.trainable_variables:
             for master in getattr(variable, "_masters", None) or [variable.get_master()]:
                 shape = master.shape.as_list()
-                value = seeded.weights(_name(master.op.name), shape) if len(shape) > 1 else (
-                    np.ones(shape))
-                self.load(master, value)
+                self.load(master, _weights(_name(master.op.name), shape))
         self._session.run(self._lowering.copy_masters_to_slices())
 
     def step(self):
