@@ -229,7 +229,7 @@ class _Weights:
     def project(self, inputs: mtf.Tensor, new_dim: mtf.Dimension, name: str) -> mtf.Tensor:
         """[*expert_dims, ..., I] -> [*expert_dims, ..., `new_dim`]."""
         kernel = self._kernel(inputs, new_dim, name)
-        outputs = project(inputs, kernel, new_dim)
+        outputs = project(inputs, kernel, new_dim, name)
         if self._use_bias:
             outputs += self._bias(inputs.mesh, new_dim, name)
         return outputs

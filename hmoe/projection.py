@@ -4,14 +4,16 @@ from __future__ import annotations
 from hmoe.compat.stack import mtf
 
 
-def project(inputs: mtf.Tensor, kernel: mtf.Tensor, new_dim: mtf.Dimension) -> mtf.Tensor:
+def project(
+    inputs: mtf.Tensor, kernel: mtf.Tensor, new_dim: mtf.Dimension, name: str
+) -> mtf.Tensor:
     """[*experts, ..., I] with a kernel [*experts, I, `new_dim`] -> [*experts, ..., `new_dim`].
 
     Forward and both backward passes are one batched matrix multiply each, of tensors as
     they lie in memory.
     """
     shape = mtf.Shape([*inputs.shape.dims[:-1], new_dim])
-    outputs: mtf.Tensor = _Projection([inputs, kernel], shape, name="project").outputs[0]
+    outputs: mtf.Tensor = _Projection([inputs, kernel], shape, name=f"{name}/einsum").outputs[0]
     if mtf.layers.unit_scaling_convention():
         outputs *= inputs.shape.dims[-1].size ** -0.5
     return outputs
