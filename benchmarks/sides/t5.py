@@ -138,6 +138,8 @@ class T5(InSession):
         return {"step": self.seconds(self._timed), "with update": self.seconds(self._with_update)}
 
     def compare(self, path):
+        # Steps that were taken have moved the weights a little.
+        self._load()
         np.savez(path, **self._session.run(self._compared))
 
     def describe(self):

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import decoding_graph, evaluation_graph, training_graph
 from hmoe.t5 import features as feature_lib
-from hmoe.t5.engine import SharingPlacement
+from hmoe.t5.placement import SharingPlacement
 from hmoe.t5.settings import ModelSettings
 
 #: Modes, by the values that TensorFlow's ``ModeKeys`` has.

@@ -13,7 +13,7 @@ compat.behave_like_v1()
 
 from hmoe.compat.stack import mtf, tf  # noqa: E402
 from hmoe.t5 import training_graph  # noqa: E402
-from hmoe.t5.engine import SharingPlacement  # noqa: E402
+from hmoe.t5.placement import SharingPlacement  # noqa: E402
 
 MESH, LAYOUT = "rows:2;cols:4", "a:rows;b:cols;c:cols"
 UPSTREAM = mtf.placement_mesh_impl.PlacementMeshImpl
