@@ -139,7 +139,8 @@ class T5(InSession):
 
     def compare(self, path):
         # Steps that were taken have moved the weights a little.
-        self._load()
+        with self.graph.as_default():
+            self._load()
         np.savez(path, **self._session.run(self._compared))
 
     def describe(self):
