@@ -223,7 +223,7 @@ def bfloat16(**size: Any) -> Case:
     return Case(
         "bfloat16", "Activations and multiplies of the experts in bfloat16, weights in float32",
         (rounds,), (Same("hmoe, float32", "hmoe, bfloat16", None),),
-        tuple(Aim(f"{name} in bfloat16 over float32", (f"{name}, bfloat16",),
+        tuple(Aim(f"{quantity} of {name} in bfloat16 over float32", (f"{name}, bfloat16",),
                   (f"{name}, float32",), quantity)
               for name, quantity in (("bare multiplies", "seconds"), ("hmoe", "seconds"),
                                      ("hmoe", "memory"))))

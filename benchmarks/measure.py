@@ -44,7 +44,7 @@ def run_case(
         try:
             for sides in case.rounds:
                 _Round(case, sides, pythons, logs, numbers, say).measure(turns, result)
-        except MismatchError as error:
+        except (MismatchError, SideError) as error:
             result["error"] = str(error)
     return result
 
@@ -84,8 +84,9 @@ class _Round:
         try:
             worker = self._start(side)
             self._workers[side.name] = worker
-            told = dict(worker.ask("describe"), first_step=_dict(worker.ask("step"))["step"],
-                        memory=worker.ask("memory"))
+            told = dict(
+                worker.ask("describe"), seconds_to_start=worker.seconds_to_start,
+                first_step=_dict(worker.ask("step"))["step"], memory=worker.ask("memory"))
             if any(side.name in (same.first, same.second) for same in self._case.same):
                 worker.ask("compare", path=str(self._file(side.name)))
             if not side.timed:
@@ -93,13 +94,15 @@ class _Round:
             return told
         except SideError as error:
             self._say(f"  {side.name}: {error}")
+            if side.name in self._workers:
+                self._workers.pop(side.name).stop()
             return {"error": str(error)}
 
     def _file(self, name: str) -> pathlib.Path:
         return self._numbers / f"{name}.npz"
 
     def _compare(self, comparisons: List[Dict[str, Any]]) -> None:
-        """Compares what both sides of a pair have written, and removes nothing.
+        """Compares pairs of which both sides have told their numbers by now.
 
         Raises:
           MismatchError: they differ by more than they may.

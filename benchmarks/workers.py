@@ -129,11 +129,14 @@ class Worker:
         environment = dict(os.environ, PYTHONPATH=str(ROOT))
         environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         started = time.perf_counter()
-        with open(log, "w") as printed:
-            self._process = subprocess.Popen(
-                [python, "-m", "benchmarks.workers", module, name, json.dumps(settings)],
-                cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=printed, text=True)
+        try:
+            with open(log, "w") as printed:
+                self._process = subprocess.Popen(
+                    [python, "-m", "benchmarks.workers", module, name, json.dumps(settings)],
+                    cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    stderr=printed, text=True)
+        except OSError as error:
+            raise SideError(f"start: {error}; `make bench` makes the environments") from error
         self._hear("start")
         self.seconds_to_start = time.perf_counter() - started
 

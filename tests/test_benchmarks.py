@@ -125,6 +125,7 @@ class FakeWorker:
     """Answers at once; `loss` is its number."""
 
     living = 0
+    seconds_to_start = 1.0
 
     def __init__(self, python, module, kind, settings, log):
         if settings.get("broken"):
@@ -133,6 +134,8 @@ class FakeWorker:
         FakeWorker.living += 1
 
     def ask(self, word, path=None):
+        if self._settings.get("fails_at") == word:
+            raise SideError(f"{word}: RuntimeError: no room; see a.log")
         if word == "compare":
             np.savez(path, loss=np.array(self._settings["loss"]))
         return {"describe": {"library": "fake", "dtype": "float32", "flops": 30, "slots": 5,
@@ -195,6 +198,18 @@ def test_a_side_that_cannot_be_built_leaves_the_others_measured(run_fake):
     assert [aim["ratio"] for aim in result["aims"]] == [None, None]
 
 
+@pytest.mark.parametrize("word", ["describe", "memory", "compare"])
+def test_a_side_that_fails_on_the_way_is_not_timed(run_fake, word):
+    result = run_fake(hmoe={"loss": 2.0}, peer={"loss": 2.0, "fails_at": word})
+    assert result["sides"]["peer"] == {"error": f"{word}: RuntimeError: no room; see a.log"}
+    assert "error" not in result
+
+
+def test_a_side_that_fails_while_it_is_timed_is_an_error_of_the_case(run_fake):
+    result = run_fake(hmoe={"loss": 2.0}, peer={"loss": 2.0, "fails_at": "peak"})
+    assert result["error"] == "peak: RuntimeError: no room; see a.log"
+
+
 def test_page_and_picture_have_every_side(run_fake):
     result = run_fake(hmoe={"loss": 2.0}, peer={"loss": 2.0})
     text = report.page({"case": result})
@@ -239,6 +254,8 @@ def test_a_side_that_fails_says_why(tmp_path):
     assert "Traceback" in log.read_text()
     with pytest.raises(SideError, match="No module named 'benchmarks.sides.missing'"):
         Worker(sys.executable, "missing", "Side", {}, log)
+    with pytest.raises(SideError, match=r"start: .*nowhere.*; `make bench` makes the environ"):
+        Worker(str(tmp_path / "nowhere"), "start", "Train", {}, log)
 
 
 def test_a_process_answers_until_it_is_stopped(tmp_path):
