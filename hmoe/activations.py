@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 from hmoe.compat.stack import mtf, tf
+from hmoe.tensors import Local
 
 LINEAR = "linear"
 
@@ -43,7 +44,7 @@ def activate(name: str, x: mtf.Tensor) -> mtf.Tensor:
 def _of_each(
     function: Callable, tensors: list[mtf.Tensor], gradient: Callable | int, name: str
 ) -> mtf.Tensor:
-    return mtf.slicewise(function, tensors, splittable_dims=tensors[0].shape.dims,
+    return mtf.slicewise(Local(function), tensors, splittable_dims=tensors[0].shape.dims,
                          grad_function=gradient, name=name)
 
 

@@ -9,7 +9,7 @@ from hmoe.assignment import Assignment
 from hmoe.compat.stack import mtf, tf
 from hmoe.dispatch import Dispatcher
 from hmoe.levels import Level
-from hmoe.tensors import unstacked
+from hmoe.tensors import Local, unstacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Arrivals:
             tokens, embeddings = unstacked(pair, pair.shape.dims[-2])
         else:
             tokens = dispatcher.dispatch(tokens)
-        fields = [self.importance * _share_further_in(assignment)]
+        fields = [_importance_further_in(self.importance, assignment)]
         if need_examples(further):
             fields += examples.digits(self.example, num_examples)
             fields = [mtf.broadcast(each, assignment.kept.shape) for each in fields]
@@ -83,10 +83,16 @@ def need_examples(levels: Sequence[Level]) -> bool:
     return any(level.balance_loss_over == "example" for level in levels)
 
 
-def _share_further_in(assignment: Assignment) -> mtf.Tensor:
+def _importance_further_in(importance: mtf.Tensor, assignment: Assignment) -> mtf.Tensor:
     """float32 [..., S, K]: what is left of a token's importance at its destination.
 
     All of it at the first choice, half at others; from the rank, never from weights.
     """
-    later = mtf.cast(mtf.greater(assignment.choices.rank, 0), tf.float32)
-    return 1.0 - 0.5 * later
+    rank = assignment.choices.rank
+    return mtf.slicewise(
+        Local(_share), [importance, rank], output_shape=rank.shape, output_dtype=tf.float32,
+        splittable_dims=rank.shape.dims, grad_function=0, name="importance_further_in")
+
+
+def _share(importance: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
+    return tf.where_v2(rank > 0, 0.5, 1.0) * importance[..., None]

@@ -7,9 +7,9 @@ experts.
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 from hmoe.compat.stack import mtf, tf
+from hmoe.tensors import Local, indicator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +64,16 @@ class Choices:
     in_order: bool = False
 
     def by_expert(self, values: mtf.Tensor) -> mtf.Tensor:
-        """[..., S, K] of choices in order -> [..., S, X]."""
-        return mtf.rename_dimension(values, self.choice_dim.name, self.experts_dim.name)
+        """float32 [..., S, K] -> [..., S, X]: of the choice of each expert. No gradient."""
+        if self.in_order:
+            return mtf.rename_dimension(
+                mtf.stop_gradient(values), self.choice_dim.name, self.experts_dim.name)
 
-    @functools.cached_property
-    def one_hot(self) -> mtf.Tensor:
-        """float32 [..., S, K, X]: 1 at the expert of each choice, whatever `demand` says."""
-        return mtf.one_hot(self.expert, self.experts_dim, dtype=tf.float32)
+        tokens = values.shape.dims[:-1]
+        return mtf.slicewise(
+            Local(_spread, (self.experts_dim.size,)), [values, self.expert],
+            output_shape=mtf.Shape([*tokens, self.experts_dim]), splittable_dims=tokens,
+            grad_function=0, name="by_expert")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,23 +118,31 @@ def place(choices: Choices, capacity: int, capacity_name: str = "expert_capacity
     inputs += [] if fallback is None else [fallback.expert]
     inputs += [] if priority is None else [priority]
 
-    def fill(*tensors: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        if priority is None:
-            return _fill(choices.experts_dim.size, capacity, *tensors)
-        rounds = tensors[:-1]
-        order = tf.argsort(tensors[-1], axis=-1, direction="DESCENDING", stable=True)
-        filled = _fill(choices.experts_dim.size, capacity,
-                       *(_reordered(each, order) for each in rounds))
-        back = tf.argsort(order, axis=-1, stable=True)
-        return tuple(_reordered(each, back) for each in filled)
-
+    fill = Local(_fill if priority is None else _fill_by_priority,
+                 (choices.experts_dim.size, capacity))
     expert, position, source = mtf.slicewise(
         fill, inputs, output_shape=[choices.expert.shape] * 3, output_dtype=[tf.int32] * 3,
         splittable_dims=choices.expert.shape.dims[:-2], grad_function=0, name="place")
     weight = choices.weight if fallback is None else _weight_of_source(choices, fallback, source)
-    kept = mtf.cast(mtf.greater_equal(position, 0), tf.float32)
+    kept = indicator(tf.greater_equal, position, 0)
     return Assignment(choices, expert, position, kept, weight * kept,
                       mtf.Dimension(capacity_name, capacity))
+
+
+def _spread(num_experts: int, values: tf.Tensor, expert: tf.Tensor) -> tf.Tensor:
+    one_hot = tf.one_hot(expert, num_experts, dtype=tf.float32)
+    return tf.reduce_sum(one_hot * values[..., None], axis=-2)
+
+
+def _fill_by_priority(
+    num_experts: int, capacity: int, *tensors: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    """As `_fill`, tokens of higher priority first; the last of the tensors says which are."""
+    *rounds, priority = tensors
+    order = tf.argsort(priority, axis=-1, direction="DESCENDING", stable=True)
+    filled = _fill(num_experts, capacity, *(_reordered(each, order) for each in rounds))
+    back = tf.argsort(order, axis=-1, stable=True)
+    return tuple(_reordered(each, back) for each in filled)
 
 
 def _fill(

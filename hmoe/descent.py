@@ -24,6 +24,7 @@ from hmoe.places import Place, place_of_level
 from hmoe.randomness import RandomSource
 from hmoe.routers.base import RoutingContext
 from hmoe.routers.gate import Scores
+from hmoe.tensors import Local, indicator
 from hmoe.told import Told
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class Descent:
         outputs = self._moe.shared_expert(
             inputs, self._output_dim, train=self._train, variable_dtype=self._variable_dtype,
             random=self._random.named("shared"))
-        return outputs * mtf.cast(mtf.greater(importance, 0.0), outputs.dtype)
+        return outputs * mtf.cast(
+            indicator(tf.greater, importance, 0.0), outputs.dtype)
 
     def _descend(
         self,
@@ -180,10 +182,16 @@ class Descent:
 
 def _placed(assignment: Assignment) -> mtf.Tensor:
     """float32 [..., S, 2]: slots that a token fills at a level, and the sum of their weights."""
-    kept, weight = assignment.kept, mtf.stop_gradient(assignment.weight)
-    choice = kept.shape.dims[-1]
-    return mtf.stack([mtf.reduce_sum(kept, reduced_dim=choice),
-                      mtf.reduce_sum(weight, reduced_dim=choice)], "reached", axis=-1)
+    kept = assignment.kept
+    tokens = kept.shape.dims[:-1]
+    return mtf.slicewise(
+        Local(_sums_over_choices), [kept, assignment.weight],
+        output_shape=mtf.Shape([*tokens, mtf.Dimension("reached", 2)]),
+        splittable_dims=tokens, grad_function=0, name="placed")
+
+
+def _sums_over_choices(*of_choices: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.stack(of_choices, axis=-1), axis=-2)
 
 
 def _joined(placed: mtf.Tensor, deeper: mtf.Tensor) -> mtf.Tensor:

@@ -6,10 +6,12 @@ X experts.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from hmoe.assignment import Choices
 from hmoe.compat.stack import mtf, tf
 from hmoe.routers.gate import Scores
+from hmoe.tensors import Local, indicator, log_sum_exp
 
 _TINY = 1e-9
 
@@ -82,14 +84,9 @@ def balance_loss(
     Returns:
       A scalar, float32. The gradient flows through the probabilities alone.
     """
-    full = _full(importance)
-    if counted == "first":
-        asked = choices.demand * _of_rank(choices, 0) * full
-    else:
-        # Places of a full token's choices; a round for partial tokens alone is none.
-        asked = choices.demand * full / mtf.maximum(
-            mtf.reduce_sum(choices.demand, reduced_dim=choices.choice_dim), 1.0)
-    return _load_times_probability(scores.shares * full, choices, asked, full, scores, pool)
+    count = {"first": _first_choices, "all": _all_choices}[counted]
+    asked = _of_choices(count, choices, importance)
+    return _load_times_probability(scores.shares, choices, asked, _full(importance), scores, pool)
 
 
 def second_place_loss(
@@ -109,14 +106,12 @@ def second_place_loss(
     Returns:
       A scalar, float32.
     """
-    full = _full(importance)
-    real = mtf.cast(mtf.greater(importance, 0.0), tf.float32)
-    of_first = _of_rank(choices, 0) * choices.demand
-    first = mtf.einsum([choices.one_hot, of_first * full], scores.shares.shape)
+    first = choices.by_expert(_of_choices(_first_choices, choices, importance))
     left = scores.shares * (1.0 - first)
     left /= mtf.reduce_sum(left, reduced_dim=scores.experts_dim) + _TINY
-    asked = (choices.demand * _of_rank(choices, 1) * full) + of_first * (real - full)
-    return _load_times_probability(left * real, choices, asked, real, scores, pool)
+    real = indicator(tf.greater, importance, 0.0)
+    asked = _of_choices(_second_choices, choices, importance)
+    return _load_times_probability(left, choices, asked, real, scores, pool)
 
 
 def even_attention_loss(
@@ -152,18 +147,45 @@ def router_z_loss(scores: Scores, importance: mtf.Tensor) -> mtf.Tensor:
     Returns:
       A scalar, float32; 0 if there is no full token.
     """
-    full = _full(importance)
-    log_z = mtf.reduce_logsumexp(scores.logits, scores.experts_dim)
-    return mtf.reduce_sum(mtf.square(log_z) * full) / mtf.maximum(mtf.reduce_sum(full), 1.0)
+    full, log_z = _full(importance), log_sum_exp(scores.logits)
+    squares = mtf.einsum([mtf.square(log_z), full], mtf.Shape([]))
+    return squares / mtf.maximum(mtf.reduce_sum(full), 1.0)
 
 
 def _full(importance: mtf.Tensor) -> mtf.Tensor:
     """float32 [..., S]: 1 for a full token."""
-    return mtf.cast(mtf.equal(importance, 1.0), tf.float32)
+    return indicator(tf.equal, importance, 1.0)
 
 
-def _of_rank(choices: Choices, rank: int) -> mtf.Tensor:
-    return mtf.cast(mtf.equal(choices.rank, rank), tf.float32)
+def _of_choices(
+    function: Callable, choices: Choices, importance: mtf.Tensor
+) -> mtf.Tensor:
+    """float32 [..., S, K]: what a function below makes of the choices."""
+    return mtf.slicewise(
+        Local(function), [choices.rank, choices.demand, importance],
+        output_shape=choices.demand.shape, output_dtype=tf.float32,
+        splittable_dims=importance.shape.dims, grad_function=0, name="asked")
+
+
+# Of rank [..., S, K], demand [..., S, K] and importance [..., S].
+
+
+def _first_choices(rank: tf.Tensor, demand: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
+    counts = tf.equal(rank, 0) & tf.equal(importance, 1.0)[..., None]
+    return tf.where_v2(counts, demand, 0.0)
+
+
+def _all_choices(rank: tf.Tensor, demand: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
+    del rank
+    # Places of a full token's choices; a round for partial tokens alone is none.
+    share = demand / tf.maximum(tf.reduce_sum(demand, axis=-1, keepdims=True), 1.0)
+    return tf.where_v2(tf.equal(importance, 1.0)[..., None], share, 0.0)
+
+
+def _second_choices(rank: tf.Tensor, demand: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
+    # A partial token's second choice is its first.
+    second = tf.cast(tf.equal(importance, 1.0), tf.int32)[..., None]
+    return tf.where_v2(tf.equal(rank, second) & (importance > 0)[..., None], demand, 0.0)
 
 
 def _load_times_probability(
@@ -176,14 +198,16 @@ def _load_times_probability(
 ) -> mtf.Tensor:
     """The loss of `probabilities` [..., S, X] and choices `asked` for [..., S, K].
 
-    `counted` [..., S] is 1 for the tokens of a pool whose places are not given.
+    `counted` [..., S] is 1 for the tokens whose probabilities count.
     """
     experts = scores.experts_dim
-    load = pool.sum([choices.one_hot, asked], [experts])
-    probability = pool.sum([probabilities], [experts])
+    load = pool.sum([choices.by_expert(asked)], [experts])
+    probability = pool.sum([probabilities, counted], [experts])
     if pool.num_places is not None:
-        size = float(pool.num_places)
-        return mtf.reduce_mean((load / size) * (probability / size)) * float(experts.size ** 2)
+        # X^2 times the mean over pools and X experts of two shares of the places.
+        num_pools = mtf.Shape(pool.dims).size
+        scale = experts.size / (num_pools * float(pool.num_places) ** 2)
+        return mtf.einsum([load, probability], mtf.Shape([])) * scale
     number = pool.sum([counted], [])
     per_pool = mtf.reduce_sum(load * probability, reduced_dim=experts) / mtf.maximum(number, 1.0)
     return mtf.reduce_sum(per_pool) * float(experts.size) / mtf.maximum(

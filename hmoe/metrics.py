@@ -12,6 +12,7 @@ import numpy as np
 from hmoe.assignment import Assignment
 from hmoe.compat.stack import mtf, tf
 from hmoe.routers.gate import Scores
+from hmoe.tensors import Local
 
 DETAILS = ("brief", "full", "off")
 
@@ -36,9 +37,7 @@ def level_load(assignment: Assignment, outer_expert_dims: list[mtf.Dimension]) -
     """
     choices = assignment.choices
     shape = mtf.Shape([*outer_expert_dims, choices.experts_dim])
-    if choices.in_order:
-        return mtf.reduce_sum(choices.by_expert(choices.demand), output_shape=shape)
-    return mtf.einsum([choices.one_hot, choices.demand], shape)
+    return mtf.reduce_sum(choices.by_expert(choices.demand), output_shape=shape)
 
 
 def level_sums(
@@ -66,16 +65,6 @@ def level_sums(
       choices placed by rank, then weights asked for by rank.
     """
     slots = float(scores.experts_dim.size * assignment.capacity_dim.size)
-
-    def add_up(importance: tf.Tensor, kept: tf.Tensor, weight: tf.Tensor,
-               *more: tf.Tensor) -> tf.Tensor:
-        # Without TensorFlow 2 behaviour, == compares tensors by identity.
-        full = tf.cast(tf.equal(importance, 1.0), tf.float32)
-        fields = _brief_fields(importance, full, kept, weight, slots)
-        if detail == "brief":
-            return fields
-        return tf.concat([fields, _more_fields(full, kept, ranks, *more)], axis=-1)
-
     choices, groups = assignment.choices, importance.shape.dims[:-1]
     inputs = [importance, assignment.kept, assignment.weight]
     number = len(_BRIEF_FIELDS)
@@ -84,9 +73,20 @@ def level_sums(
         inputs += [scores.shares, choices.rank, choices.demand, choices.weight]
     fields = mtf.Dimension("metric_fields", number)
     tokens = mtf.slicewise(
-        add_up, inputs, output_shape=mtf.Shape(groups + [fields]), output_dtype=tf.float32,
-        splittable_dims=groups, grad_function=0, name="level_sums")
+        Local(_sums_of_groups, (slots, ranks)), inputs, output_shape=mtf.Shape(groups + [fields]),
+        output_dtype=tf.float32, splittable_dims=groups, grad_function=0, name="level_sums")
     return {f"{name}/tokens": mtf.reduce_sum(tokens, output_shape=outer_expert_dims + [fields])}
+
+
+def _sums_of_groups(
+    slots: float, ranks: int, importance: tf.Tensor, kept: tf.Tensor, weight: tf.Tensor,
+    *more: tf.Tensor,
+) -> tf.Tensor:
+    """[..., fields] of each group; `more` is what `_more_fields` needs."""
+    # Without TensorFlow 2 behaviour, == compares tensors by identity.
+    full = tf.cast(tf.equal(importance, 1.0), tf.float32)
+    fields = _brief_fields(importance, full, kept, weight, slots)
+    return tf.concat([fields, _more_fields(full, kept, ranks, *more)], -1) if more else fields
 
 
 def _brief_fields(
@@ -96,10 +96,10 @@ def _brief_fields(
     real = tf.cast(importance > 0, tf.float32)
     placed = tf.reduce_sum(kept, axis=-1)
     lost = real * tf.cast(tf.equal(placed, 0.0), tf.float32)
-    fields = [tf.reduce_sum(each, axis=-1)
-              for each in (full, real, lost, placed, tf.reduce_sum(weight, axis=-1))]
-    fields.insert(_BRIEF_FIELDS.index("slots"), tf.fill(tf.shape(fields[0]), slots))
-    return tf.stack(fields, axis=-1)
+    # Slots are of a group and not of its tokens.
+    of_tokens = [full, real, lost, placed, tf.zeros_like(real), tf.reduce_sum(weight, axis=-1)]
+    of_group = [slots if name == "slots" else 0.0 for name in _BRIEF_FIELDS]
+    return tf.reduce_sum(tf.stack(of_tokens, axis=-1), axis=-2) + of_group
 
 
 def _more_fields(
@@ -129,26 +129,24 @@ def reached_sums(reached: mtf.Tensor, importance: mtf.Tensor, num_slots: int) ->
     """
     groups = importance.shape.dims[:-1]
     share = float(num_slots) / float(np.prod([dim.size for dim in groups]))
-    num_levels = reached.shape.dims[-1].size - 1
-
-    def add_up(reached: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
-        arrived = tf.cast(importance > 0, tf.float32)
-        fields, lost = [tf.reduce_sum(arrived, axis=-1)], []
-        for level in range(num_levels):
-            placed = arrived * tf.cast(reached[..., level] > 0, tf.float32)
-            lost.append(tf.reduce_sum(arrived - placed, axis=-1))
-            arrived = placed
-        fields.append(tf.add_n(lost))
-        fields.append(tf.reduce_sum(reached[..., -2], axis=-1))
-        fields.append(tf.fill(tf.shape(fields[0]), share))
-        fields.append(tf.reduce_sum(reached[..., -1], axis=-1))
-        return tf.stack(fields + lost, axis=-1)
-
-    fields = mtf.Dimension("metric_fields", len(_LAYER_FIELDS) + num_levels)
+    fields = mtf.Dimension("metric_fields", len(_LAYER_FIELDS) + reached.shape.dims[-1].size - 1)
     sums = mtf.slicewise(
-        add_up, [reached, importance], output_shape=mtf.Shape(groups + [fields]),
-        output_dtype=tf.float32, splittable_dims=groups, grad_function=0, name="reached_sums")
+        Local(_sums_of_layer, (share,)), [reached, importance],
+        output_shape=mtf.Shape(groups + [fields]), output_dtype=tf.float32, splittable_dims=groups,
+        grad_function=0, name="reached_sums")
     return {"reached": mtf.reduce_sum(sums, output_shape=[fields])}
+
+
+def _sums_of_layer(share: float, reached: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
+    """[..., 5 + levels] of each group: see `_LAYER_FIELDS`."""
+    # [..., S, levels + 1]: 1 where a token came to a level, and to an expert in the end.
+    came = tf.math.cumprod(tf.cast(
+        tf.concat([importance[..., None], reached[..., :-1]], axis=-1) > 0, tf.float32), axis=-1)
+    number, filled = tf.reduce_sum(came, axis=-2), tf.reduce_sum(reached, axis=-2)
+    every = number[..., :1]
+    return tf.concat(
+        [every, every - number[..., -1:], filled[..., -2:-1], tf.fill(every.shape, share),
+         filled[..., -1:], number[..., :-1] - number[..., 1:]], axis=-1)
 
 
 def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from hmoe.layout import MAX_LEVELS, MeshLayout
 from hmoe.levels import Level
 from hmoe.metrics import DETAILS
 from hmoe.randomness import RandomSource
-from hmoe.tensors import unstacked
+from hmoe.tensors import Local, unstacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,11 +252,15 @@ def _full_importance(inputs: mtf.Tensor, importance: mtf.Tensor | None) -> mtf.T
     shape = mtf.Shape(inputs.shape.dims[:-1])
     if importance is None:
         return mtf.ones(inputs.mesh, shape, dtype=tf.float32)
-    importance = mtf.cast(importance, tf.float32)
-    real = mtf.cast(mtf.greater(importance, 0.0), tf.float32)
-    full = mtf.cast(mtf.greater_equal(importance, 1.0), tf.float32)
-    importance = (real + full) * 0.5
+    importance = mtf.slicewise(
+        Local(_of_kind), [importance], output_dtype=tf.float32,
+        splittable_dims=importance.shape.dims, grad_function=0, name="importance")
     return importance if importance.shape == shape else mtf.broadcast(importance, shape)
+
+
+def _of_kind(importance: tf.Tensor) -> tf.Tensor:
+    real, full = importance > 0, importance >= 1
+    return (tf.cast(real, tf.float32) + tf.cast(full, tf.float32)) * 0.5
 
 
 def _checked_levels(where: str, levels: Any) -> list[Level]:

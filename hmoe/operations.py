@@ -15,6 +15,7 @@ from hmoe.compat.stack import mtf, tf
 from hmoe.engines import einsum
 from hmoe.engines.choice import engine_of
 from hmoe.engines.sizes import Sizes
+from hmoe.tensors import Local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +95,12 @@ class _Local(mtf.Operation):
 
     def __init__(
         self, inputs: list[mtf.Tensor], outputs: list[tuple[mtf.Shape, tf.DType]], engine: str,
-        whole: list[mtf.Dimension], name: str,
+        sizes: Sizes, whole: list[mtf.Dimension], name: str,
     ):
         """`whole` are the dimensions that may not be split."""
         super().__init__(inputs, name=name)
         self._engine = engine
+        self._sizes = sizes
         self._outputs = [mtf.Tensor(self, shape, dtype) for shape, dtype in outputs]
         self._splittable_dims, self._unsplittable_dims = (
             self._initialize_splittable_and_unsplittable_dims(
@@ -116,7 +118,7 @@ class _Local(mtf.Operation):
                         " does; remove its rule")
         engine = engine_of(mesh_impl, self._engine)
         values = mesh_impl.slicewise(
-            lambda *slices: self.compute(engine, *slices),
+            Local(self.compute, (engine, self._sizes)),
             *[lowering.tensors[each] for each in self.inputs])
         values = values if len(self.outputs) > 1 else (values,)
         for output, value in zip(self.outputs, values):
@@ -127,7 +129,8 @@ class _Local(mtf.Operation):
         del lowering, output
         return value
 
-    def compute(self, engine: Any, *slices: tf.Tensor) -> Any:
+    @staticmethod
+    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
         """The outputs on one device, of its inputs."""
         raise NotImplementedError
 
@@ -139,14 +142,15 @@ class _FindPlaces(_Local):
                  slot_dims: list[mtf.Dimension], in_order: bool, engine: str):
         groups = expert.shape.dims[:-2]
         experts, capacity = slot_dims
-        self._sizes = Sizes(experts.size, capacity.size, in_order)
         super().__init__(
             [expert, position],
             [(expert.shape, tf.int32), (mtf.Shape([experts, *groups, capacity]), tf.int32)],
-            engine, [*expert.shape.dims[-2:], *slot_dims], "places")
+            engine, Sizes(experts.size, capacity.size, in_order),
+            [*expert.shape.dims[-2:], *slot_dims], "places")
 
-    def compute(self, engine: Any, *slices: tf.Tensor) -> Any:
-        return engine.places(*slices, self._sizes)
+    @staticmethod
+    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
+        return engine.places(*slices, sizes)
 
 
 class _Move(_Local):
@@ -158,7 +162,8 @@ class _Move(_Local):
         self._places = places
         dims = places.slots.shape.dims[-2:] + [
             places.sources.shape.dims[0], places.sources.shape.dims[-1]]
-        super().__init__([*inputs, *places.tensors], outputs, places.engine, dims, name)
+        super().__init__(
+            [*inputs, *places.tensors], outputs, places.engine, places.sizes, dims, name)
 
     @property
     def places(self) -> Places:
@@ -183,8 +188,9 @@ class _ToSlots(_Move):
         trailing = tokens.shape.dims[len(to.slots.shape) - 1:]
         super().__init__([tokens], to, [(to.sources.shape + trailing, tokens.dtype)], "to_slots")
 
-    def compute(self, engine: Any, *slices: tf.Tensor) -> Any:
-        return engine.to_slots(*slices, self._places.sizes)
+    @staticmethod
+    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
+        return engine.to_slots(*slices, sizes)
 
     def gradient(self, grad_ys: list[mtf.Tensor]) -> list[mtf.Tensor | None]:
         return [to_tokens(grad_ys[0], self.places), None, None]
@@ -200,10 +206,10 @@ class _ToTokens(_Move):
         super().__init__([buffers, weights] if self._is_weighted else [buffers], of,
                          [(shape, buffers.dtype)], "to_tokens")
 
-    def compute(self, engine: Any, *slices: tf.Tensor) -> Any:
-        buffers, slots, sources = slices[0], *slices[-2:]
-        weights = slices[1] if self._is_weighted else None
-        return engine.to_tokens(buffers, slots, sources, self._places.sizes, weights)
+    @staticmethod
+    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
+        buffers, *weights, slots, sources = slices
+        return engine.to_tokens(buffers, slots, sources, sizes, *weights)
 
     def gradient(self, grad_ys: list[mtf.Tensor]) -> list[mtf.Tensor | None]:
         if not self._is_weighted:
@@ -224,10 +230,10 @@ class _ToTokensGradient(_Move):
             [tokens, buffers, weights], of,
             [(buffers.shape, buffers.dtype), (weights.shape, weights.dtype)], "to_slots_weighted")
 
-    def compute(self, engine: Any, *slices: tf.Tensor) -> Any:
+    @staticmethod
+    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
         tokens, buffers, weights, slots, sources = slices
-        return engine.to_slots_weighted(
-            tokens, buffers, slots, sources, self._places.sizes, weights)
+        return engine.to_slots_weighted(tokens, buffers, slots, sources, sizes, weights)
 
     def summed(self, lowering: mtf.Lowering, value: Any, output: mtf.Tensor) -> Any:
         """The weights' gradient sums over the depth, which may be split."""
@@ -253,5 +259,6 @@ class _ChoicesToSlots(_Move):
         super().__init__(values, to, [(to.sources.shape + [fields], values[0].dtype)],
                          "choices_to_slots")
 
-    def compute(self, engine: Any, *slices: tf.Tensor) -> Any:
-        return engine.choices_to_slots(list(slices[:-2]), *slices[-2:], self._places.sizes)
+    @staticmethod
+    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
+        return engine.choices_to_slots(list(slices[:-2]), *slices[-2:], sizes)

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from hmoe.compat.stack import mtf, tf
@@ -85,22 +85,21 @@ class StatelessUniformOperation(mtf.Operation):
         slice_shape = mesh_impl.slice_shape(shape)
         split = [axis for axis in axes if axis is not None]
         coordinates = [mesh_impl.laid_out_pcoord(axis) for axis in split]
-        numbers = [lowering.tensors[x] for x in self.inputs]
 
-        def draw(*args: tf.Tensor) -> tf.Tensor:
-            where = dict(zip(split, args[:len(split)]))
-            whole = self._draw_whole(args[len(split):])
+        def cut(whole: tf.Tensor, *numbers: tf.Tensor) -> tf.Tensor:
+            where = dict(zip(split, numbers))
             begin = [0 if axis is None else where[axis] * size
                      for axis, size in zip(axes, slice_shape)]
             return tf.slice(whole, begin, slice_shape)
 
-        if not coordinates and not numbers:
-            # slicewise needs an argument to tell the devices apart.
-            numbers = [mesh_impl.laid_out_pcoord(0)] if mesh_impl.ndims else []
-        lowering.set_tensor_lowering(
-            self.outputs[0], mesh_impl.slicewise(draw, *(coordinates + numbers)))
+        # Apart from the cut, so that an engine can draw once for devices that are one.
+        drawn = mesh_impl.slicewise(
+            self._draw_whole, *(lowering.tensors[x] for x in self.inputs))
+        if split:
+            drawn = mesh_impl.slicewise(cut, drawn, *coordinates)
+        lowering.set_tensor_lowering(self.outputs[0], drawn)
 
-    def _draw_whole(self, numbers: Sequence[tf.Tensor]) -> tf.Tensor:
+    def _draw_whole(self, *numbers: tf.Tensor) -> tf.Tensor:
         step = tf.train.get_global_step()
         seed = tf.constant([self._source.seed, zlib.crc32(self._source.path.encode())], tf.int64)
         # Casting a variable to its own type returns the variable; identity reads it, once.

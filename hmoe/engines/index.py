@@ -117,9 +117,10 @@ def _sum_of_choices(flat: tf.Tensor, slots: tf.Tensor, weights: tf.Tensor | None
     """[*g, S, T] of slots [slots, T]: choice by choice, since one sum over K costs more."""
     if weights is None:
         weights = tf.cast(slots >= 0, flat.dtype)
+    places = tf.unstack(tf.maximum(slots, 0), axis=-1)
     return tf.add_n([
-        tf.gather(flat, tf.maximum(slot, 0)) * weight[..., None]
-        for slot, weight in zip(tf.unstack(slots, axis=-1), tf.unstack(weights, axis=-1))])
+        tf.gather(flat, place) * weight
+        for place, weight in zip(places, tf.unstack(weights[..., None], axis=-2))])
 
 
 def _sum_of_placed(

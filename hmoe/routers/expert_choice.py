@@ -6,6 +6,7 @@ from hmoe.assignment import Assignment, Choices
 from hmoe.compat.stack import mtf, tf
 from hmoe.routers.base import Router, RoutingContext
 from hmoe.routers.gate import EXCLUDED, Gate, Scores
+from hmoe.tensors import indicator
 
 SOFTMAX_OVER = ("experts", "tokens")
 
@@ -79,7 +80,7 @@ class ExpertChoiceRouter(Router):
         affinity = mtf.rename_dimension(
             self._affinity(scores, importance), scores.experts_dim.name, choice_dim.name)
         position = _best_tokens(affinity, importance, capacity)
-        kept = mtf.cast(mtf.greater_equal(position, 0), tf.float32)
+        kept = indicator(tf.greater_equal, position, 0)
         weight = affinity * kept
         if self.softmax_over == "tokens":
             weight /= mtf.maximum(mtf.reduce_sum(kept, reduced_dim=choice_dim), 1.0)
@@ -94,7 +95,7 @@ class ExpertChoiceRouter(Router):
         """float32 [..., S, X]."""
         if self.softmax_over == "experts":
             return scores.probabilities
-        padding = mtf.cast(mtf.less_equal(importance, 0.0), tf.float32)
+        padding = indicator(tf.less_equal, importance, 0.0)
         return mtf.softmax(scores.logits + padding * EXCLUDED, scores.tokens_dim)
 
     def balance_loss(

@@ -6,6 +6,7 @@ import dataclasses
 from hmoe import checks
 from hmoe.compat.stack import mtf, tf
 from hmoe.randomness import RandomSource
+from hmoe.tensors import softmax
 
 FUNCTIONS = ("softmax", "sigmoid")
 EMBEDDING_MODES = ("concat", "concat_stop_grad", "add", "add_stop_grad", "embed_only",
@@ -166,7 +167,7 @@ class Gate:
         self, logits: mtf.Tensor, tokens_dim: mtf.Dimension, experts_dim: mtf.Dimension
     ) -> Scores:
         if self.function == "softmax":
-            probabilities = mtf.softmax(logits, experts_dim)
+            probabilities = softmax(logits)
             return Scores(logits, probabilities, probabilities, tokens_dim, experts_dim)
         probabilities = mtf.sigmoid(logits) + _SIGMOID_FLOOR
         shares = probabilities / mtf.reduce_sum(probabilities, reduced_dim=experts_dim)

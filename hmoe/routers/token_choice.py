@@ -10,6 +10,7 @@ from hmoe.assignment import Assignment, Choices, Fallback, place
 from hmoe.compat.stack import mtf, tf
 from hmoe.routers.base import Router, RoutingContext
 from hmoe.routers.gate import Gate, Scores
+from hmoe.tensors import Local
 
 POLICIES = ("all", "none", "threshold", "random")
 
@@ -159,7 +160,7 @@ class TokenChoiceRouter(Router):
         rounds = max(k, 2) if context.has_partial_tokens else k
         choice_dim = mtf.Dimension("choice", rounds)
         expert, rank, demand = _rounds(order, importance, k, choice_dim)
-        chosen = _probabilities_of(expert, scores) * demand
+        chosen = _probabilities_of(expert, scores, demand)
         norm = self._norm(chosen, demand, k)
         weight = chosen if norm is None else _divided(chosen, norm, demand, importance)
         return Choices(
@@ -203,22 +204,25 @@ class TokenChoiceRouter(Router):
         if policy == "random":
             inputs.append(context.random.uniform(weight.mesh, weight.shape))
 
-        def decide(weight: tf.Tensor, rank: tf.Tensor, demand: tf.Tensor,
-                   uniform: tf.Tensor = None) -> tf.Tensor:
-            if policy == "none":
-                later = tf.zeros_like(weight, dtype=tf.bool)
-            elif policy == "threshold":
-                later = weight > threshold
-            else:
-                later = uniform < weight / threshold
-            # Without TensorFlow 2 behaviour, == compares tensors by identity.
-            return tf.where(tf.equal(rank, 0) | later, demand, tf.zeros_like(demand))
-
-        return mtf.slicewise(decide, inputs, output_dtype=tf.float32, grad_function=0,
-                             splittable_dims=weight.shape.dims, name="later_choice_policy")
+        return mtf.slicewise(
+            Local(_kept_by_policy, (policy, threshold)), inputs, output_dtype=tf.float32,
+            grad_function=0, splittable_dims=weight.shape.dims, name="later_choice_policy")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(k={self.k})"
+
+
+def _kept_by_policy(
+    policy: str, threshold: float, weight: tf.Tensor, rank: tf.Tensor, demand: tf.Tensor,
+    uniform: tf.Tensor | None = None,
+) -> tf.Tensor:
+    # Without TensorFlow 2 behaviour, == compares tensors by identity.
+    stays = tf.equal(rank, 0)
+    if policy == "threshold":
+        stays |= weight > threshold
+    elif policy == "random":
+        stays |= uniform < weight / threshold
+    return tf.where_v2(stays, demand, 0.0)
 
 
 def best_experts(
@@ -236,46 +240,51 @@ def best_experts(
     """
     tokens = preferences.shape.dims[:-1]
     inputs = [preferences] if first is None else [preferences, first]
+    shape = mtf.Shape([*tokens, mtf.Dimension("preference", count)])
+    return mtf.slicewise(
+        Local(_best, (count,)), inputs, output_shape=shape, output_dtype=tf.int32,
+        splittable_dims=tokens, grad_function=0, name="best_experts")
 
-    def pick(left: tf.Tensor, *given: tf.Tensor) -> tf.Tensor:
-        best: list[tf.Tensor] = []
-        # One pass an expert, since sorting is slow.
-        for number in range(count):
-            best.append(given[0] if given and number == 0
-                        else tf.argmax(left, axis=-1, output_type=tf.int32))
+
+def _best(count: int, left: tf.Tensor, *given: tf.Tensor) -> tf.Tensor:
+    best: list[tf.Tensor] = []
+    # One pass an expert, since sorting is slow.
+    for number in range(count):
+        if number:
             taken = tf.one_hot(best[-1], left.shape[-1], dtype=tf.bool, on_value=True,
                                off_value=False)
-            left = tf.where(taken, tf.fill(tf.shape(left), left.dtype.min), left)
-        return tf.stack(best, axis=-1)
-
-    shape = mtf.Shape([*tokens, mtf.Dimension("preference", count)])
-    return mtf.slicewise(pick, inputs, output_shape=shape, output_dtype=tf.int32,
-                         splittable_dims=tokens, grad_function=0, name="best_experts")
+            left = tf.where_v2(taken, left.dtype.min, left)
+        best.append(given[0] if given and number == 0
+                    else tf.argmax(left, axis=-1, output_type=tf.int32))
+    return tf.stack(best, axis=-1)
 
 
 def _rounds(
     order: mtf.Tensor, importance: mtf.Tensor, k: int, choice_dim: mtf.Dimension
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
     """(expert int32, rank int32, demand float32), each [..., S, K]."""
-    def arrange(order: tf.Tensor, importance: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        full = tf.equal(importance, 1.0)
-        partial = (importance > 0) & ~full
-        expert, rank, demand = [], [], []
-        for number in range(choice_dim.size):
-            is_choice = number < k
-            own = order[..., min(number, k - 1)]
-            expert.append(tf.where(partial, order[..., 0], own))
-            rank.append(tf.where(partial, tf.zeros_like(own), tf.fill(tf.shape(own), number)))
-            # Partial tokens wait for the second round.
-            late = partial if number == 1 else tf.zeros_like(partial)
-            demand.append(tf.cast(full | late if is_choice else late, tf.float32))
-        return tuple(tf.stack(each, axis=-1) for each in (expert, rank, demand))
-
     shape = mtf.Shape([*importance.shape.dims, choice_dim])
     return mtf.slicewise(
-        arrange, [order, importance], output_shape=[shape] * 3,
+        Local(_arranged, (choice_dim.size, k)), [order, importance], output_shape=[shape] * 3,
         output_dtype=[tf.int32, tf.int32, tf.float32],
         splittable_dims=importance.shape.dims[:-1], grad_function=0, name="rounds")
+
+
+def _arranged(
+    num_rounds: int, k: int, order: tf.Tensor, importance: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    rounds = list(range(num_rounds))
+    is_choice = [float(number < k) for number in rounds]
+    # Partial tokens wait for the second round.
+    is_second = [float(number == 1) for number in rounds]
+    importance = importance[..., None]
+    full = tf.equal(importance, 1.0)
+    partial = (importance > 0) & ~full
+    own = order[..., :num_rounds]
+    if num_rounds > k:
+        own = tf.concat([order[..., :k], order[..., k - 1:k]], -1)
+    demand = tf.where_v2(partial, is_second, tf.cast(full, tf.float32) * is_choice)
+    return tf.where_v2(partial, order[..., :1], own), tf.where_v2(partial, 0, rounds), demand
 
 
 def _fallback(
@@ -283,24 +292,55 @@ def _fallback(
     norm: mtf.Tensor | None,
 ) -> Fallback:
     """The experts after a token's own, in order of preference."""
-    def after(order: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
-        own, after_one = order[..., k:k + retries], order[..., 1:1 + retries]
-        full = tf.broadcast_to(tf.equal(importance, 1.0)[..., None], tf.shape(own))
-        # A partial token has one expert of its own.
-        return tf.where(full, own, after_one)
-
     shape = mtf.Shape([*importance.shape.dims, mtf.Dimension("choice", retries)])
     expert = mtf.slicewise(
-        after, [order, importance], output_shape=shape, output_dtype=tf.int32,
+        Local(_after, (k, retries)), [order, importance], output_shape=shape, output_dtype=tf.int32,
         splittable_dims=importance.shape.dims[:-1], grad_function=0, name="fallback")
     weight = _probabilities_of(expert, scores)
     return Fallback(expert, weight if norm is None else weight / norm)
 
 
-def _probabilities_of(expert: mtf.Tensor, scores: Scores) -> mtf.Tensor:
-    """float32 [..., S, K]."""
-    one_hot = mtf.one_hot(expert, scores.experts_dim, dtype=tf.float32)
-    return mtf.einsum([scores.probabilities, one_hot], expert.shape)
+def _after(k: int, retries: int, order: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
+    # A partial token has one expert of its own.
+    full = tf.equal(importance, 1.0)[..., None]
+    return tf.where_v2(full, order[..., k:k + retries], order[..., 1:1 + retries])
+
+
+def _probabilities_of(
+    expert: mtf.Tensor, scores: Scores, demand: mtf.Tensor | None = None
+) -> mtf.Tensor:
+    """float32 [..., S, K]: of each expert, times the demand for it if that is given."""
+    tokens = expert.shape.dims[:-1]
+
+    def gradient(operation: mtf.Operation, dy: mtf.Tensor) -> list[mtf.Tensor | None]:
+        probabilities, *of_choices = operation.inputs
+        back = mtf.slicewise(
+            Local(_put_back), [dy, probabilities, *of_choices], output_shape=probabilities.shape,
+            output_dtype=tf.float32, splittable_dims=tokens, grad_function=0,
+            name="probabilities_of_gradient")
+        return [back, *(None for _ in of_choices)]
+
+    return mtf.slicewise(
+        Local(_pick), [scores.probabilities, expert, *([] if demand is None else [demand])],
+        output_shape=expert.shape, output_dtype=tf.float32, splittable_dims=tokens,
+        grad_function=gradient, name="probabilities_of")
+
+
+def _pick(probabilities: tf.Tensor, *of_choices: tf.Tensor) -> tf.Tensor:
+    one_hot = _one_hot(probabilities, *of_choices)
+    return tf.reduce_sum(one_hot * probabilities[..., None, :], axis=-1)
+
+
+def _put_back(dy: tf.Tensor, probabilities: tf.Tensor, *of_choices: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(_one_hot(probabilities, *of_choices) * dy[..., None], axis=-2)
+
+
+def _one_hot(
+    probabilities: tf.Tensor, expert: tf.Tensor, demand: tf.Tensor | None = None
+) -> tf.Tensor:
+    """float32 [..., S, K, X]: the demand, or 1, at the expert of each choice."""
+    one_hot = tf.one_hot(expert, probabilities.shape[-1], dtype=tf.float32)
+    return one_hot if demand is None else one_hot * demand[..., None]
 
 
 def _divided(
@@ -311,8 +351,34 @@ def _divided(
     Dividing a probability by itself would leave a gradient of rounding errors, which
     an optimizer that scales gradients blows up.
     """
-    partial = mtf.cast(mtf.less(importance, 1.0), tf.float32)
-    return chosen / norm * (1.0 - partial) + demand * partial
+    tokens = importance.shape.dims
+
+    def gradient(operation: mtf.Operation, dy: mtf.Tensor) -> list[mtf.Tensor | None]:
+        chosen, norm, _, importance = operation.inputs
+        of_chosen, of_norm = mtf.slicewise(
+            Local(_divide_gradient), [dy, operation.outputs[0], norm, importance],
+            output_shape=[chosen.shape, norm.shape], output_dtype=[tf.float32] * 2,
+            splittable_dims=tokens, grad_function=0, name="divided_gradient")
+        return [of_chosen, of_norm, None, None]
+
+    return mtf.slicewise(
+        Local(_divide), [chosen, norm, demand, importance], output_shape=chosen.shape,
+        output_dtype=tf.float32, splittable_dims=tokens, grad_function=gradient, name="divided")
+
+
+def _divide(
+    chosen: tf.Tensor, norm: tf.Tensor, demand: tf.Tensor, importance: tf.Tensor
+) -> tf.Tensor:
+    # As Mesh TensorFlow divides, to the last bit.
+    share = chosen * tf.math.reciprocal(norm)[..., None]
+    return tf.where_v2((importance < 1.0)[..., None], demand, share)
+
+
+def _divide_gradient(
+    dy: tf.Tensor, weight: tf.Tensor, norm: tf.Tensor, importance: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    of_chosen = tf.where_v2((importance < 1.0)[..., None], 0.0, dy / norm[..., None])
+    return of_chosen, -tf.reduce_sum(of_chosen * weight, axis=-1)
 
 
 def _first(values: mtf.Tensor) -> mtf.Tensor:
