@@ -168,4 +168,5 @@ def _count(ids: mtf.Tensor) -> mtf.Tensor:
 
 def unsplit(sums: Sums) -> Sums:
     """The same sums, whole on every device, so that they can leave the mesh."""
-    return {key: mtf.anonymize(value) for key, value in sums.items()}
+    return {key: mtf.anonymize(value) if value.shape.dims else value
+            for key, value in sums.items()}

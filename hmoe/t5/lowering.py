@@ -8,8 +8,9 @@ transposes that change nothing.
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
+from hmoe.compat import graphs
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5.settings import ModelSettings
 
@@ -40,37 +41,20 @@ def _shared_constants(graph: tf.Graph) -> Iterator[None]:
 
     Not inside loops, control dependencies and the like, where an operation is more than its value.
     """
-    create = graph._create_op_internal
     known: Dict[Any, tf.Operation] = {}
 
-    def create_or_share(op_type: str, inputs: Any, *args: Any, **kwargs: Any) -> tf.Operation:
-        if op_type != "Const" or not _is_plain(graph):
-            return create(op_type, inputs, *args, **kwargs)
-        key = (kwargs["attrs"]["value"].SerializeToString(), *_devices(graph))
+    def create_or_share(
+        create: Callable, op_type: str, inputs: Any, **keywords: Any
+    ) -> tf.Operation:
+        if op_type != "Const" or not graphs.is_plain(graph):
+            return create(op_type, inputs, **keywords)
+        key = (keywords["attrs"]["value"].SerializeToString(), *graphs.devices(graph))
         if key not in known:
-            known[key] = create(op_type, inputs, *args, **kwargs)
+            known[key] = create(op_type, inputs, **keywords)
         return known[key]
 
-    # TensorFlow has no hook for this; one attribute of one graph is all that is touched.
-    graph._create_op_internal = create_or_share
-    try:
+    with graphs.creating(graph, create_or_share):
         yield
-    finally:
-        del graph._create_op_internal
-
-
-def _is_plain(graph: tf.Graph) -> bool:
-    """Whether a new operation without inputs would be its value and the names of its device."""
-    return (graph._get_control_flow_context() is None
-            and not graph._control_dependencies_stack
-            and not list(graph._colocation_stack.peek_objs())
-            and None not in _devices(graph))
-
-
-def _devices(graph: tf.Graph) -> list:
-    """Names of devices around a new operation; None for a function that would choose one."""
-    names = [spec.raw_string for spec in graph._device_function_stack.peek_objs()]
-    return [name for name in names if name != ""]
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, List, Tuple
 from mesh_tensorflow import placement_mesh_impl as upstream
 
 from hmoe.compat.stack import mtf, tf
+from hmoe.t5 import copies
 
 
 class SharingPlacement(upstream.PlacementMeshImpl):
@@ -51,6 +52,11 @@ class SharingPlacement(upstream.PlacementMeshImpl):
                     assigned.append(assign_fn(self._variable, each, values[number]))
             return tf.group(*assigned)
 
+    def __init__(self, shape: mtf.Shape, layout: mtf.LayoutRules, devices: List[str]):
+        """See upstream; devices are names, "" for wherever TensorFlow likes."""
+        super().__init__(shape, layout, devices)
+        self._copies = copies.Copies()
+
     def slicewise(self, fn: Callable, *inputs: Any) -> Any:
         """Applies `fn` to the slices of each device; once to equal ones on equal devices."""
         arguments = [
@@ -58,17 +64,24 @@ class SharingPlacement(upstream.PlacementMeshImpl):
             for x in mtf.convert_args_to_laid_out_tensors(inputs)
         ]
         results: Dict[Any, Any] = {}
+        copied = self._copies.of(fn)
         for number, (device, *slices) in enumerate(zip(self.devices, *arguments)):
             key = _key(device, slices)
             if key not in results:
                 # Upstream opens a variable scope here, which takes longer; no variable is made.
                 with tf.device(device), tf.name_scope(f"parallel_{number}"):
-                    results[key] = fn(*slices)
+                    results[key] = copied(slices)
         laid_out = [results[_key(device, slices)]
                     for device, *slices in zip(self.devices, *arguments)]
         if isinstance(laid_out[0], tuple):
             return tuple(self.LaidOutTensor(list(each)) for each in zip(*laid_out))
         return self.LaidOutTensor(laid_out)
+
+    def laid_out_pcoord(self, mesh_axis: int) -> Any:
+        """See upstream; numbers here, where upstream has operations that compute them."""
+        return self.LaidOutTensor([
+            mtf.pnum_to_processor_coordinates(self.shape, number)[mesh_axis]
+            for number in range(self.size)])
 
     def broadcast_impl(self, old_slices: Any, old_shape: mtf.Shape, new_shape: mtf.Shape) -> Any:
         """See upstream, which adds to zeros."""
@@ -139,6 +152,8 @@ def _slice_variables(
                 made[part] = tf.get_variable(
                     f"{variable.name}_slice_{number}", engine.slice_shape(shape),
                     dtype=variable.slice_dtype, collections=[],
+                    # Never run: slices are copied from the master.
+                    initializer=tf.zeros_initializer(),
                 )
         slices.append(made[part])
     return slices
