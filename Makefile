@@ -45,7 +45,7 @@ check: $(VENV)/.ready-dev ## style (ruff) and types (mypy)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 
-# Two scripts in benchmarks/ are questions of their own: metrics_cost.py, balance_study.py.
+# Scripts in benchmarks/ that are questions of their own: trace.py, metrics_cost.py, balance_study.py.
 bench: $(VENV)/.ready-dev $(VENV_PEERS)/.ready ## measure the layer beside its peers: time, memory
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import cases, measure, picture, report
-from benchmarks.sides import start
+from benchmarks import cases, measure, picture, report, trace
+from benchmarks.sides import layers, start
 from benchmarks.sizes import Size, upstream_groups
 from benchmarks.workers import ROOT, SideError, Worker
 
@@ -279,6 +279,18 @@ def test_the_lines_that_tell_the_start_are_those_of_the_trainer():
     said = "".join((ROOT / "hmoe/t5" / name).read_text() for name in ("estimator.py", "hooks.py"))
     for line in start._LINES:
         assert f'"{line}' in said, line
+
+
+def test_a_trace_counts_and_times_the_operations_of_each_step():
+    layer = layers.Ours(**TINY)
+    layer.step()
+    milliseconds, number = trace.traced(layer, steps=2)
+    assert set(milliseconds) == set(number)
+    assert number["GatherV2"] >= 2 * 6
+    # Experts forward and backward, and two gates.
+    assert sum(count for kind, count in number.items() if "Einsum" in kind) >= 2 * 12
+    assert all(count % 2 == 0 for count in number.values())
+    assert 0 < milliseconds["GatherV2"] < 1000
 
 
 @pytest.mark.slow

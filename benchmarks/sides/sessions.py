@@ -58,5 +58,12 @@ class InSession:
         self._session.run(fetched)
         return time.perf_counter() - started
 
+    def trace(self) -> tf.RunMetadata:
+        """Of a step: when each operation began and ended."""
+        metadata = tf.RunMetadata()
+        self._session.run(self._timed, run_metadata=metadata, options=tf.RunOptions(
+            trace_level=tf.RunOptions.FULL_TRACE))
+        return metadata
+
     def peak(self) -> float:
         return 2 * PEAK_SIZE ** 3 / self.seconds(self._product)

@@ -207,7 +207,8 @@ def raise_diverged(loss: float, step: int, model_dir: str) -> None:
     raise ValueError(
         f"the loss is {loss} at step {step}, and training would only go on with it; {last}. "
         "Lower the learning rate (utils.run.learning_rate_schedule), or with bfloat16 use float32 "
-        "activations (utils.get_variable_dtype.activation_dtype)"
+        "activations (hmoe.Session.activation_dtype; on a TPU "
+        "utils.get_variable_dtype.activation_dtype)"
     )
 
 

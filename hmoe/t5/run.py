@@ -70,7 +70,7 @@ def run(
     machine = machine or Machine()
     session = SessionSettings(say=say)
     if not machine.tpu:
-        _use_float32_activations()
+        _use_activations(session.activation_dtype)
 
     def get_estimator(**arguments: Any) -> Any:
         return make_estimator(session, **arguments)
@@ -144,11 +144,11 @@ def make_estimator(
     return SessionEstimator(settings, session)
 
 
-def _use_float32_activations() -> None:
-    """As T5's command does where there is no TPU: CPUs have no kernels for bfloat16."""
+def _use_activations(dtype: str) -> None:
+    """As T5's command does where there is no TPU, whose own dtype stands in a model's gin files."""
     with gin.unlock_config():
         gin.bind_parameter("utils.get_variable_dtype.slice_dtype", "float32")
-        gin.bind_parameter("utils.get_variable_dtype.activation_dtype", "float32")
+        gin.bind_parameter("utils.get_variable_dtype.activation_dtype", dtype)
 
 
 def finish_configuration() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Iterator, List
 
+import numpy as np
 import pytest
 
+from hmoe.t5 import checkpoints
+from tests import tolerances
 from tests.t5 import commands, tiny
 
 pytestmark = pytest.mark.slow
@@ -135,3 +139,20 @@ def test_errors_are_one_message(hmoe: commands.Server, tmp_path: Path) -> None:
     typo = hmoe("train", f"--model_dir={tmp_path}/m", "--gin_param=hmoe.Level.num_expert = 3")
     assert typo.stderr.startswith("hmoe: error: --gin_param 'hmoe.Level.num_expert = 3': ")
     assert "did you mean 'num_experts'?" in typo.stderr
+
+
+def test_activations_in_bfloat16(hmoe: commands.Server, trained: Path, tmp_path: Path) -> None:
+    """The same run but for rounding; weights stay float32, and it answers."""
+    flags = [f"--gin_param={p}" for p in (
+        *PARAMETERS, "hmoe.Session.activation_dtype = 'bfloat16'")]
+    result = hmoe("train", f"--data={trained}/pairs.tsv", f"--model_dir={tmp_path}", *flags)
+    assert result.returncode == 0, result.stderr
+    losses = [[json.loads(line)["loss"] for line in (folder / "metrics.jsonl").open()]
+              for folder in (trained / "model", tmp_path)]
+    assert losses[0] != losses[1]
+    tolerances.assert_close(*losses, tolerances.BFLOAT16)
+    read = checkpoints.read(str(tmp_path / "model.ckpt-4"))
+    assert {value.dtype for name, value in read.items() if name != "global_step"} == {
+        np.dtype(np.float32)}
+    answers = hmoe("predict", f"--model_dir={tmp_path}", *flags[-1:], stdin=PIPED)
+    assert answers.returncode == 0, answers.stderr

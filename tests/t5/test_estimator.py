@@ -191,5 +191,6 @@ def test_loss_that_is_not_a_number(tmp_path: Path) -> None:
     assert str(error.value) == (
         "the loss is nan at step 2, and training would only go on with it; no checkpoint was "
         "saved. Lower the learning rate (utils.run.learning_rate_schedule), or with bfloat16 use "
-        "float32 activations (utils.get_variable_dtype.activation_dtype)"
+        "float32 activations (hmoe.Session.activation_dtype; on a TPU "
+        "utils.get_variable_dtype.activation_dtype)"
     )

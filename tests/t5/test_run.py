@@ -6,8 +6,10 @@ import types
 
 import gin
 import pytest
+from mesh_tensorflow.transformer import utils
 
-import hmoe.t5  # noqa: F401
+import hmoe.t5  # noqa: F401  (before mesh_tensorflow)
+from hmoe.compat.stack import tf
 from hmoe.t5 import run
 
 
@@ -35,6 +37,17 @@ def test_seams_are_put_back() -> None:
     with run.replaced(module, f=3):
         assert (module.f, module.g) == (3, 2)
     assert (module.f, module.g) == (1, 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_activations_are_as_the_session_says_where_there_is_no_tpu(dtype: str) -> None:
+    gin.bind_parameter("utils.get_variable_dtype.master_dtype", "float32")
+    gin.bind_parameter("utils.get_variable_dtype.slice_dtype", "bfloat16")
+    gin.bind_parameter("utils.get_variable_dtype.activation_dtype", "float16")
+    run._use_activations(dtype)
+    found = utils.get_variable_dtype()
+    assert (found.master_dtype, found.slice_dtype) == (tf.float32, tf.float32)
+    assert found.activation_dtype == tf.as_dtype(dtype)
 
 
 def test_bound_leaves_references_alone() -> None:

@@ -91,6 +91,14 @@ def test_reports_at_least_every_step() -> None:
     assert first_line == "hmoe.Session.log_every_steps is 0; use 1 or more"
 
 
+def test_activations_are_of_one_of_two_types() -> None:
+    with pytest.raises(ValueError) as error:
+        session.SessionSettings(activation_dtype="float16")
+    first_line = str(error.value).splitlines()[0]
+    assert first_line == (
+        "hmoe.Session.activation_dtype is 'float16'; use 'float32' or 'bfloat16'")
+
+
 def test_each_microbatch_learns_its_number() -> None:
     """On a mesh, with rows cut into microbatches as upstream cuts them."""
     with tf.Graph().as_default(), tf.Session() as tf_session:
