@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 import hmoe
-from tests import helpers
+from tests import helpers, meshes
 from tests.helpers import mtf, tf
 from tests.slots import slot_tokens
 
@@ -83,8 +83,7 @@ class FedLayer:
                 grads = mtf.gradients([objective], [v.outputs[0] for v in variables])
                 wanted["gradients"] = {
                     v.name: g for v, g in zip(variables, grads) if g is not None}
-            lowering = mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-                mtf.convert_to_shape(""), mtf.convert_to_layout_rules(""), [""])})
+            lowering = meshes.lower(mesh)
             self._fetched = tf.nest.map_structure(lowering.export_to_tf_tensor, wanted)
             config = tf.ConfigProto()
             config.graph_options.rewrite_options.disable_meta_optimizer = True

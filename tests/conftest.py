@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +17,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Starts TensorFlow where tests run: not in a process that only hands them to others."""
     if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
         _start_tensorflow()
+
+
+@pytest.fixture(scope="module", params=["hmoe", "mesh_tensorflow"])
+def mesh_engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a test on the meshes of `hmoe train`, and on Mesh TensorFlow's own."""
+    from tests import meshes
+
+    with meshes.using(request.param):
+        yield request.param
 
 
 def _start_tensorflow() -> None:

@@ -14,7 +14,7 @@ compat.behave_like_v1()
 import hmoe  # noqa: E402
 from hmoe import balancing  # noqa: E402
 from hmoe.compat.stack import mtf, tf  # noqa: E402
-from tests import reference  # noqa: E402
+from tests import meshes, reference  # noqa: E402
 
 Dims = Sequence[Tuple[str, int]]
 
@@ -115,10 +115,6 @@ def read_variables_once() -> None:
     that the optimizer has already updated.
     """
     tf.get_variable_scope().set_caching_device(lambda op: op.device)
-
-
-def devices(mesh_shape: str) -> List[str]:
-    return [""] * mtf.convert_to_shape(mesh_shape or []).size
 
 
 def mtf_dims(dims: Dims) -> List[Any]:
@@ -236,11 +232,9 @@ def run_layer_each(
                 grads[:len(graph.trainable_variables)], graph.trainable_variables)
             if getattr(result, "bias_updates", None):
                 updates += balancing.apply_all(result.bias_updates, result.metrics)
-        engine = mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.convert_to_shape(mesh_shape or []), mtf.convert_to_layout_rules(layout or []),
-            devices(mesh_shape))
+        engine = meshes.implementation(mesh_shape, layout)
         slices = {v.name: tuple(engine.slice_shape(v.shape)) for v in model_variables(graph)}
-        lowering = mtf.Lowering(graph, {mesh: engine})
+        lowering = meshes.lower(mesh, mesh_shape, layout)
         counters = list(lowering.counters)
         fetched = tf.nest.map_structure(lowering.export_to_tf_tensor, wanted)
         update = tf.group([lowering.lowered_operation(op) for op in updates])

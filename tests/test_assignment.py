@@ -10,7 +10,7 @@ from hmoe.assignment import Choices, place
 from hmoe.randomness import RandomSource
 from hmoe.routers.base import RoutingContext, Scores
 from hmoe.routers.top_k import TopKRouter
-from tests import helpers
+from tests import helpers, meshes
 from tests.helpers import mtf, tf
 from tests.slots import slot_tokens
 
@@ -21,8 +21,7 @@ def evaluate(build):
         graph = mtf.Graph()
         mesh = mtf.Mesh(graph, "mesh")
         tensors = build(mesh)
-        lowering = mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.convert_to_shape(""), mtf.convert_to_layout_rules(""), [""])})
+        lowering = meshes.lower(mesh)
         with helpers.quick_session() as session:
             return session.run({k: lowering.export_to_tf_tensor(t) for k, t in tensors.items()})
 

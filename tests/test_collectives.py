@@ -1,14 +1,14 @@
 """What is sent over the mesh, counted from the lowering."""
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers
+from tests import helpers, meshes
 from tests.helpers import mtf, tf
+
+pytestmark = pytest.mark.usefixtures("mesh_engine")
 
 DIMS = (("outer_batch", 8), ("batch", 16), ("length", 3), ("d_model", 5))
 MESH = "rows:2;cols:4"
@@ -41,14 +41,12 @@ def build(dims, *, metrics="off", train=True, gradients=False):
     return graph, mesh, outputs
 
 
-@functools.cache
+@meshes.cached
 def counters(**how):
     """What the lowering on 2 x 4 devices counts, in the order of the graph."""
     with tf.Graph().as_default():
-        graph, mesh, _ = build(**how)
-        engine = mtf.placement_mesh_impl.PlacementMeshImpl(
-            MESH, helpers.TWO_AXES, [""] * 8)
-        return list(mtf.Lowering(graph, {mesh: engine}).counters)
+        _, mesh, _ = build(**how)
+        return list(meshes.lower(mesh, MESH, helpers.TWO_AXES).counters)
 
 
 def count(kind, **how):

@@ -11,7 +11,7 @@ import pytest
 import hmoe
 from hmoe import operations
 from hmoe.engines import choice, einsum, index
-from tests import helpers, tolerances
+from tests import helpers, meshes, tolerances
 from tests.gin import test_tpu_layouts
 from tests.helpers import mtf, tf
 
@@ -101,10 +101,7 @@ def moved(engine, arrays, in_order, directions, mesh_shape="", layout=""):
         out["fields"] = operations.choices_to_slots(
             [w, -2.0 * w], where, mtf.Dimension("fields", 2))
         gradients = mtf.gradients([objective], [x, y, w])
-        mesh_impl = mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.convert_to_shape(mesh_shape), mtf.convert_to_layout_rules(layout),
-            helpers.devices(mesh_shape))
-        lowering = mtf.Lowering(graph, {mesh: mesh_impl})
+        lowering = meshes.lower(mesh, mesh_shape, layout)
         with helpers.quick_session() as session:
             return session.run([
                 {name: lowering.export_to_tf_tensor(each) for name, each in out.items()},
@@ -206,8 +203,7 @@ def test_engines_agree_in_bfloat16(outer, inner):
 
 
 def test_a_mesh_of_tpus_multiplies_and_others_gather():
-    devices = mtf.placement_mesh_impl.PlacementMeshImpl(
-        mtf.convert_to_shape("rows:2"), mtf.convert_to_layout_rules(""), ["", ""])
+    devices = meshes.implementation("rows:2")
     tpus = test_tpu_layouts._engine(types.SimpleNamespace(
         mesh_shape=mtf.convert_to_shape("rows:8"), layout_rules=mtf.convert_to_layout_rules("")), 8)
     assert choice.engine_of(devices, "auto") is index
@@ -235,8 +231,7 @@ def test_nothing_of_tokens_times_slots_is_made_by_index(engine):
             hmoe.FeedForwardExperts(hidden_size=3), engine=engine)(
                 x, mtf.Dimension("d_out", 7), train=True)
         mtf.gradients([mtf.reduce_sum(result.outputs)], [x])
-        mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.convert_to_shape(""), mtf.convert_to_layout_rules(""), [""])})
+        meshes.lower(mesh)
         for operation in tf_graph.get_operations():
             for output in operation.outputs:
                 if output.shape.is_fully_defined():

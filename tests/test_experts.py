@@ -10,7 +10,7 @@ import pytest
 import hmoe
 from hmoe import split_merge
 from hmoe.randomness import RandomSource
-from tests import helpers, tolerances
+from tests import helpers, meshes, tolerances
 from tests.helpers import mtf, tf
 
 M, HIDDEN, N = 7, 24, 5
@@ -49,13 +49,11 @@ def run(experts, num_levels=2, mesh_shape="", layout="", weights=None, train=Fal
         outputs = mtf.cast(outputs, tf.float32)
         gradients = mtf.gradients(
             [mtf.reduce_sum(mtf.square(outputs))], [v.outputs[0] for v in variables])
-        engine = mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.convert_to_shape(mesh_shape or []), mtf.convert_to_layout_rules(layout or []),
-            helpers.devices(mesh_shape))
+        engine = meshes.implementation(mesh_shape, layout)
         wanted = [outputs, {v.name: mtf.cast(g, tf.float32) for v, g in zip(variables, gradients)},
                   {v.name: v.outputs[0] for v in variables}]
         # Variables of one shape would be put into one and lose their names.
-        lowering = mtf.Lowering(graph, {mesh: engine}, autostack=False)
+        lowering = meshes.lower(mesh, mesh_shape, layout, autostack=False)
         fetched = tf.nest.map_structure(lowering.export_to_tf_tensor, wanted)
         with helpers.quick_session() as session:
             session.run(tf.global_variables_initializer())

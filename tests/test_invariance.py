@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers, reference, tolerances
+from tests import helpers, meshes, reference, tolerances
+
+pytestmark = pytest.mark.usefixtures("mesh_engine")
 
 SIZES = dict(outer_batch=8, batch=16, length=3, d_model=5)
 DIMS = tuple(SIZES.items())
@@ -21,12 +23,14 @@ MESHES = {
     "4": ("cols:4", helpers.TWO_AXES),
     "2x4": ("rows:2;cols:4", helpers.TWO_AXES),
     "8": ("rows:8", helpers.TWO_AXES),
+    "1x1": ("rows:1;cols:1", helpers.TWO_AXES),
+    "1x4": ("rows:1;cols:4", helpers.TWO_AXES),
     "1x8": ("rows:1;cols:8", helpers.TWO_AXES),
     "8x1": ("rows:8;cols:1", helpers.TWO_AXES),
     "1x2x2-hidden": ("rows:1;cols:2;hidden:2", helpers.TWO_AXES + ";expert_hidden:hidden"),
     "2x2x2-hidden": ("rows:2;cols:2;hidden:2", helpers.TWO_AXES + ";expert_hidden:hidden"),
 }
-FAST = ("2x2", "4x2", "1x2x2-hidden")
+FAST = ("2x2", "1x1", "1x4", "1x2x2-hidden")
 
 
 def two(policy="all", **more):
@@ -65,7 +69,7 @@ def run(name, mesh_shape="", layout="", steps=3, **more):
         layout=layout, steps=steps, output_size=7, **more), x
 
 
-@functools.cache
+@meshes.cached
 def alone(name):
     return run(name)
 
@@ -116,6 +120,7 @@ def test_random_policy_and_dropout_on_a_mesh_equal_one_device(mesh):
 
 @pytest.mark.parametrize(("shape", "layout"), [
     ("cols:4", ONE_LEVEL),
+    ("rows:1;cols:4", ONE_LEVEL + ";outer_batch:rows"),
     ("rows:2;cols:2", ONE_LEVEL + ";outer_batch:rows"),
     pytest.param("rows:2;cols:4", ONE_LEVEL + ";outer_batch:rows", marks=pytest.mark.slow),
     pytest.param("cols:8", ONE_LEVEL, marks=pytest.mark.slow),
@@ -124,7 +129,7 @@ def test_one_level_on_a_mesh_equals_one_device(shape, layout):
     assert_same(run("one", shape, layout)[0], alone("one")[0])
 
 
-@functools.cache
+@meshes.cached
 def factored(mesh_shape="", layout=""):
     dims = (("outer_batch", 2), ("batch", 4), ("length", 5), ("d_model", 128))
     router = hmoe.TopKRouter(2, policy_train="all")

@@ -6,7 +6,7 @@ import pytest
 
 import hmoe
 from hmoe import randomness
-from tests import helpers, tolerances
+from tests import helpers, meshes, tolerances
 from tests.helpers import mtf, tf
 
 DIMS = (("outer_batch", 2), ("batch", 3), ("length", 12), ("d_model", 7))
@@ -154,8 +154,7 @@ def serialized(moe, x, importance, num, direction):
         outputs["layer loss"] = outputs.pop("loss")
         wanted = {"gradients": dict(zip([v.name for v in graph.trainable_variables], gradients)),
                   **outputs}
-        lowering = mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.convert_to_shape(""), mtf.convert_to_layout_rules(""), [""])})
+        lowering = meshes.lower(mesh)
         fetched = tf.nest.map_structure(lowering.export_to_tf_tensor, wanted)
         with helpers.quick_session() as session:
             session.run(tf.global_variables_initializer())

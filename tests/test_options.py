@@ -1,15 +1,16 @@
 """Every argument of every configurable class changes a number or the graph."""
 from __future__ import annotations
 
-import functools
 import inspect
 
 import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers
+from tests import helpers, meshes
 from tests.helpers import mtf, tf
+
+pytestmark = pytest.mark.usefixtures("mesh_engine")
 
 DIMS = (("outer_batch", 2), ("batch", 4), ("length", 12), ("d_model", 7))
 NO_OUTER = {"dims": (("batch", 8), ("length", 12), ("d_model", 7))}
@@ -109,7 +110,7 @@ def result_of(moe, call):
     return {"outputs": run.outputs, "loss": np.array(run.loss), **run.losses, **run.sums, **weights}
 
 
-@functools.cache
+@meshes.cached
 def unchanged(call):
     return result_of(build(), dict(call))
 
@@ -177,7 +178,7 @@ def layer_of(kind, settings, depth):
     return call
 
 
-@functools.cache
+@meshes.cached
 def plain_router(kind, settings, depth, call):
     return result_of(layer_of(kind, dict(settings), depth), dict(call))
 
@@ -211,7 +212,7 @@ def test_kernels_start_from_a_truncated_normal():
         dims = helpers.mtf_dims(depth)
         call(helpers.constant(mesh, helpers.tokens_of(depth), dims), mtf.Dimension("d_out", 5),
              train=True)
-        mtf.Lowering(mesh.graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl("", "", [""])})
+        meshes.lower(mesh)
         session.run(tf.global_variables_initializer())
         kernel = session.run(mesh.graph.name_to_variable["inner_gating/kernel"].get_master())
     assert kernel.shape == (3, 70, 5)

@@ -6,7 +6,7 @@ import pytest
 
 from hmoe import outer_batch
 from hmoe.layout import MeshLayout
-from tests import helpers
+from tests import helpers, meshes
 from tests.helpers import mtf, tf
 
 TWO = MeshLayout("rows:2;cols:3", helpers.TWO_AXES)
@@ -46,8 +46,7 @@ def test_there_and_back(size, rest):
         made = outer_batch.batch_dims(all_dims[:-1], layout, size)
         split = made.split(helpers.constant(mesh, values, all_dims))
         back = made.merge(split)
-        lowering = mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.convert_to_shape(""), mtf.convert_to_layout_rules(""), [""])})
+        lowering = meshes.lower(mesh)
         with tf.Session() as session:
             there, again = session.run([lowering.export_to_tf_tensor(t) for t in (split, back)])
     assert back.shape.dims == all_dims

@@ -29,6 +29,8 @@ from tests.upstream import (
     two,
 )
 
+pytestmark = pytest.mark.usefixtures("mesh_engine")
+
 EXPLORING = hmoe.Gate(explore_probability=1.0)
 EXPLORED = {"moe_use_second_place_expert_prob": 1.0}
 

@@ -1,18 +1,18 @@
 """What holds of every router at every level, whatever comes in."""
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hmoe
-from tests import helpers, tolerances
+from tests import helpers, meshes, tolerances
 from tests.assignments import FedLayer
 
 # Two groups at the first level, each of two examples.
+pytestmark = pytest.mark.usefixtures("mesh_engine")
+
 DIMS = (("batch", 4), ("length", 12), ("d_model", 7))
 GROUPS = (2, 24)
 
@@ -57,7 +57,7 @@ def layer(name, **more):
         hmoe.FeedForwardExperts(hidden_size=11), metrics="off", **more)
 
 
-@functools.cache
+@meshes.cached
 def built(name, train, drop_tokens=True):
     return FedLayer(layer(name), DIMS, train=train, gradients=train, drop_tokens=drop_tokens)
 

@@ -10,7 +10,7 @@ import pytest
 
 from hmoe import randomness
 from hmoe.randomness import RandomSource
-from tests import helpers
+from tests import helpers, meshes
 from tests.helpers import mtf, tf
 
 LAYOUTS = [("", ""), ("rows:2", "a:rows"), ("rows:2;cols:3", "a:rows;b:cols"),
@@ -24,9 +24,7 @@ def draw(build, mesh_shape="", layout="", steps=(0,)):
         graph = mtf.Graph()
         mesh = mtf.Mesh(graph, "mesh")
         numbers = build(mesh)
-        lowering = mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.convert_to_shape(mesh_shape), mtf.convert_to_layout_rules(layout),
-            helpers.devices(mesh_shape))})
+        lowering = meshes.lower(mesh, mesh_shape, layout)
         exported = lowering.export_to_tf_tensor(numbers)
         with helpers.quick_session() as session:
             session.run(tf.global_variables_initializer())

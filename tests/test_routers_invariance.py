@@ -1,15 +1,16 @@
 """Every router gives the same numbers on every mesh: drawn numbers, balance, steps."""
 from __future__ import annotations
 
-import functools
 import itertools
 
 import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers, reference, tolerances
+from tests import helpers, meshes, reference, tolerances
 from tests.test_invariance import assert_same
+
+pytestmark = pytest.mark.usefixtures("mesh_engine")
 
 DIMS = (("outer_batch", 4), ("batch", 8), ("length", 3), ("d_model", 5))
 
@@ -17,6 +18,7 @@ MESHES = {
     "2x2": ("rows:2;cols:2", helpers.TWO_AXES),
     "4x2": ("rows:4;cols:2", helpers.TWO_AXES),
     "4": ("rows:4", helpers.TWO_AXES),
+    "1x2": ("rows:1;cols:2", helpers.TWO_AXES),
     "2x2-hidden": ("rows:1;cols:2;hidden:2", helpers.TWO_AXES + ";expert_hidden:hidden"),
 }
 
@@ -77,7 +79,7 @@ def run(name, mesh_shape="", layout="", steps=3):
         embeddings=words if moe.uses_embeddings else None)
 
 
-@functools.cache
+@meshes.cached
 def alone(name):
     return run(name)
 

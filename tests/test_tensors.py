@@ -10,7 +10,7 @@ compat.behave_like_v1()
 
 from hmoe.compat.stack import mtf, tf  # noqa: E402
 from hmoe.tensors import Local, indicator, log_sum_exp, softmax  # noqa: E402
-from tests import tolerances  # noqa: E402
+from tests import meshes, tolerances  # noqa: E402
 
 ROWS, X = mtf.Dimension("rows", 7), mtf.Dimension("experts", 5)
 
@@ -24,8 +24,7 @@ def values_and_gradient(function, logits, weights):
         of_y = weights if len(y.shape) == 2 else weights[:, 0]
         loss = mtf.reduce_sum(y * mtf.import_tf_tensor(mesh, tf.constant(of_y), y.shape))
         gradient, = mtf.gradients([loss], [x])
-        engine = mtf.placement_mesh_impl.PlacementMeshImpl([], {}, [""])
-        lowering = mtf.Lowering(mesh.graph, {mesh: engine})
+        lowering = meshes.lower(mesh)
         return session.run([lowering.export_to_tf_tensor(each) for each in (y, gradient)])
 
 
@@ -57,8 +56,7 @@ def test_indicator():
             x = mtf.import_tf_tensor(mesh, tf.constant(logits), mtf.Shape([ROWS, X]))
             y = indicator(compare, x, 0.0)
             assert (y.dtype, y.shape, y.operation.has_gradient) == (tf.float32, x.shape, False)
-            engine = mtf.placement_mesh_impl.PlacementMeshImpl([], {}, [""])
-            lowering = mtf.Lowering(mesh.graph, {mesh: engine})
+            lowering = meshes.lower(mesh)
             found = session.run(lowering.export_to_tf_tensor(y))
         assert found.tolist() == [expected] * 7
 

@@ -123,7 +123,7 @@ def _lower(
 ) -> tuple[mtf.Lowering, Dict[str, tf.Tensor]]:
     whole = {name: mtf.anonymize(value) for name, value in tensors.items()}
     some = next(iter(whole.values()))
-    lowering = lower(settings, some, engine)
+    lowering = lower(some, engine, autostack=settings.autostack)
     return lowering, {name: lowering.export_to_tf_tensor(value) for name, value in whole.items()}
 
 

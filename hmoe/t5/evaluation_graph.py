@@ -53,7 +53,7 @@ def build(
     sums[("", "denominator")] = denominator * share
     sums[("", "other_losses")] = others * denominator * share
     sums = forward.unsplit(sums)
-    lowering = lower(settings, targets, engine)
+    lowering = lower(targets, engine, autostack=settings.autostack)
     return EvaluationGraph(lowering, export_sums(lowering, sums))
 
 

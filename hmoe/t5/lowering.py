@@ -12,18 +12,21 @@ from typing import Any, Callable, Dict, Iterator, Optional
 
 from hmoe.compat import graphs
 from hmoe.compat.stack import mtf, tf
-from hmoe.t5.settings import ModelSettings
 
 
 def lower(
-    settings: ModelSettings, some: mtf.Tensor, engine: mtf.MeshImpl, log_file: Optional[str] = None
+    some: mtf.Tensor,
+    engine: mtf.MeshImpl,
+    *,
+    autostack: bool = True,
+    log_file: Optional[str] = None,
 ) -> mtf.Lowering:
     """Lowers the graph of a tensor into TensorFlow's default graph.
 
     Args:
-        settings: of the model.
         some: a tensor of the graph.
         engine: the mesh to lower to.
+        autostack: whether variables of one shape are kept as one stacked variable on the devices.
         log_file: where to write about variables and operations, beside TensorFlow's log.
 
     Returns:
@@ -31,7 +34,7 @@ def lower(
     """
     with _shared_constants(tf.get_default_graph()), _few_expansions():
         return mtf.Lowering(
-            some.graph, {some.mesh: engine}, autostack=settings.autostack, log_file=log_file
+            some.graph, {some.mesh: engine}, autostack=autostack, log_file=log_file
         )
 
 

@@ -105,6 +105,8 @@ class SharingPlacement(upstream.PlacementMeshImpl):
         """See upstream."""
 
         def reduce(slices: List[tf.Tensor], devices: List[str]) -> List[tf.Tensor]:
+            if len(slices) == 1:
+                return slices
             if len(set(devices)) > 1:
                 return upstream.allreduce_ring(slices, devices, reduction_fn_string)
             add = mtf.binary_reduction_fn(reduction_fn_string)
@@ -117,6 +119,8 @@ class SharingPlacement(upstream.PlacementMeshImpl):
         """See upstream."""
 
         def concat(slices: List[tf.Tensor], devices: List[str]) -> List[tf.Tensor]:
+            if len(slices) == 1:
+                return slices
             if len(set(devices)) > 1:
                 return upstream.allconcat_ring(slices, devices, concat_axis)
             with tf.device(devices[0]):
@@ -128,6 +132,8 @@ class SharingPlacement(upstream.PlacementMeshImpl):
         """See upstream."""
 
         def exchange(slices: List[tf.Tensor], devices: List[str]) -> List[tf.Tensor]:
+            if len(slices) == 1:
+                return slices
             if len(set(devices)) > 1:
                 return upstream.alltoall_ring(slices, devices, split_axis, concat_axis)
             with tf.device(devices[0]):
@@ -186,7 +192,7 @@ def _remembering(collective: Callable) -> Callable:
 
 
 def _from_both_ends(add: Callable, slices: List[tf.Tensor]) -> tf.Tensor:
-    """Adds up in upstream's order: two halves, each from its end to the middle."""
+    """Reduces two or more slices in upstream's order: each half from its end to the middle."""
     middle = (len(slices) + 1) // 2
     left, right = slices[0], slices[-1]
     for each in slices[1:middle]:

@@ -75,7 +75,8 @@ def build(
     variables, gradients = _trained(settings, targets.graph, gradients)
     optimizer = settings.optimizer(learning_rate=rate)
     updates = optimizer.apply_grads(gradients, variables)
-    lowering = lower(settings, targets, engine, settings.model_info_file)
+    lowering = lower(
+        targets, engine, autostack=settings.autostack, log_file=settings.model_info_file)
     return TrainingGraph(
         lowering=lowering,
         loss=tf.cast(lowering.export_to_tf_tensor(loss), tf.float32),

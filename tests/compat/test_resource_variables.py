@@ -8,7 +8,7 @@ import numpy as np
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
-from tests import helpers
+from tests import helpers, meshes
 
 compat.behave_like_v1()
 
@@ -34,10 +34,7 @@ def build_deep_model(num_layers: int) -> Tuple[mtf.Lowering, List[mtf.Tensor], t
         learning_rate=LEARNING_RATE, multiply_by_parameter_scale=False
     )
     updates = optimizer.apply_grads(gradients, variables)
-    engine = mtf.placement_mesh_impl.PlacementMeshImpl(
-        "a:2;b:2", "rows:a;width_1:b;width_3:b", [""] * 4
-    )
-    lowering = mtf.Lowering(graph, {mesh: engine})
+    lowering = meshes.lower(mesh, "a:2;b:2", "rows:a;width_1:b;width_3:b")
     with tf.control_dependencies([lowering.lowered_operation(op) for op in updates]):
         train = tf.assign_add(tf.train.get_global_step(), 1)
     return lowering, gradients, train

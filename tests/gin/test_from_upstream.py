@@ -12,6 +12,7 @@ from mesh_tensorflow.transformer import moe as upstream_moe
 
 from hmoe.t5 import checkpoints, forward
 from hmoe.t5 import features as feature_lib
+from tests import meshes
 from tests.gin import configs
 from tests.gin.configs import mtf, tf
 
@@ -105,8 +106,7 @@ class _Model:
         fetched.update((re.sub("/(MoE1D|MoE2D|MoELayer)/", "/experts/", v.name), gradient)
                        for v, gradient in zip(variables, gradients))
         whole = {name: mtf.anonymize(tensor) for name, tensor in fetched.items()}
-        engine = mtf.placement_mesh_impl.PlacementMeshImpl([], [], [""])
-        self.lowering = mtf.Lowering(graph, {mesh: engine}, autostack=False)
+        self.lowering = meshes.lower(mesh, autostack=False)
         self.fetches = {name: self.lowering.export_to_tf_tensor(tensor)
                         for name, tensor in whole.items()}
         self.variables = variables

@@ -9,7 +9,7 @@ import hmoe
 from hmoe import metrics
 from hmoe.randomness import RandomSource
 from hmoe.routers.base import RoutingContext
-from tests import helpers, tolerances
+from tests import helpers, meshes, tolerances
 from tests.helpers import mtf, tf
 from tests.peers import recorded
 from tests.peers.recorded import Arrays
@@ -77,8 +77,7 @@ def expert_weights(router: hmoe.Router, tokens: np.ndarray, kernels: Arrays, num
         assignment = router.assign(scores, importance, capacity, "expert_capacity", context)
         went = mtf.one_hot(assignment.expert, scores.experts_dim, dtype=tf.float32)
         weights = mtf.einsum([went, assignment.weight], dims[:2] + [scores.experts_dim])
-        lowering = mtf.Lowering(graph, {
-            inputs.mesh: mtf.placement_mesh_impl.PlacementMeshImpl([], [], [""])})
+        lowering = meshes.lower(inputs.mesh)
         fetched = lowering.export_to_tf_tensor(weights)
         with helpers.quick_session() as session:
             session.run(tf.global_variables_initializer())

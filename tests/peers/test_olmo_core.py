@@ -10,7 +10,7 @@ import pytest
 
 import hmoe
 from hmoe import balancing
-from tests import helpers, tolerances
+from tests import helpers, meshes, tolerances
 from tests.helpers import mtf, tf
 from tests.peers import ours, recorded
 
@@ -124,8 +124,7 @@ def test_bias_after_each_step_is_that_of_olmo_core_but_for_a_constant():
         fed_load = tf.placeholder(tf.float32, [5])
         load = mtf.import_tf_tensor(mesh, fed_load, bias.shape)
         updates = balancing.apply_all(result.bias_updates, {"only/load": load})
-        lowering = mtf.Lowering(graph, {
-            mesh: mtf.placement_mesh_impl.PlacementMeshImpl([], [], [""])})
+        lowering = meshes.lower(mesh)
         fetched = lowering.export_to_tf_tensor(result.metrics["only/load"])
         fetched_bias = lowering.export_to_tf_tensor(bias)
         update = tf.group([lowering.lowered_operation(op) for op in updates])

@@ -9,7 +9,7 @@ import numpy as np
 
 from hmoe.randomness import RandomSource
 from hmoe.routers.base import Router, RoutingContext
-from tests import helpers, tolerances
+from tests import helpers, meshes, tolerances
 from tests.helpers import mtf, tf
 from tests.slots import slot_tokens
 
@@ -85,8 +85,7 @@ def assign(
         wanted = {"expert": result.expert, "position": result.position, "kept": result.kept,
                   "weight": result.weight, "rank": choices.rank, "demand": choices.demand,
                   "asked": choices.expert}
-        lowering = mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.convert_to_shape(""), mtf.convert_to_layout_rules(""), [""])})
+        lowering = meshes.lower(mesh)
         fetched = {name: lowering.export_to_tf_tensor(each) for name, each in wanted.items()}
         with helpers.quick_session() as session:
             session.run(tf.global_variables_initializer())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hmoe.balancing import BiasUpdate
-from tests import helpers, tolerances
+from tests import helpers, meshes, tolerances
 from tests.helpers import mtf, tf
 
 
@@ -19,8 +19,7 @@ def moved(load, rate=0.5):
                                 initializer=tf.zeros_initializer())
         update = BiasUpdate(bias, "load", rate).apply(
             helpers.constant(mesh, np.array(load, np.float32), dims))
-        lowering = mtf.Lowering(graph, {mesh: mtf.placement_mesh_impl.PlacementMeshImpl(
-            mtf.convert_to_shape(""), mtf.convert_to_layout_rules(""), [""])})
+        lowering = meshes.lower(mesh)
         step, read = lowering.lowered_operation(update), lowering.export_to_tf_tensor(bias)
         with helpers.quick_session() as session:
             session.run(tf.global_variables_initializer())

@@ -12,7 +12,7 @@ import pytest
 from hmoe.compat.stack import mtf, tf
 from hmoe.moe import HierarchicalMoE
 from hmoe.t5 import forward
-from tests import helpers, reference
+from tests import helpers, meshes, reference
 from tests.t5 import tiny
 
 pytestmark = pytest.mark.slow
@@ -91,8 +91,7 @@ def _seen(folder: Path, rows: Dict[str, np.ndarray], mode: str) -> Seen:
 
     with mock.patch.object(HierarchicalMoE, "__call__", spy):
         forward.call_model(settings, features, mode)
-    engine = mtf.placement_mesh_impl.PlacementMeshImpl(mtf.Shape([]), mtf.LayoutRules([]), [""])
-    lowering = mtf.Lowering(mesh.graph, {mesh: engine})
+    lowering = meshes.lower(mesh)
     fetches = {name: [lowering.export_to_tf_tensor(tensor) for tensor in tensors]
                for name, (_, *tensors) in given.items()}
     weights = tiny.weights(folder)

@@ -9,6 +9,7 @@ import pytest
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import features, session
+from tests import meshes
 from tests.t5 import tiny
 
 
@@ -116,8 +117,7 @@ def test_each_microbatch_learns_its_number() -> None:
 
         _, outputs = mtf.serialize_training_step({"number": numbers}, call, batch, 3)
         seen = mtf.anonymize(outputs["seen"])
-        engine = mtf.placement_mesh_impl.PlacementMeshImpl("cols:2", "batch:cols", ["", ""])
-        lowering = mtf.Lowering(graph, {mesh: engine})
+        lowering = meshes.lower(mesh, "cols:2", "batch:cols")
         result = lowering.export_to_tf_tensor(seen)
         tf_session.run(tf.global_variables_initializer())
         tf_session.run(lowering.copy_masters_to_slices())

@@ -13,6 +13,7 @@ from mesh_tensorflow.transformer import transformer, transformer_layers, vocab_e
 import hmoe.t5  # noqa: F401
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import collect
+from tests import meshes
 
 LAYOUT = "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows"
 VOCAB, BATCH, LENGTH = 11, 8, 6
@@ -111,11 +112,8 @@ def lower(build, mesh_shape: str = "", layout: str = "") -> Built:
     graph = mtf.Graph()
     mesh = mtf.Mesh(graph, "mesh")
     tensors = build(mesh)
-    shape = mtf.convert_to_shape(mesh_shape or [])
-    implementation = mtf.placement_mesh_impl.PlacementMeshImpl(
-        shape, mtf.convert_to_layout_rules(layout or []), [""] * shape.size)
     tensors = {name: mtf.anonymize(tensor) for name, tensor in tensors.items()}
-    lowering = mtf.Lowering(graph, {mesh: implementation}, autostack=False)
+    lowering = meshes.lower(mesh, mesh_shape, layout, autostack=False)
     values = {name: lowering.export_to_tf_tensor(tensor) for name, tensor in tensors.items()}
     return Built(values, graph, lowering)
 
