@@ -1,37 +1,41 @@
-"""Checks of constructor arguments, with errors that name the field and the value."""
+"""Checks of arguments, with errors that name the field and the value.
+
+Numbers may be Python's or NumPy's, and come back as Python's.
+"""
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
 
 def positive_int(where: str, field: str, value: Any) -> int:
     """Returns `value` if it is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not _is_integer(value) or value < 1:
         raise ValueError(f"{where}: {field} is {value!r}; it must be an integer of at least 1")
-    return value
+    return int(value)
 
 
 def non_negative_int(where: str, field: str, value: Any) -> int:
     """Returns `value` if it is an integer of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if not _is_integer(value) or value < 0:
         raise ValueError(f"{where}: {field} is {value!r}; it must be an integer of at least 0")
-    return value
+    return int(value)
 
 
 def positive_number(where: str, field: str, value: Any) -> float:
     """Returns `value` as a float if it is a finite number above 0."""
     if not _is_finite_number(value) or value <= 0:
         raise ValueError(f"{where}: {field} is {value!r}; it must be a number above 0")
-    return float(value)
+    return _as_float(value)
 
 
 def non_negative_number(where: str, field: str, value: Any) -> float:
     """Returns `value` as a float if it is a finite number of at least 0."""
     if not _is_finite_number(value) or value < 0:
         raise ValueError(f"{where}: {field} is {value!r}; it must be a number of at least 0")
-    return float(value)
+    return _as_float(value)
 
 
 def fraction(where: str, field: str, value: Any) -> float:
@@ -39,14 +43,14 @@ def fraction(where: str, field: str, value: Any) -> float:
     if not _is_finite_number(value) or not 0 <= value < 1:
         raise ValueError(
             f"{where}: {field} is {value!r}; it must be a number of at least 0 and below 1")
-    return float(value)
+    return _as_float(value)
 
 
 def probability(where: str, field: str, value: Any) -> float:
     """Returns `value` as a float if it is in [0, 1]."""
     if not _is_finite_number(value) or not 0 <= value <= 1:
         raise ValueError(f"{where}: {field} is {value!r}; it must be a number from 0 to 1")
-    return float(value)
+    return _as_float(value)
 
 
 def one_of(where: str, field: str, value: Any, values: Sequence[str]) -> str:
@@ -63,5 +67,14 @@ def boolean(where: str, field: str, value: Any) -> bool:
     return value
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _as_float(value: Any) -> float:
+    """A float that prints as the number does: 1.15 of NumPy's float32 is 1.15."""
+    return float(str(value))

@@ -24,7 +24,7 @@ from hmoe.places import Place, place_of_level
 from hmoe.randomness import RandomSource
 from hmoe.routers.base import RoutingContext
 from hmoe.routers.gate import Scores
-from hmoe.tensors import Local, indicator
+from hmoe.tensors import Local
 from hmoe.told import Told
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Descent:
         *,
         train: bool,
         num_microbatches: int,
-        drop_tokens: bool,
+        sequence_size: int | None,
         output_dim: mtf.Dimension,
         variable_dtype: mtf.VariableDType,
         has_partial_tokens: bool,
@@ -60,7 +60,8 @@ class Descent:
         self._moe = moe
         self._layout = layout
         self._train = train
-        self._drop_tokens = drop_tokens
+        # Where given, groups are of this size and every expert has room for all of one.
+        self._sequence_size = sequence_size
         self._output_dim = output_dim
         several = [mtf.Dimension("outputs", moe.num_outputs)] if moe.num_outputs > 1 else []
         self.output_dims = [*several, output_dim]
@@ -79,24 +80,20 @@ class Descent:
         self, tokens: mtf.Tensor, embeddings: mtf.Tensor | None, importance: mtf.Tensor
     ) -> mtf.Tensor:
         """[A, B, ..., M] -> [A, G, S, *output_dims]."""
-        sums = self.told.sums
-        sums["calls"] = mtf.constant(tokens.mesh, 1.0, dtype=tf.float32)
         example = None
         if need_examples(self._moe.levels):
             example = examples.numbers(tokens.mesh, mtf.Shape(tokens.shape.dims[:-1]))
         outputs, reached, of_groups, num_slots = self._descend(
             0, Arrivals(tokens, embeddings, importance, example), [], tokens.shape.dims[:2])
         if self._has_metrics:
-            sums.update(metrics.reached_sums(reached, of_groups, num_slots))
+            self.told.sums.update(metrics.reached_sums(reached, of_groups, num_slots))
         return outputs
 
-    def shared(self, inputs: mtf.Tensor, importance: mtf.Tensor) -> mtf.Tensor:
-        """The shared expert's output, 0 for padding."""
-        outputs = self._moe.shared_expert(
+    def shared(self, inputs: mtf.Tensor) -> mtf.Tensor:
+        """The shared expert's output."""
+        return self._moe.shared_expert(
             inputs, self._output_dim, train=self._train, variable_dtype=self._variable_dtype,
             random=self._random.named("shared"))
-        return outputs * mtf.cast(
-            indicator(tf.greater, importance, 0.0), outputs.dtype)
 
     def _descend(
         self,
@@ -157,21 +154,22 @@ class Descent:
         outer_experts: list[mtf.Dimension],
         batch: list[mtf.Dimension],
     ) -> Place:
-        factor = level.capacity_factor(train=self._train, depth=depth)
         return place_of_level(
             level, self._names[depth], arrivals.importance.shape.dims, outer_experts, batch,
             self._layout, num_examples=self._num_examples,
-            capacity_factor=factor if self._drop_tokens else None,
-            exact_groups=self._moe.exact_groups)
+            capacity_factor=level.capacity_factor(train=self._train, depth=depth),
+            exact_groups=self._moe.exact_groups, sequence_size=self._sequence_size)
 
     def _route(
         self, depth: int, level: Level, arrivals: Arrivals, place: Place
     ) -> tuple[Scores, Assignment]:
         """Scores and assignment of one level; dimensions as in `_descend`."""
         name = (_GATING_NAMES[depth] if len(self._names) > 1 else level.router.variable_name())
+        random = self._random.named(level.name)
+        if self._sequence_size is not None:
+            random = random.alike_before(arrivals.importance.shape.dims[-1].name)
         context = RoutingContext(
-            self._train, self._has_partial_tokens or depth > 0, self._random.named(level.name),
-            level.name)
+            self._train, self._has_partial_tokens or depth > 0, random, level.name)
         scores = level.router.score(
             arrivals.tokens, arrivals.embeddings, place.exchange.experts_unsplit,
             place.outer_experts, self._variable_dtype, name, context)

@@ -4,8 +4,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from fractions import Fraction
 
 from hmoe.compat.stack import mtf
+
+
+def exactly(number: float) -> Fraction:
+    """A number as a person wrote it: 1.15 is 115/100, not the binary fraction just below it."""
+    return Fraction(str(number))
 
 
 def largest_group_size(num_tokens: int, requested: int, num_splits: int = 1) -> int:
@@ -70,15 +76,15 @@ def in_examples(
     Raises:
       ValueError: there are not so many examples to make a group of.
     """
-    per_example = num_places / num_examples
-    size = max(1, round(examples_per_group * per_example))
+    per_example = Fraction(num_places, num_examples)
+    size = max(1, round(exactly(examples_per_group) * per_example))
     if size > num_tokens:
         raise ValueError(
             f"level '{level}': examples_per_group = {examples_per_group:g} makes groups of {size}"
             f" tokens, but there are {num_tokens} to make groups of, which is"
-            f" {num_tokens / per_example:g} examples; use at most that many, or a"
+            f" {float(num_tokens / per_example):g} examples; use at most that many, or a"
             " larger batch")
-    return AskedSize(size, "examples_per_group", per_example)
+    return AskedSize(size, "examples_per_group", float(per_example))
 
 
 def group_size(
@@ -148,21 +154,22 @@ def expert_capacity(level: str, size: int, factor: float, num_experts: int, mini
       minimum: slots that an expert has at least, unless the group is smaller.
 
     Returns:
-      The capacity, rounded down, never above the group.
+      The capacity, rounded down from the exact quotient, never above the group.
 
     Raises:
       ValueError: there is no room for a single token.
     """
-    capacity = min(size, max(minimum, int((size * factor) / num_experts)))
+    slots = size * exactly(factor)
+    capacity = min(size, max(minimum, math.floor(slots / num_experts)))
     if capacity < 1:
         # Rounded up, so that what is recommended does give room.
-        enough = math.ceil(100 * num_experts / size) / 100
+        enough = math.ceil(Fraction(100 * num_experts, size)) / 100
         raise ValueError(
             f"level '{level}': a group of {size} tokens with capacity factor {factor} gives each of"
-            f" {num_experts} experts {size * factor / num_experts:.3g} slots and min_capacity is"
+            f" {num_experts} experts {float(slots / num_experts):.3g} slots and min_capacity is"
             f" {minimum}, so no token finds room; raise the capacity factor to"
             f" {enough:g}, or min_capacity to 1")
-    if capacity * num_experts != size * factor:
+    if capacity * num_experts != slots:
         logging.getLogger(__name__).info(
             "level '%s': capacity factor %g asked for, %g resulted: %d slots for each of %d experts"
             " in a group of %d tokens (min_capacity = %d)",

@@ -32,6 +32,9 @@ class Level:
       balance_loss_coef: weight of the balance loss in the training loss.
       balance_loss_over: whether load and probabilities are averaged by "group", by
         "example", or over the whole "batch" of all devices, before they are multiplied.
+      balance_loss_mean_over: what these averages divide by: "tokens" (the full ones, so
+        that padding and empty slots change nothing and 1 means even at every level), or
+        "positions" (padding and empty slots too, as Mesh TensorFlow does).
       balance_loss_choices: whether the load counts the "first" choice of each token, or
         "all" of them.
       z_loss_coef: weight of the router z-loss in the training loss.
@@ -52,6 +55,7 @@ class Level:
         min_capacity: int = 4,
         balance_loss_coef: float = 0.01,
         balance_loss_over: str = "group",
+        balance_loss_mean_over: str = "tokens",
         balance_loss_choices: str = "first",
         z_loss_coef: float = 0.0,
         second_place_loss: bool = False,
@@ -80,6 +84,13 @@ class Level:
             where, "balance_loss_coef", balance_loss_coef)
         self.balance_loss_over = checks.one_of(
             where, "balance_loss_over", balance_loss_over, losses.POOLS)
+        self.balance_loss_mean_over = checks.one_of(
+            where, "balance_loss_mean_over", balance_loss_mean_over, losses.MEANS)
+        if (balance_loss_over, balance_loss_mean_over) == ("example", "positions"):
+            raise ValueError(
+                f"{where}: balance_loss_mean_over is 'positions', but balance_loss_over is"
+                " 'example', and further in an example has no positions of its own; use 'tokens',"
+                " or average over groups or the batch")
         self.balance_loss_choices = checks.one_of(
             where, "balance_loss_choices", balance_loss_choices, losses.COUNTED_CHOICES)
         self.z_loss_coef = checks.non_negative_number(where, "z_loss_coef", z_loss_coef)

@@ -16,6 +16,7 @@ from hmoe.tensors import Local, indicator, log_sum_exp
 _TINY = 1e-9
 
 POOLS = ("group", "example", "batch")
+MEANS = ("tokens", "positions")
 COUNTED_CHOICES = ("first", "all")
 
 
@@ -27,28 +28,43 @@ class Pool:
       dims: what tells one pool from another.
       members: tensors that are 1 where a token belongs to a pool; none where `dims` are
         dimensions of the tokens already.
-      num_places: tokens of a pool, padding and empty slots included; None: the full ones
-        are counted, and pools weigh as much as they have tokens.
+      num_positions: positions of a pool, padding and empty slots included, by which its
+        sums are divided; pools weigh alike. None: sums are divided by the tokens that are
+        counted, and pools weigh as much as they have of them.
     """
 
     dims: list[mtf.Dimension]
     members: list[mtf.Tensor]
-    num_places: int | None
+    num_positions: int | None
 
     def sum(self, tensors: list[mtf.Tensor], dims: list[mtf.Dimension]) -> mtf.Tensor:
         """[*self.dims, *dims]: the product of the tensors, summed over the tokens of each pool."""
         return mtf.einsum(tensors + self.members, mtf.Shape(self.dims + dims))
 
 
-def group_pool(importance: mtf.Tensor) -> Pool:
-    """Each group for itself (GShard, algorithm 1)."""
-    return Pool(importance.shape.dims[:-1], [], importance.shape.dims[-1].size)
+def group_pool(importance: mtf.Tensor, mean_over: str = "tokens") -> Pool:
+    """Each group for itself (GShard, algorithm 1).
+
+    Args:
+      importance: float32 [..., S].
+      mean_over: one of `MEANS`.
+    """
+    size = importance.shape.dims[-1].size
+    return Pool(importance.shape.dims[:-1], [], size if mean_over == "positions" else None)
 
 
-def batch_pool(importance: mtf.Tensor, outer_expert_dims: list[mtf.Dimension]) -> Pool:
-    """All groups of all devices, for each family of experts that compete."""
-    families = mtf.Shape(outer_expert_dims).size
-    return Pool(outer_expert_dims, [], importance.shape.size // families)
+def batch_pool(
+    importance: mtf.Tensor, outer_expert_dims: list[mtf.Dimension], mean_over: str = "tokens"
+) -> Pool:
+    """All groups of all devices, for each family of experts that compete.
+
+    Args:
+      importance: float32 [*outer, ..., S].
+      outer_expert_dims: experts of the levels above.
+      mean_over: one of `MEANS`.
+    """
+    size = importance.shape.size // mtf.Shape(outer_expert_dims).size
+    return Pool(outer_expert_dims, [], size if mean_over == "positions" else None)
 
 
 def example_pool(
@@ -70,9 +86,10 @@ def balance_loss(
 ) -> mtf.Tensor:
     """X^2 * mean(share of the pool choosing an expert * mean probability of it).
 
-    1 when both are uniform. Full tokens count; the denominator of groups and of the
-    batch is their size, empty places included (GShard, equation 4; Shazeer et al.
-    2017, equation 6, has another form of it; of examples and batch: OLMo-core).
+    1 when both are uniform, whatever the padding and however many slots are empty. Full
+    tokens count (GShard, equation 4; Shazeer et al. 2017, equation 6, has another form of
+    it; of examples and batch: OLMo-core). Over positions, as in Mesh TensorFlow, it is
+    smaller by the square of the share of full tokens.
 
     Args:
       scores: of one level.
@@ -109,32 +126,46 @@ def second_place_loss(
     first = choices.by_expert(_of_choices(_first_choices, choices, importance))
     left = scores.shares * (1.0 - first)
     left /= mtf.reduce_sum(left, reduced_dim=scores.experts_dim) + _TINY
-    real = indicator(tf.greater, importance, 0.0)
+    real = _real(importance)
     asked = _of_choices(_second_choices, choices, importance)
     return _load_times_probability(left, choices, asked, real, scores, pool)
 
 
 def even_attention_loss(
-    affinity: mtf.Tensor, scores: Scores, importance: mtf.Tensor
+    affinity: mtf.Tensor, scores: Scores, importance: mtf.Tensor, mean_over: str = "tokens"
 ) -> mtf.Tensor:
     """How unevenly experts take the tokens of a group: 1 when all tokens are taken alike.
 
-    Mean over groups of n * sum over full tokens of (mean affinity over experts)^2, n the
-    full tokens (Mesh TensorFlow's expert_selection).
+    Mean over groups of n * sum over n tokens of (mean affinity over experts)^2. Over tokens
+    these are the real ones, and groups weigh as much as they have of them. Over positions
+    they are the full ones, and groups weigh alike (Mesh TensorFlow's expert_selection).
 
     Args:
       affinity: float32 [..., S, X], summing to one over S.
       scores: of one level.
       importance: float32 [..., S].
+      mean_over: one of `MEANS`.
 
     Returns:
       A scalar, float32.
     """
-    full = _full(importance)
-    number = mtf.reduce_sum(full, reduced_dim=scores.tokens_dim)
-    attention = mtf.reduce_mean(affinity, reduced_dim=scores.experts_dim) * full
-    return mtf.reduce_mean(
-        mtf.reduce_sum(mtf.square(attention), reduced_dim=scores.tokens_dim) * number)
+    counted = _full(importance) if mean_over == "positions" else _real(importance)
+    number = mtf.reduce_sum(counted, reduced_dim=scores.tokens_dim)
+    attention = mtf.reduce_mean(affinity, reduced_dim=scores.experts_dim) * counted
+    per_group = mtf.reduce_sum(mtf.square(attention), reduced_dim=scores.tokens_dim) * number
+    if mean_over == "positions":
+        return mtf.reduce_mean(per_group)
+    return mtf.reduce_sum(per_group * number) / mtf.maximum(mtf.reduce_sum(number), 1.0)
+
+
+def num_full(importance: mtf.Tensor) -> mtf.Tensor:
+    """float32 []: tokens of importance 1, which balance and z-loss average over."""
+    return mtf.reduce_sum(_full(importance))
+
+
+def num_real(importance: mtf.Tensor) -> mtf.Tensor:
+    """float32 []: tokens of importance above 0, which the second-place loss averages over."""
+    return mtf.reduce_sum(_real(importance))
 
 
 def router_z_loss(scores: Scores, importance: mtf.Tensor) -> mtf.Tensor:
@@ -155,6 +186,11 @@ def router_z_loss(scores: Scores, importance: mtf.Tensor) -> mtf.Tensor:
 def _full(importance: mtf.Tensor) -> mtf.Tensor:
     """float32 [..., S]: 1 for a full token."""
     return indicator(tf.equal, importance, 1.0)
+
+
+def _real(importance: mtf.Tensor) -> mtf.Tensor:
+    """float32 [..., S]: 1 for a token, 0 for padding."""
+    return indicator(tf.greater, importance, 0.0)
 
 
 def _of_choices(
@@ -203,10 +239,10 @@ def _load_times_probability(
     experts = scores.experts_dim
     load = pool.sum([choices.by_expert(asked)], [experts])
     probability = pool.sum([probabilities, counted], [experts])
-    if pool.num_places is not None:
-        # X^2 times the mean over pools and X experts of two shares of the places.
+    if pool.num_positions is not None:
+        # X^2 times the mean over pools and X experts of two shares of the positions.
         num_pools = mtf.Shape(pool.dims).size
-        scale = experts.size / (num_pools * float(pool.num_places) ** 2)
+        scale = experts.size / (num_pools * float(pool.num_positions) ** 2)
         return mtf.einsum([load, probability], mtf.Shape([])) * scale
     number = pool.sum([counted], [])
     per_pool = mtf.reduce_sum(load * probability, reduced_dim=experts) / mtf.maximum(number, 1.0)

@@ -20,9 +20,34 @@ DETAILS = ("brief", "full", "off")
 _BRIEF_FIELDS = ("full", "arrivals", "left_behind", "filled", "slots", "confidence")
 _FULL_FIELDS = (*_BRIEF_FIELDS, "entropy")
 # Fields of "reached", before one per level: tokens that were lost there.
-_LAYER_FIELDS = ("tokens", "left_behind", "filled", "slots", "confidence")
+_LAYER_FIELDS = (
+    "tokens", "left_behind", "filled", "slots", "confidence", "groups", "groups_in_use")
+# Of each kind in "<level>/losses": the loss times the tokens that it is a mean of, these
+# tokens, and the factor in the training loss times these tokens.
+_LOSS_FIELDS = 3
+_LOSS_KINDS = ("balance", "z", "second_place")
 
 Sums = dict[str, mtf.Tensor]
+
+
+def losses_name(level: str) -> str:
+    """Name of the sum that holds the losses of a level."""
+    return f"{level}/losses"
+
+
+def loss_sums(
+    raw: Mapping[str, mtf.Tensor], weight: Mapping[str, mtf.Tensor], factor: Mapping[str, float]
+) -> mtf.Tensor:
+    """float32 [kinds * 3]: the losses of a level, weighed such that calls of any size add up.
+
+    Args:
+      raw: scalars by kind, in the order of "balance", "z", "second_place".
+      weight: of each kind, the tokens that it is a mean of.
+      factor: of each kind, what it is multiplied with in the training loss.
+    """
+    fields = [each for kind in _LOSS_KINDS if kind in raw
+              for each in (raw[kind] * weight[kind], weight[kind], weight[kind] * factor[kind])]
+    return mtf.stack(fields, "loss_fields")
 
 
 def load_name(level: str) -> str:
@@ -125,7 +150,7 @@ def reached_sums(reached: mtf.Tensor, importance: mtf.Tensor, num_slots: int) ->
       num_slots: innermost slots of the layer.
 
     Returns:
-      `reached` [5 + levels]: see `_LAYER_FIELDS`.
+      `reached` [7 + levels]: see `_LAYER_FIELDS`.
     """
     groups = importance.shape.dims[:-1]
     share = float(num_slots) / float(np.prod([dim.size for dim in groups]))
@@ -138,15 +163,17 @@ def reached_sums(reached: mtf.Tensor, importance: mtf.Tensor, num_slots: int) ->
 
 
 def _sums_of_layer(share: float, reached: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
-    """[..., 5 + levels] of each group: see `_LAYER_FIELDS`."""
+    """[..., 7 + levels] of each group: see `_LAYER_FIELDS`."""
     # [..., S, levels + 1]: 1 where a token came to a level, and to an expert in the end.
     came = tf.math.cumprod(tf.cast(
         tf.concat([importance[..., None], reached[..., :-1]], axis=-1) > 0, tf.float32), axis=-1)
     number, filled = tf.reduce_sum(came, axis=-2), tf.reduce_sum(reached, axis=-2)
     every = number[..., :1]
+    in_use = tf.cast(every > 0, tf.float32)
     return tf.concat(
         [every, every - number[..., -1:], filled[..., -2:-1], tf.fill(every.shape, share),
-         filled[..., -1:], number[..., :-1] - number[..., 1:]], axis=-1)
+         filled[..., -1:], tf.ones_like(in_use), in_use, number[..., :-1] - number[..., 1:]],
+        axis=-1)
 
 
 def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
@@ -158,8 +185,8 @@ def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
     Returns:
       `experts/...` for the model: mean over layers, from end to end;
       `<layer>/...` for a layer; `<layer>/<level>/...` for a level, of the tokens that
-      arrive there. Losses are unweighted means over calls, but for `weighted_loss`,
-      which is what training adds.
+      arrive there. Losses are means over tokens, without their coefficients, but for
+      `weighted_loss`, which has them: what training adds.
 
     Raises:
       ValueError: there is nothing to summarize.
@@ -205,11 +232,10 @@ _MODEL_LEVEL_NAMES = ("/fraction_tokens_dropped", "/max_violation")
 
 
 def _summarize_layer(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    calls = float(sums["calls"])
     named: dict[str, float] = {}
-    levels = [key.split("/")[0] for key in sums if key.endswith("/balance_loss")]
+    levels = [key.split("/")[0] for key in sums if key == losses_name(key.split("/")[0])]
     for level in levels:
-        values = _summarize_level(level, sums, calls)
+        values = _summarize_level(level, sums)
         named.update({f"{level}/{name}": value for name, value in values.items()})
     for name in ("auxiliary_loss", "router_z_loss"):
         named[name] = float(np.mean([named[f"{level}/{name}"] for level in levels]))
@@ -230,7 +256,8 @@ def _end_to_end(levels: Sequence[str], reached: np.ndarray) -> dict[str, float]:
     of = dict(zip(_LAYER_FIELDS, reached))
     named = {
         "fraction_tokens_left_behind": _ratio(of["left_behind"], of["tokens"]),
-        "expert_usage": _ratio(of["filled"], of["slots"]),
+        "expert_usage": _ratio(of["filled"], of["slots"]) * _ratio(
+            of["groups"], of["groups_in_use"]),
         "router_confidence": _ratio(of["confidence"], of["filled"]),
     }
     for level, lost in zip(levels, reached[len(_LAYER_FIELDS):]):
@@ -238,21 +265,28 @@ def _end_to_end(levels: Sequence[str], reached: np.ndarray) -> dict[str, float]:
     return named
 
 
-def _summarize_level(level: str, sums: Mapping[str, np.ndarray], calls: float) -> dict[str, float]:
-    named = {
-        "auxiliary_loss": float(sums[f"{level}/balance_loss"]) / calls,
-        "router_z_loss": float(sums[f"{level}/z_loss"]) / calls,
-        "weighted_loss": float(sums[f"{level}/weighted_loss"]) / calls,
-    }
-    if f"{level}/second_place_loss" in sums:
-        named["second_place_loss"] = float(sums[f"{level}/second_place_loss"]) / calls
+def _mean_losses(fields: np.ndarray) -> dict[str, float]:
+    """Of `loss_sums`, added up over any number of calls."""
+    names = ("auxiliary_loss", "router_z_loss", "second_place_loss")
+    rows = np.asarray(fields, np.float64).reshape([-1, _LOSS_FIELDS])
+    named = {name: _ratio(loss, weight) for name, (loss, weight, _) in zip(names, rows)}
+    named["weighted_loss"] = float(sum(
+        _ratio(loss, weight) * _ratio(factor, weight) for loss, weight, factor in rows))
+    return named
+
+
+def _summarize_level(level: str, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+    named = _mean_losses(sums[losses_name(level)])
     if f"{level}/tokens" not in sums:
         return named
     fields = np.asarray(sums[f"{level}/tokens"], np.float64)
     fields = fields.reshape([-1, fields.shape[-1]]).sum(axis=0)
     of = dict(zip(_FULL_FIELDS, fields))
     named["fraction_tokens_left_behind"] = _ratio(of["left_behind"], of["arrivals"])
-    named["expert_usage"] = _ratio(of["filled"], of["slots"])
+    of_layer = dict(zip(_LAYER_FIELDS, np.asarray(sums["reached"], np.float64)))
+    # Of groups of padding alone, such as fill up the last batch, no slot is waiting.
+    named["expert_usage"] = _ratio(of["filled"], of["slots"]) * _ratio(
+        of_layer["groups"], of_layer["groups_in_use"])
     named["router_confidence"] = _ratio(of["confidence"], of["filled"])
     load = np.asarray(sums[load_name(level)], np.float64)
     load = load.reshape([-1, load.shape[-1]])

@@ -16,7 +16,7 @@ from hmoe.layout import MAX_LEVELS, MeshLayout
 from hmoe.levels import Level
 from hmoe.metrics import DETAILS
 from hmoe.randomness import RandomSource
-from hmoe.tensors import Local, unstacked
+from hmoe.tensors import Local, unstacked, where_real
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +130,7 @@ class HierarchicalMoE:
         variable_dtype: mtf.VariableDType | None = None,
         num_microbatches: int = 1,
         drop_tokens: bool = True,
+        causal: bool = False,
     ) -> MoEResult:
         """Adds the layer to the graph.
 
@@ -138,44 +139,57 @@ class HierarchicalMoE:
           output_dim: N.
           train: whether training factors, policies and dropout apply.
           importance: per token, a tensor [<leading dimensions of inputs>] or some of
-            them; 1 a full token, between 0 and 1 one that gets a single expert, 0
-            padding. None: all are full.
+            them, of numbers or booleans; 1 a full token, between 0 and 1 one that gets a
+            single expert, 0 padding, whose contents reach nothing and whose outputs are 0.
+            None: all are full.
           embeddings: of the tokens' words, of the shape of inputs, if a gate asks for
             them.
           mesh_shape: for example "rows:2;cols:4".
           layout: for example "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows".
           variable_dtype: types of the variables; None: float32.
           num_microbatches: by which losses are divided, since their sum is trained on.
-          drop_tokens: False gives every expert room for its whole group, so that no
-            answer depends on its neighbours: for decoding.
+          drop_tokens: False makes each sequence (the last dimension before the depth; none
+            among the batch dimensions) a group of its own, in which every expert has room for
+            all tokens, whatever the level's group size and capacity: for predicting and
+            scoring, where nothing may depend on other examples.
+          causal: with `drop_tokens` False, makes each token a group of its own, so that a
+            sequence that is read at once is routed as when it is decoded token by token.
 
         Returns:
           Outputs [<leading dimensions of inputs>, N], losses and metrics.
 
         Raises:
-          ValueError: layout, mesh and sizes do not fit, or embeddings are missing; before
-            anything is built.
+          ValueError: an argument is of the wrong kind, layout, mesh and sizes do not fit, or
+            embeddings are missing; before anything is built.
         """
+        _check_call(inputs, output_dim, importance, train=train, drop_tokens=drop_tokens,
+                    causal=causal, num_microbatches=num_microbatches)
         mesh_layout = MeshLayout(mesh_shape, layout)
         mesh_layout.check_levels(self.levels)
         embeddings = _checked_embeddings(self.levels, inputs, embeddings, mesh_layout)
         dims = outer_batch.batch_dims(
             inputs.shape.dims[:-1], mesh_layout, self.inserted_outer_batch)
+        of_inputs = _full_importance(inputs, importance)
+        if importance is not None:
+            inputs = where_real(inputs, of_inputs)
+            embeddings = embeddings and where_real(embeddings, of_inputs)
         tokens = dims.split(inputs)
         descent = Descent(
             self, mesh_layout, train=train, num_microbatches=num_microbatches,
-            drop_tokens=drop_tokens, output_dim=output_dim,
+            sequence_size=None if drop_tokens else _sequence_size(tokens, causal),
+            output_dim=output_dim,
             variable_dtype=variable_dtype or mtf.VariableDType(),
             has_partial_tokens=importance is not None,
             random=RandomSource(self.seed, tf.get_variable_scope().name),
             num_examples=mtf.Shape(tokens.shape.dims[:2]).size)
-        of_inputs = _full_importance(inputs, importance)
         outputs = descent.run(
             tokens, embeddings and dims.split(embeddings), dims.split(of_inputs))
         outputs = dims.merge(mtf.reshape(
             outputs, mtf.Shape(tokens.shape.dims[:-1] + descent.output_dims)))
         if self.shared_expert:
-            outputs += descent.shared(inputs, of_inputs)
+            outputs += descent.shared(inputs)
+        if importance is not None:
+            outputs = where_real(outputs, of_inputs)
         if self.num_outputs > 1:
             outputs = unstacked(outputs, descent.output_dims[0])
         told = descent.told
@@ -214,6 +228,38 @@ def _reached_further(reached: int, level: Level) -> int:
         return reached * level.num_experts
     # Later choices are partial tokens further in: they get one expert each.
     return reached + level.router.num_choices(level.num_experts) - 1
+
+
+def _check_call(
+    inputs: Any, output_dim: Any, importance: Any, *, num_microbatches: Any, **switches: Any
+) -> None:
+    """Raises ValueError for an argument of a call that is of the wrong kind."""
+    where = "HierarchicalMoE"
+    if not isinstance(inputs, mtf.Tensor) or not inputs.dtype.is_floating:
+        raise ValueError(f"{where}: inputs is {inputs!r}; it must be an mtf.Tensor of"
+                         " floating-point numbers [batch, ..., depth]")
+    if not isinstance(output_dim, mtf.Dimension):
+        raise ValueError(f"{where}: output_dim is {output_dim!r}; it must be an mtf.Dimension such"
+                         " as mtf.Dimension('d_model', 512)")
+    for name, value in switches.items():
+        checks.boolean(where, name, value)
+    checks.positive_int(where, "num_microbatches", num_microbatches)
+    if importance is None:
+        return
+    if not isinstance(importance, mtf.Tensor):
+        raise ValueError(f"{where}: importance is {importance!r}; it must be an mtf.Tensor with a"
+                         " number for each token, or None")
+    leading = inputs.shape.dims[:-1]
+    if any(dim not in leading for dim in importance.shape.dims):
+        raise ValueError(
+            f"{where}: importance has the dimensions {importance.shape}, but the tokens of inputs"
+            f" have {mtf.Shape(leading)}; give one number for each token, or for each index of some"
+            " of these dimensions")
+
+
+def _sequence_size(tokens: mtf.Tensor, causal: bool) -> int:
+    """Tokens [A, B, ..., M] that are routed together where none may be dropped."""
+    return 1 if causal or len(tokens.shape) < 4 else tokens.shape.dims[-2].size
 
 
 def _checked_embeddings(
@@ -259,6 +305,7 @@ def _full_importance(inputs: mtf.Tensor, importance: mtf.Tensor | None) -> mtf.T
 
 
 def _of_kind(importance: tf.Tensor) -> tf.Tensor:
+    importance = tf.cast(importance, tf.float32)
     real, full = importance > 0, importance >= 1
     return (tf.cast(real, tf.float32) + tf.cast(full, tf.float32)) * 0.5
 

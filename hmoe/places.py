@@ -47,8 +47,9 @@ def place_of_level(
     layout: MeshLayout,
     *,
     num_examples: int,
-    capacity_factor: float | None,
+    capacity_factor: float,
     exact_groups: bool,
+    sequence_size: int | None = None,
 ) -> Place:
     """Sizes of a level, and the dimensions that it swaps.
 
@@ -61,9 +62,11 @@ def place_of_level(
       batch: batch dimensions not yet exchanged; the last one is this level's.
       layout: says over how many devices groups are split.
       num_examples: of the whole batch.
-      capacity_factor: slots of a group as a multiple of its tokens; None: every expert
-        has room for the whole group.
+      capacity_factor: slots of a group as a multiple of its tokens.
       exact_groups: whether a mesh that forces other groups than one device is an error.
+      sequence_size: tokens of a sequence that makes a group of its own, with room for all
+        of it at every expert. The slots that an expert has for it are again such a group
+        one level in. None: groups and capacity are those of the level.
 
     Returns:
       The place.
@@ -75,17 +78,16 @@ def place_of_level(
     waiting, own = batch[:-1], batch[-1].name if batch else "innermost_batch_unsplit"
     leading = outer_experts + waiting
     num_tokens = mtf.Shape(shape[len(leading):]).size
-    asked = groups.in_tokens(level.group_size)
-    # Where every expert has room for all, groups change nothing.
-    if level.examples_per_group is not None and capacity_factor is not None:
-        num_places = mtf.Shape(shape[len(outer_experts):]).size
-        asked = groups.in_examples(
-            level.name, level.examples_per_group, num_examples, num_places, num_tokens)
-    size = groups.group_size(
-        level.name, num_tokens, asked, layout.num_splits(own), num_experts=level.num_experts,
-        exact=exact_groups)
-    capacity = size
-    if capacity_factor is not None:
+    size = capacity = sequence_size or 0
+    if not sequence_size:
+        asked = groups.in_tokens(level.group_size)
+        if level.examples_per_group is not None:
+            num_places = mtf.Shape(shape[len(outer_experts):]).size
+            asked = groups.in_examples(
+                level.name, level.examples_per_group, num_examples, num_places, num_tokens)
+        size = groups.group_size(
+            level.name, num_tokens, asked, layout.num_splits(own), num_experts=level.num_experts,
+            exact=exact_groups)
         capacity = groups.expert_capacity(
             level.name, size, capacity_factor, level.num_experts, level.min_capacity)
     num_groups = num_tokens // size

@@ -37,18 +37,30 @@ class RandomSource:
     Attributes:
       seed: of the run.
       path: what the numbers are for; other paths give independent numbers.
+      alike: name of a dimension: the same numbers for all indices of the dimensions
+        before it. None: each element has a number of its own.
     """
 
     seed: int
     path: str = ""
+    alike: str | None = None
 
     def named(self, name: str) -> RandomSource:
         """The stream for a part of what this one is for."""
-        return RandomSource(self.seed, f"{self.path}/{name}")
+        return dataclasses.replace(self, path=f"{self.path}/{name}")
+
+    def alike_before(self, dimension: str) -> RandomSource:
+        """The stream whose numbers differ along this dimension and those after it alone."""
+        return dataclasses.replace(self, alike=dimension)
 
     def uniform(self, mesh: mtf.Mesh, shape: mtf.Shape, dtype: tf.DType = tf.float32) -> mtf.Tensor:
         """Numbers in [0, 1), other ones at each global step and in each microbatch."""
-        return StatelessUniformOperation(mesh, shape, dtype, self).outputs[0]
+        shape = mtf.convert_to_shape(shape)
+        names = shape.dimension_names
+        if self.alike not in names:
+            return StatelessUniformOperation(mesh, shape, dtype, self).outputs[0]
+        own = mtf.Shape(shape.dims[names.index(self.alike):])
+        return mtf.broadcast(StatelessUniformOperation(mesh, own, dtype, self).outputs[0], shape)
 
     def dropout(self, x: mtf.Tensor, rate: float) -> mtf.Tensor:
         """Sets a share `rate` of the elements to 0 and scales the others up."""

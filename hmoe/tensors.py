@@ -39,6 +39,23 @@ def indicator(compare: Callable, x: mtf.Tensor, number: float) -> mtf.Tensor:
         splittable_dims=x.shape.dims, grad_function=0, name="indicator")
 
 
+def where_real(x: mtf.Tensor, importance: mtf.Tensor) -> mtf.Tensor:
+    """Keeps tokens of importance above 0 and sets padding to 0, in values and in gradients.
+
+    Selected and not multiplied, so that NaN or infinity in padding reaches nothing.
+
+    Args:
+      x: [..., *trailing].
+      importance: float32 [...].
+    """
+    def gradient(operation: mtf.Operation, dy: mtf.Tensor) -> list[mtf.Tensor | None]:
+        return [where_real(dy, operation.inputs[1]), None]
+
+    return mtf.slicewise(
+        Local(_where_real), [x, importance], output_shape=x.shape, output_dtype=x.dtype,
+        splittable_dims=x.shape.dims, grad_function=gradient, name="where_real")
+
+
 def softmax(logits: mtf.Tensor) -> mtf.Tensor:
     """As `mtf.softmax`, of the last dimension, which must not be split."""
     def gradient(operation: mtf.Operation, dy: mtf.Tensor) -> list[mtf.Tensor]:
@@ -74,6 +91,13 @@ def unstacked(tensor: mtf.Tensor, dim: mtf.Dimension) -> list[mtf.Tensor]:
 
 def _indicate(compare: Callable, number: float, x: tf.Tensor) -> tf.Tensor:
     return tf.cast(compare(x, number), tf.float32)
+
+
+def _where_real(x: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
+    # [...] -> [..., 1], as often as x has dimensions behind those of tokens
+    extra = [1] * (len(x.shape) - len(importance.shape))
+    real = tf.reshape(importance > 0, importance.shape.as_list() + extra)
+    return tf.where_v2(real, x, tf.zeros([], x.dtype))
 
 
 def _softmax(x: tf.Tensor) -> tf.Tensor:

@@ -72,30 +72,32 @@ class Told:
     ) -> None:
         choices, importance = assignment.choices, arrivals.importance
         pool = self._pool(level, arrivals, outer_experts)
+        full = losses.num_full(importance)
         raw = {"balance": level.router.balance_loss(
                    scores, assignment, importance, pool, level.balance_loss_choices),
                "z": losses.router_z_loss(scores, importance)}
+        weight = {"balance": full, "z": full}
         factor = {"balance": self._aux_loss_factor * level.balance_loss_coef,
                   "z": self._router_z_loss_factor * level.z_loss_coef}
         if level.second_place_loss:
             raw["second_place"] = losses.second_place_loss(scores, choices, importance, pool)
             factor["second_place"] = 0.5 * factor["balance"]
+            weight["second_place"] = losses.num_real(importance)
         weighted = {kind: raw[kind] * (factor[kind] / self._num_microbatches)
                     for kind in raw if factor[kind]}
         # A layer always has a loss to show and to add, if only a zero.
         weighted = weighted or {"balance": mtf.zeros_like(raw["balance"])}
         self.losses.update({f"{level.name}/{kind}": loss for kind, loss in weighted.items()})
-        self.sums.update({f"{level.name}/{kind}_loss": loss for kind, loss in raw.items()})
-        self.sums[f"{level.name}/weighted_loss"] = (
-            mtf.add_n(list(weighted.values())) * float(self._num_microbatches))
+        self.sums[metrics.losses_name(level.name)] = metrics.loss_sums(raw, weight, factor)
 
     def _pool(
         self, level: Level, arrivals: Arrivals, outer_experts: list[mtf.Dimension]
     ) -> losses.Pool:
         """What the balance loss of a level is averaged over."""
+        mean_over = level.balance_loss_mean_over
         if level.balance_loss_over == "group":
-            return losses.group_pool(arrivals.importance)
+            return losses.group_pool(arrivals.importance, mean_over)
         if level.balance_loss_over == "batch":
-            return losses.batch_pool(arrivals.importance, outer_experts)
+            return losses.batch_pool(arrivals.importance, outer_experts, mean_over)
         return losses.example_pool(
             mtf.cast(arrivals.example, tf.int32), self._num_examples, outer_experts)

@@ -268,9 +268,8 @@ def spec_of(level: hmoe.Level, depth: int, train: bool) -> reference.LevelSpec:
         capacity_factor=factors[depth] if asked is None else asked,
         min_capacity=level.min_capacity, balance_coef=level.balance_loss_coef,
         z_coef=level.z_loss_coef, second_place=level.second_place_loss,
-        balance_over=getattr(level, "balance_loss_over", "group"),
-        balance_choices=getattr(level, "balance_loss_choices", "first"),
-        examples_per_group=getattr(level, "examples_per_group", None),
+        balance_over=level.balance_loss_over, balance_mean_over=level.balance_loss_mean_over,
+        balance_choices=level.balance_loss_choices, examples_per_group=level.examples_per_group,
         gate=_gate_spec(getattr(level.router, "gate", None), train),
         **_router_spec(level.router, train))
 

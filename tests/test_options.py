@@ -21,8 +21,8 @@ FORCED = {"mesh_shape": "cols:2", "layout": "batch:cols",
 
 LEVEL = dict(group_size=8, examples_per_group=None, capacity_factor_train=1.25,
              capacity_factor_eval=1.5, min_capacity=1, balance_loss_coef=0.1,
-             balance_loss_over="group", balance_loss_choices="first", z_loss_coef=0.1,
-             second_place_loss=False)
+             balance_loss_over="group", balance_loss_mean_over="tokens",
+             balance_loss_choices="first", z_loss_coef=0.1, second_place_loss=False)
 ROUTER = dict(k=2, policy_train="random", policy_eval="threshold", threshold_train=0.8,
               threshold_eval=0.3, weight_norm=1.0, priority=False, retries=0,
               bias_update_rate=None, gate=None)
@@ -43,7 +43,8 @@ LEVEL_CHANGES = {
     "name": ("other", {}), "num_experts": (4, {}), "router": (hmoe.TopKRouter(1), {}),
     "group_size": (4, {}), "examples_per_group": (1.0, {}), "capacity_factor_train": (2.5, {}),
     "capacity_factor_eval": (0.8, EVAL), "min_capacity": (5, {}), "balance_loss_coef": (0.2, {}),
-    "balance_loss_over": ("batch", {}), "balance_loss_choices": ("all", {}),
+    "balance_loss_over": ("batch", {}), "balance_loss_mean_over": ("positions", {}),
+    "balance_loss_choices": ("all", {}),
     "z_loss_coef": (0.2, {}), "second_place_loss": (True, {})}
 ROUTER_CHANGES = {
     "k": (3, {}), "policy_train": ("all", {}), "policy_eval": ("none", EVAL),
@@ -234,13 +235,22 @@ def test_the_table_has_every_argument(kind, parts):
 
 
 CALL_ARGUMENTS = {"inputs", "output_dim", "train", "importance", "embeddings", "mesh_shape",
-                  "layout", "variable_dtype", "num_microbatches", "drop_tokens"}
+                  "layout", "variable_dtype", "num_microbatches", "drop_tokens", "causal"}
 
 
 @pytest.mark.parametrize("call", [
     EVAL, {"num_microbatches": 3}, {"drop_tokens": False}], ids=lambda c: next(iter(c)))
 def test_argument_of_the_call_is_real(call):
     assert differs(result_of(build(), call), unchanged(()))
+
+
+def test_causal_is_real():
+    apart = {"drop_tokens": False}
+    moe = layer_of(hmoe.UniformRouter, {}, 0)
+    assert differs(result_of(moe, dict(apart, causal=True)), result_of(moe, apart))
+
+
+def test_the_call_has_these_arguments():
     assert set(inspect.signature(hmoe.HierarchicalMoE.__call__).parameters) - {
         "self"} == CALL_ARGUMENTS
 

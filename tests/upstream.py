@@ -76,7 +76,7 @@ def top_k(k: int = 2, policy: str = "all", gate: Optional[hmoe.Gate] = None) -> 
 def level(name: str, num_experts: int, router: hmoe.Router, **more: Any) -> hmoe.Level:
     """Our level with the settings above."""
     settings = dict(group_size=12, min_capacity=1, capacity_factor_train=1.0,
-                    capacity_factor_eval=1.0)
+                    capacity_factor_eval=1.0, balance_loss_mean_over="positions")
     return hmoe.Level(name, num_experts=num_experts, router=router, **dict(settings, **more))
 
 

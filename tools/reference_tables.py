@@ -94,6 +94,8 @@ ARGUMENTS: Dict[str, Dict[str, Row]] = {
         "balance_loss_coef": (FACTOR, "GShard; Mesh TensorFlow `loss_coef`"),
         "balance_loss_over": (one_of(losses.POOLS), "OLMo-core `lb_loss_granularity`; Mesh"
                                                     " TensorFlow: group"),
+        "balance_loss_mean_over": (one_of(losses.MEANS), "hmoe: tokens; Mesh TensorFlow:"
+                                                         " positions"),
         "balance_loss_choices": (one_of(losses.COUNTED_CHOICES), "OLMo-core: all; Mesh TensorFlow:"
                                                                  " first"),
         "z_loss_coef": (FACTOR, "ST-MoE, equation 5; Mesh TensorFlow `z_loss`"),
@@ -239,13 +241,14 @@ class Metric(NamedTuple):
 
 METRICS: List[Metric] = [
     Metric("auxiliary_loss", "level", "off", "1 where even",
-           "balance loss, without coefficient and factor; mean over calls",
+           "balance loss, without coefficient and factor; mean over full tokens, of which calls,"
+           " groups and pools have as many as they have",
            "X^2 * mean(share of the pool that chose x * mean probability of x) over pools and x;"
            " pools: `hmoe.Level.balance_loss_over`"),
     Metric("second_place_loss", "level", "off", "1 where even",
            "the same of second choices; only with `hmoe.Level.second_place_loss`",
            "as above, of the probabilities that first choices left, scaled to sum to 1"),
-    Metric("router_z_loss", "level", "off", "nats^2", "size of the logits; mean over calls",
+    Metric("router_z_loss", "level", "off", "nats^2", "size of the logits",
            "mean over full tokens of logsumexp(logits)^2"),
     Metric("weighted_loss", "level", "off", "as the loss", "what training adds for this level",
            "aux_loss_factor * balance_loss_coef * (auxiliary_loss + second_place_loss / 2)"
@@ -257,8 +260,9 @@ METRICS: List[Metric] = [
     Metric("fraction_tokens_left_behind", "level", "brief", SHARE,
            "arrivals that found no place at this level; one token may arrive more than once",
            "arrivals without a slot / arrivals"),
-    Metric("expert_usage", "level", "brief", SHARE, "how full buffers are",
-           "filled slots / slots"),
+    Metric("expert_usage", "level", "brief", SHARE,
+           "how full buffers are, those for first-level groups of padding alone left out",
+           "filled slots / (slots * first-level groups with a token / first-level groups)"),
     Metric("router_confidence", "level", "brief", "weight", "mean weight of what is used",
            "sum of weights of filled slots / filled slots"),
     Metric("load_imbalance", "level", "brief", "times the mean",
@@ -287,7 +291,7 @@ METRICS: List[Metric] = [
            "real tokens that reach no expert of the innermost level",
            "tokens without an innermost slot / real tokens"),
     Metric("expert_usage", "layer", "brief", SHARE, "how full the experts' buffers are",
-           "filled innermost slots / innermost slots"),
+           "filled innermost slots / innermost slots, these counted as for a level"),
     Metric("router_confidence", "layer", "brief", "weight", "mean weight of the experts' outputs",
            "sum over filled innermost slots of the product of weights on the way / filled"
            " innermost slots"),
@@ -316,8 +320,10 @@ METRICS: List[Metric] = [
 RUN: Dict[str, Tuple[str, str, str]] = {
     "step": ("training", "steps", "steps done"),
     "time": ("training", "seconds", "since 1970"),
-    "loss": ("both", "nats a token", "what is minimised: with weighted losses and output z-loss"),
-    "cross_ent_loss": ("both", "nats a token", "cross entropy of the targets alone"),
+    "loss": ("both", "nats a target position", "what T5 minimises: cross entropy by all positions"
+             " of targets, padding too, weighted losses, and in training the output z-loss"),
+    "cross_ent_loss": ("both", "nats a token", "cross entropy of the targets alone, by real"
+                                               " targets"),
     "learning_rate": ("training", "factor", "as the schedule has it"),
     "steps_per_second": ("training", "steps a second", "since the last report"),
     "tokens_per_second": ("training", "tokens a second", "padding not counted"),

@@ -6,8 +6,9 @@ import tensorflow.compat.v1 as tf
 from benchmarks.sides import seeded
 from benchmarks.sides.sessions import InSession, packages
 from benchmarks.sizes import Size
+from hmoe import compat
 
-tf.disable_v2_behavior()
+compat.behave_like_v1()
 
 
 class Bare(InSession):

@@ -10,7 +10,9 @@ Importing this package imports no TensorFlow; its functions do.
 
 from __future__ import annotations
 
-__all__ = ["TPU_STACK", "behave_like_v1", "install", "tpu_estimator_is_real"]
+__all__ = [
+    "TPU_STACK", "behave_like_v1", "install", "tpu_estimator_is_real", "use_resource_variables",
+]
 
 #: The last TensorFlow with ``TPUEstimator``, as a user installs it.
 TPU_STACK = "tensorflow==2.15.1 on Python 3.9 to 3.11"
@@ -38,6 +40,17 @@ def behave_like_v1() -> None:
     import tensorflow.compat.v1 as tf
 
     tf.disable_v2_behavior()
+    use_resource_variables()
+
+
+def use_resource_variables() -> None:
+    """Makes variables from here on resource variables, whatever was asked for before.
+
+    For every graph that trains: a module that is imported on the way, such as a user's, may have
+    called ``tf.disable_v2_behavior()``, which asks for reference variables.
+    """
+    import tensorflow.compat.v1 as tf
+
     tf.enable_resource_variables()
 
 

@@ -44,7 +44,7 @@ def to_slots(
     """[*g, S, *T] -> [X, *g, C, *T]: the token that stands in each slot; 0 in empty ones."""
     del sizes
     found = _rows_of_slots(rows, slots, sources)
-    return found * _beside(tf.cast(sources >= 0, rows.dtype), found)
+    return tf.where_v2(_beside(sources >= 0, found), found, tf.zeros([], rows.dtype))
 
 
 def to_tokens(
@@ -89,8 +89,9 @@ def to_slots_weighted(
     of_slots = _of_sources(weights, sources)
     trailing = list(range(len(sources.shape), len(found.shape)))
     products = tf.reshape(tf.reduce_sum(found * buffers, axis=trailing), [-1])
-    of_choices = tf.gather(products, tf.maximum(slots, 0)) * tf.cast(slots >= 0, rows.dtype)
-    return found * _beside(of_slots, found), of_choices
+    of_choices = tf.where_v2(
+        slots >= 0, tf.gather(products, tf.maximum(slots, 0)), tf.zeros([], rows.dtype))
+    return tf.math.multiply_no_nan(found, _beside(of_slots, found)), of_choices
 
 
 def choices_to_slots(
@@ -100,7 +101,7 @@ def choices_to_slots(
     del slots, sizes
     flat = tf.stack([tf.reshape(each, [-1]) for each in values], axis=-1)
     found = tf.gather(flat, tf.maximum(sources, 0))
-    return found * tf.cast(sources >= 0, flat.dtype)[..., None]
+    return tf.where_v2((sources >= 0)[..., None], found, tf.zeros([], flat.dtype))
 
 
 def _rows_of_slots(rows: tf.Tensor, slots: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
@@ -119,7 +120,8 @@ def _sum_of_choices(flat: tf.Tensor, slots: tf.Tensor, weights: tf.Tensor | None
         weights = tf.cast(slots >= 0, flat.dtype)
     places = tf.unstack(tf.maximum(slots, 0), axis=-1)
     return tf.add_n([
-        tf.gather(flat, place) * weight
+        # A choice without a slot reads some slot, whatever stands there.
+        tf.math.multiply_no_nan(tf.gather(flat, place), weight)
         for place, weight in zip(places, tf.unstack(weights[..., None], axis=-2))])
 
 
@@ -128,7 +130,7 @@ def _sum_of_placed(
 ) -> tf.Tensor:
     """[tokens, T] of slots [slots, T]: where experts choose, most of K leave a token out."""
     if weights is not None:
-        flat *= tf.reshape(_of_sources(weights, sources), [-1, 1])
+        flat = tf.math.multiply_no_nan(flat, tf.reshape(_of_sources(weights, sources), [-1, 1]))
     slots = tf.reshape(slots, [-1, slots.shape[-1]])
     placed = tf.where(slots >= 0)
     # In the order of tokens, so that every sum is taken in one order.
@@ -139,7 +141,7 @@ def _sum_of_placed(
 def _of_sources(values: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
     """[*g, S, K] -> [X, *g, C]: of the choice that stands in each slot; 0 in empty ones."""
     found = tf.gather(tf.reshape(values, [-1]), tf.maximum(sources, 0))
-    return found * tf.cast(sources >= 0, values.dtype)
+    return tf.where_v2(sources >= 0, found, tf.zeros([], values.dtype))
 
 
 def _flat(tensor: tf.Tensor, num_leading: int) -> tf.Tensor:

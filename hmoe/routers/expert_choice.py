@@ -109,8 +109,9 @@ class ExpertChoiceRouter(Router):
         """0 over experts, whose buffers are full; over tokens, how unevenly they are taken."""
         if self.softmax_over == "experts":
             return mtf.zeros(importance.mesh, mtf.Shape([]), dtype=tf.float32)
+        mean_over = "tokens" if pool.num_positions is None else "positions"
         return losses.even_attention_loss(
-            self._affinity(scores, importance), scores, importance)
+            self._affinity(scores, importance), scores, importance, mean_over)
 
     def __repr__(self) -> str:
         return f"ExpertChoiceRouter(softmax_over={self.softmax_over!r})"

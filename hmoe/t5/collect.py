@@ -23,11 +23,13 @@ class Record:
     Attributes:
       name: of the layer, such as "encoder/block_000/layer_001".
       sums: sums and counts, see `hmoe.metrics`.
+      loss: float32 [], what the layer adds to the loss.
       bias_updates: what the layer wants moved after the step.
     """
 
     name: str
     sums: dict[str, mtf.Tensor]
+    loss: mtf.Tensor
     bias_updates: Sequence[BiasUpdate] = ()
 
 
@@ -43,7 +45,8 @@ def collecting() -> Iterator[list[Record]]:
 
 
 def record(
-    name: str, sums: dict[str, mtf.Tensor], bias_updates: Sequence[BiasUpdate] = ()
+    name: str, sums: dict[str, mtf.Tensor], loss: mtf.Tensor,
+    bias_updates: Sequence[BiasUpdate] = (),
 ) -> None:
     """Adds a record to the innermost open collection; without one it is dropped.
 
@@ -52,7 +55,7 @@ def record(
     """
     records = getattr(_open, "records", None)
     if records is not None:
-        records.append(Record(name, sums, bias_updates))
+        records.append(Record(name, sums, loss, bias_updates))
     elif bias_updates:
         raise ValueError(
             f"layer {name}: its routers have bias_update_rate = {bias_updates[0].rate:g}, but"

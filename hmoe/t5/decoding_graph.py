@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Dict, NamedTuple, Optional
 
+import gin
 from mesh_tensorflow.transformer import transformer, utils
 
 from hmoe.compat.stack import mtf, tf
@@ -19,10 +21,12 @@ class DecodingGraph(NamedTuple):
         lowering: of the named-dimension graph.
         predictions: tensors with a row for each example; "inputs" and "outputs", or "targets" and
             "scores". Text where the vocabulary can decode in the graph, else ids.
+        below_zero: float32 [], the sum of `forward.TargetLosses` over scored targets; else 0.
     """
 
     lowering: mtf.Lowering
     predictions: Dict[str, tf.Tensor]
+    below_zero: tf.Tensor
 
 
 def answers(
@@ -51,7 +55,7 @@ def answers(
         "inputs": _text(settings, tensors["inputs"], input_vocabulary),
         "outputs": _text(settings, tensors["outputs"], output_vocabulary),
     }
-    return DecodingGraph(lowering, _first_rows(predictions, num_rows))
+    return DecodingGraph(lowering, _first_rows(predictions, num_rows), tf.constant(0.0))
 
 
 def _samples(
@@ -60,6 +64,8 @@ def _samples(
     model, dtype = settings.transformer_model, settings.variable_dtype
     if settings.predict_fn:
         return inputs, settings.predict_fn(model=model, features=features, variable_dtype=dtype)
+    if isinstance(model, transformer.Bitransformer):
+        return inputs, model.decode(inputs, variable_dtype=dtype, **_limits(inputs))
     if not isinstance(model, transformer.Unitransformer):
         return inputs, model.decode(inputs, variable_dtype=dtype)
     # One stack reads and continues the same sequence, which needs room for the answer.
@@ -69,6 +75,19 @@ def _samples(
         inputs, variable_dtype=dtype, remove_partial_sequences=True
     )
     return inputs, samples
+
+
+def _limits(inputs: mtf.Tensor) -> Dict[str, Any]:
+    """How long beams may grow: as far as gin lets them for the longest inputs that fit.
+
+    T5 takes the longest inputs of the batch, so that an answer could end sooner for its neighbours.
+    """
+    parameters = inspect.signature(transformer.Bitransformer.decode).parameters
+    given = gin.get_bindings("Bitransformer.decode")
+    names = ("decode_length_multiplier", "decode_length_constant")
+    multiplier, constant = (given.get(name, parameters[name].default) for name in names)
+    longest = inputs.shape.dims[-1].size
+    return dict(zip(names, (0.0, float(int(longest * multiplier + constant)))))
 
 
 def scores(
@@ -89,6 +108,7 @@ def scores(
         The graph; predictions "targets" and "scores".
     """
     targets = features["targets"]
+    below_zero = mtf.constant(targets.mesh, 0.0, dtype=tf.float32)
     if settings.predict_fn:
         likelihood = settings.predict_fn(
             model=settings.transformer_model,
@@ -98,15 +118,17 @@ def scores(
     else:
         logits, _, _ = forward.call_model(settings, features, "score", compute_loss=False)
         weights = forward.target_weights(targets, settings.model_type != "delimited_lm")
-        losses = forward.cross_entropy(logits, targets) * weights
-        likelihood = -mtf.reduce_sum(losses, reduced_dim=targets.shape.dims[-1])
-    lowering, tensors = _lower(settings, engine, {"targets": targets, "scores": likelihood})
+        losses = forward.target_losses(logits, targets, weights)
+        likelihood = -mtf.reduce_sum(losses.cross_entropy, reduced_dim=targets.shape.dims[-1])
+        below_zero = mtf.reduce_sum(losses.below_zero)
+    lowering, tensors = _lower(
+        settings, engine, {"targets": targets, "scores": likelihood, "below_zero": below_zero})
     vocabulary = utils.targets_vocabulary(settings.vocabulary)
     predictions = {
         "targets": _text(settings, tensors["targets"], vocabulary),
         "scores": tensors["scores"],
     }
-    return DecodingGraph(lowering, _first_rows(predictions, num_rows))
+    return DecodingGraph(lowering, _first_rows(predictions, num_rows), tensors["below_zero"])
 
 
 def _first_rows(

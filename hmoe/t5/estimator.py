@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
+from hmoe import compat
 from hmoe.compat.stack import tf
 from hmoe.t5 import checkpoints, hooks, measures, model_fn
 from hmoe.t5.session import SessionSettings
@@ -149,7 +150,11 @@ class SessionEstimator:
         mode = model_fn.SCORE if self.settings.score_in_predict_mode else model_fn.PREDICT
         with self._graph():
             graph = self._build(input_fn, mode)
-            for batch in self._run_to_end(graph, graph.predictions, checkpoint_path):
+            fetches = {"predictions": graph.predictions, "below_zero": graph.below_zero}
+            batches = self._run_to_end(graph, fetches, checkpoint_path)
+            for number, fetched in enumerate(batches, 1):
+                measures.check_probabilities(float(fetched["below_zero"]), f"in batch {number}")
+                batch = fetched["predictions"]
                 for row in range(len(next(iter(batch.values())))):
                     yield {name: values[row] for name, values in batch.items()}
 
@@ -181,6 +186,8 @@ class SessionEstimator:
             for sums in self._run_to_end(graph, graph.sums, path):
                 if not sums[("", "targets")]:
                     break
+                measures.check_probabilities(
+                    float(sums[("", "below_zero")]), f"in batch {collector.count + 1}")
                 collector.add(sums)
                 if collector.count == steps:
                     break
@@ -226,6 +233,7 @@ class SessionEstimator:
 
     def _graph(self) -> Any:
         """A new graph as the default one, seeded, so that runs begin alike."""
+        compat.use_resource_variables()
         graph = tf.Graph()
         with graph.as_default():
             tf.set_random_seed(self.session.seed)
@@ -241,8 +249,8 @@ class SessionEstimator:
         return model_fn.build_graph(self.settings, features, mode)
 
     def _run_to_end(
-        self, graph: Any, fetches: Dict[Any, tf.Tensor], checkpoint_path: Optional[str]
-    ) -> Iterator[Dict[Any, np.ndarray]]:
+        self, graph: Any, fetches: Dict[Any, Any], checkpoint_path: Optional[str]
+    ) -> Iterator[Dict[Any, Any]]:
         """Runs the fetches on batch after batch until the data ends."""
         path = checkpoint_path or checkpoints.require_latest(self.settings.model_dir)
         saver = checkpoints.MeshSaver(graph.lowering)

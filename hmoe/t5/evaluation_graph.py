@@ -34,9 +34,10 @@ def build(
         features: int32 [*batch_dims, length] each.
 
     Returns:
-        The graph. Its model-wide sums are those of `forward.call_sums`, with the denominator only
-        of rows that have a target, and:
-        ("", "other_losses"): losses other than the cross entropy, times the denominator.
+        The graph. Its model-wide sums are those of `forward.call_sums`, and:
+        ("", "denominator"): what T5's loss divides the cross entropy by, of rows with a target.
+        ("", "other_losses"): losses of layers that are not ours, times the number of targets.
+        ("", "expert_losses"): losses of those that are ours, times the same.
         ("", "log_likelihood"), ("", "targets"), ("", "right"), ("", "ids"): log likelihood in
         nats, number, number predicted right, and sum of ids of targets that count.
         ("", "rows"), ("", "right_rows"): rows with a target, and those of them all right.
@@ -46,12 +47,15 @@ def build(
     sums = forward.call_sums(settings, features, logits, records)
     given_too = settings.model_type != "delimited_lm"
     sums.update(_target_sums(logits, targets, forward.target_weights(targets, given_too)))
+    denominator = settings.decoder.loss_denominator(targets, 1)
+    of_experts = mtf.add_n([record.loss for record in records]) if records else 0.0 * loss
+    of_experts = mtf.cast(of_experts, tf.float32)
+    others = mtf.cast(loss, tf.float32) - sums[("", "cross_entropy")] / denominator - of_experts
     # Rows that only fill up the batch must not thin out the loss.
-    denominator = sums[("", "denominator")]
-    others = mtf.cast(loss, tf.float32) - sums[("", "cross_entropy")] / denominator
     share = sums[("", "rows")] / (targets.shape.size / targets.shape.dims[-1].size)
-    sums[("", "denominator")] = denominator * share
-    sums[("", "other_losses")] = others * denominator * share
+    sums[("", "denominator")] = share * denominator
+    sums[("", "other_losses")] = others * sums[("", "targets")]
+    sums[("", "expert_losses")] = of_experts * sums[("", "targets")]
     sums = forward.unsplit(sums)
     lowering = lower(targets, engine, autostack=settings.autostack)
     return EvaluationGraph(lowering, export_sums(lowering, sums))
@@ -68,7 +72,7 @@ def _target_sums(
     has_target = mtf.to_float(mtf.greater(row_weights, 0.0))
     all_right = mtf.to_float(mtf.equal(row_weights, row_right)) * has_target
     sums = {
-        "log_likelihood": -(forward.cross_entropy(logits, targets) * weights),
+        "log_likelihood": -forward.target_losses(logits, targets, weights).cross_entropy,
         "targets": weights,
         "right": right,
         "ids": mtf.to_float(targets) * weights,

@@ -7,7 +7,7 @@ up over microbatches, steps and batches; `hmoe.t5.measures` turns them into numb
 from __future__ import annotations
 
 import contextlib
-from typing import Any, ContextManager, Dict, List, Tuple
+from typing import Any, ContextManager, Dict, List, NamedTuple, Tuple
 
 from mesh_tensorflow.transformer import transformer
 
@@ -101,18 +101,29 @@ def target_weights(targets: mtf.Tensor, given_too: bool = True) -> mtf.Tensor:
     return weights * mtf.cast(mtf.logical_not(given), tf.float32)
 
 
-def cross_entropy(
-    logits: mtf.Tensor, targets: mtf.Tensor, label_smoothing: float = 0.0
-) -> mtf.Tensor:
-    """Cross entropy of each target, in nats, without the output z-loss.
+class TargetLosses(NamedTuple):
+    """Losses of each target.
+
+    Attributes:
+        cross_entropy: float32 [*batch_dims, length], in nats, 0 where the weight is.
+        below_zero: float32 [*batch_dims, length], how far it is below 0 where rounding cannot
+            explain it. No probability is above 1, so this is 0 unless a sum over the mesh is wrong.
+    """
+
+    cross_entropy: mtf.Tensor
+    below_zero: mtf.Tensor
+
+
+def target_losses(
+    logits: mtf.Tensor, targets: mtf.Tensor, weights: mtf.Tensor, label_smoothing: float = 0.0
+) -> TargetLosses:
+    """Cross entropy of each target without the output z-loss.
 
     Args:
         logits: [*batch_dims, length, vocab].
         targets: int32 [*batch_dims, length].
+        weights: float32 [*batch_dims, length], of `target_weights`.
         label_smoothing: share of the probability spread over the whole vocabulary.
-
-    Returns:
-        float32 [*batch_dims, length]; what stands at padding is without meaning.
     """
     logits = mtf.cast(logits, tf.float32)
     vocab = logits.shape.dims[-1]
@@ -125,7 +136,10 @@ def cross_entropy(
         off_value=rest,
     )
     score = mtf.reduce_sum(logits * wanted, reduced_dim=vocab)
-    return mtf.reduce_logsumexp(logits, vocab) - score
+    log_z = mtf.reduce_logsumexp(logits, vocab)
+    losses = (log_z - score) * weights
+    # A small cross entropy is the difference of two numbers that may be large.
+    return TargetLosses(losses, mtf.relu(-losses - (mtf.abs(log_z) * 1e-5 + 1e-3)))
 
 
 def call_sums(
@@ -133,26 +147,25 @@ def call_sums(
     features: Dict[str, mtf.Tensor],
     logits: mtf.Tensor,
     records: List[Any],
-    num_microbatches: int = 1,
 ) -> Sums:
     """Sums of one call: cross entropy, token counts, and what the layers recorded.
 
     Returns:
         ("", "cross_entropy"): sum over targets, with the label smoothing of training.
-        ("", "denominator"): what the loss divides by; its parts add up to that of the step.
+        ("", "trained_targets"): the targets that this is the sum over.
+        ("", "below_zero"): see `TargetLosses`, sum over targets.
         ("", "tokens"): tokens that are not padding, of inputs and targets.
         (layer, name): the layers' own.
     """
     targets = features["targets"]
     smoothing = settings.decoder.label_smoothing
     weights = target_weights(targets, given_too=not settings.decoder.loss_on_targets_only)
-    losses = cross_entropy(logits, targets, smoothing) * weights
-    # Each microbatch divides by the whole step's denominator, so each carries its share of it.
-    denominator = settings.decoder.loss_denominator(targets, num_microbatches) / num_microbatches
+    losses = target_losses(logits, targets, weights, smoothing)
     tokens = [_count(features[name]) for name in ("inputs", "targets") if name in features]
     sums = {
-        ("", "cross_entropy"): mtf.reduce_sum(losses),
-        ("", "denominator"): mtf.constant(targets.mesh, denominator, dtype=tf.float32),
+        ("", "cross_entropy"): mtf.reduce_sum(losses.cross_entropy),
+        ("", "trained_targets"): mtf.reduce_sum(weights),
+        ("", "below_zero"): mtf.reduce_sum(losses.below_zero),
         ("", "tokens"): mtf.add_n(tokens),
     }
     for record in records:

@@ -171,6 +171,8 @@ class ReportHook(CountingHook):
         loss = float(run_values.results[("", "loss")])
         if not math.isfinite(loss):
             raise_diverged(loss, self.step, self._model_dir)
+        measures.check_probabilities(
+            float(run_values.results[("", "below_zero")]), f"at step {self.step}")
         self._collector.add(run_values.results)
         if self._clock_step is None:
             took = duration(time.time() - self._clock)

@@ -15,13 +15,18 @@ from hmoe.t5 import collect
 # The decoder's passes that see one position at a time, or the first ones of all.
 _DECODING = ("first_part", "incremental")
 
+# Where capacity counts. In all other modes (answers, scores) nothing is dropped.
+_DROPPING = ("train", "eval")
+
 
 class MoELayer(transformer.TransformerLayer):
     """Stands where a T5 has its feed-forward layer.
 
     Losses join the training loss; sums for metrics go to `hmoe.t5.collect`. In
-    decoding every expert has room for the whole group, so that no answer depends on
-    its neighbours, other beams or padding.
+    predicting, exporting and scoring no token is dropped and none is routed together with
+    those of other examples, so that neither an answer nor a score depends on its
+    neighbours, other beams or padding, and a score is that of the distribution that
+    decoding uses.
     """
 
     # Whether experts are given the tokens of the stack that the layer stands in.
@@ -104,6 +109,7 @@ def apply(
         not fit.
     """
     _refuse_unsupported(context, where)
+    causal = importance is None and context.model.autoregressive
     if importance is None:
         refuse_routers_that_look_ahead(context.model, moe)
         importance = _importance(context, x)
@@ -117,10 +123,10 @@ def apply(
         embeddings=context.input_embeddings if moe.uses_embeddings else None,
         mesh_shape=context.model.mesh_shape, layout=context.model.layout,
         variable_dtype=context.variable_dtype, num_microbatches=context.num_microbatches,
-        drop_tokens=context.mode not in _DECODING)
+        drop_tokens=context.mode in _DROPPING, causal=causal)
     if context.losses is not None:
         context.losses.append(mtf.cast(result.loss, context.activation_dtype))
-    collect.record(name, result.metrics, result.bias_updates)
+    collect.record(name, result.metrics, result.loss, result.bias_updates)
     return result.outputs
 
 

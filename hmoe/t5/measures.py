@@ -31,8 +31,27 @@ class SumCollector:
 
 
 def cross_ent_loss(collector: SumCollector) -> float:
-    """Cross entropy without output z-loss, divided as the loss is."""
-    return _ratio(collector.model("cross_entropy"), collector.model("denominator"))
+    """Cross entropy without output z-loss, in nats a target; padding counts nowhere."""
+    return _ratio(collector.model("cross_entropy"), collector.model("trained_targets"))
+
+
+def check_probabilities(below_zero: float, when: str) -> None:
+    """Checks that no target has a probability above 1.
+
+    Args:
+        below_zero: of `forward.TargetLosses`, summed.
+        when: for the message, such as "at step 3".
+
+    Raises:
+        ValueError: a sum over the mesh must be wrong.
+    """
+    if below_zero > 0:
+        raise ValueError(
+            f"a target has a probability above 1 {when}: cross entropies are below 0 by "
+            f"{below_zero:g} in all, so a sum over the mesh is wrong, and with it every number. "
+            "Nothing was saved. Compare with one device (utils.run.mesh_shape = '' and "
+            "utils.run.layout_rules = ''), and report it with the mesh and the layout"
+        )
 
 
 def expert_measures(sums: HostSums) -> Dict[str, float]:
@@ -59,8 +78,10 @@ def evaluation_measures(collector: SumCollector) -> Dict[str, float]:
     """Numbers of a whole evaluation.
 
     Returns:
-        loss and cross_ent_loss; upstream's neg_log_perplexity, token_accuracy, sequence_accuracy,
-        mean_label and num_eval_tokens; and the experts' metrics.
+        loss, as T5 trains on it but for the output z-loss: cross entropy by all target positions
+        of rows that have a target, and losses of layers; cross_ent_loss; upstream's
+        neg_log_perplexity, token_accuracy, sequence_accuracy, mean_label and num_eval_tokens; and
+        the experts' metrics.
 
     Raises:
         ValueError: no target was evaluated.
@@ -68,16 +89,18 @@ def evaluation_measures(collector: SumCollector) -> Dict[str, float]:
     if not collector.count or not collector.model("targets"):
         raise ValueError("no target to evaluate: the data is empty, or all of it is padding")
     targets = collector.model("targets")
-    others = _ratio(collector.model("other_losses"), collector.model("denominator"))
+    experts = expert_measures(collector.sums)
+    loss = _ratio(collector.model("cross_entropy"), collector.model("denominator"))
+    loss += collector.model("other_losses") / targets + experts.get("experts/weighted_loss", 0.0)
     return {
-        "loss": cross_ent_loss(collector) + others,
+        "loss": loss,
         "cross_ent_loss": cross_ent_loss(collector),
         "neg_log_perplexity": collector.model("log_likelihood") / targets,
         "token_accuracy": collector.model("right") / targets,
         "sequence_accuracy": collector.model("right_rows") / collector.model("rows"),
         "mean_label": collector.model("ids") / targets,
         "num_eval_tokens": targets,
-        **expert_measures(collector.sums),
+        **experts,
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict
 
+from hmoe import compat
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import decoding_graph, evaluation_graph, training_graph
 from hmoe.t5 import features as feature_lib
@@ -39,6 +40,7 @@ def build_graph(
     Raises:
         ValueError: the data or the batch does not suit the model.
     """
+    compat.use_resource_variables()
     features = dict(features)
     num_rows = features.pop("predict_batch_size", None)
     engine, placer = _engine(settings, tpu_context)

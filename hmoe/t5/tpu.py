@@ -181,7 +181,7 @@ def _evaluation_spec(graph: EvaluationGraph) -> Any:
             return tf.metrics.mean(tf.math.divide_no_nan(part, weights), weights)
 
         return {
-            "cross_ent_loss": ratio(sums["cross_entropy"], "denominator"),
+            "cross_ent_loss": ratio(sums["cross_entropy"], "trained_targets"),
             "neg_log_perplexity": ratio(sums["log_likelihood"], "targets"),
             "token_accuracy": ratio(sums["right"], "targets"),
             "sequence_accuracy": ratio(sums["right_rows"], "rows"),
@@ -189,10 +189,13 @@ def _evaluation_spec(graph: EvaluationGraph) -> Any:
 
     with mtf.utils.outside_all_rewrites():
         restore = mtf.MtfRestoreHook(graph.lowering)
-    losses = graph.sums[("", "cross_entropy")] + graph.sums[("", "other_losses")]
+    of_layers = graph.sums[("", "other_losses")] + graph.sums[("", "expert_losses")]
+    loss = tf.math.divide_no_nan(
+        graph.sums[("", "cross_entropy")], graph.sums[("", "denominator")])
+    loss += tf.math.divide_no_nan(of_layers, graph.sums[("", "targets")])
     return tpu_estimator.TPUEstimatorSpec(
         mode=model_fn.EVAL,
-        loss=losses / tf.maximum(graph.sums[("", "denominator")], 1e-9),
+        loss=loss,
         eval_metrics=(numbers, vectors),
         evaluation_hooks=[restore],
     )

@@ -69,7 +69,8 @@ def build(
         # Read by the host call of `tpu`; nothing else collects them.
         mtf.scalar_summary("loss", loss)
         mtf.scalar_summary(
-            "cross_ent_loss", sums[("", "cross_entropy")] / sums[("", "denominator")]
+            "cross_ent_loss",
+            sums[("", "cross_entropy")] / mtf.maximum(sums[("", "trained_targets")], 1.0),
         )
     rate = learning_rate(settings)
     variables, gradients = _trained(settings, targets.graph, gradients)
@@ -143,7 +144,7 @@ def _call(
     settings: ModelSettings, features: Dict[str, mtf.Tensor], num_microbatches: int
 ) -> Tuple[mtf.Tensor, forward.Sums, List[collect.Record]]:
     logits, loss, records = forward.call_model(settings, features, "train", num_microbatches)
-    sums = forward.call_sums(settings, features, logits, records, num_microbatches)
+    sums = forward.call_sums(settings, features, logits, records)
     return loss, sums, records
 
 

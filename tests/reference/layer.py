@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from fractions import Fraction
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -188,12 +189,14 @@ class Reference:
         asked = spec.group_size
         if spec.examples_per_group is not None:
             places = len(streams) * len(streams[0])
-            asked = max(1, round(spec.examples_per_group * places / self._num_examples))
+            asked = max(1, round(
+                Fraction(str(spec.examples_per_group)) * places / self._num_examples))
         size = largest_divisor(len(streams[0]), asked)
         if not self.drop_tokens:
             return size, size
         return size, min(size, max(
-            spec.min_capacity, math.floor(size * spec.capacity_factor / spec.num_experts)))
+            spec.min_capacity, math.floor(
+                size * Fraction(str(spec.capacity_factor)) / spec.num_experts)))
 
     def _expert(self, depth: int, family: Family, sent: List[Place]):
         if depth + 1 < len(self.specs):

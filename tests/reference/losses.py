@@ -15,7 +15,7 @@ Pool = List[Tuple[Group, int]]
 def balance_loss(groups: List[Group], spec: LevelSpec) -> float:
     """How even first choices (or all) and probabilities of full tokens are."""
     if spec.router == "expert_choice":
-        return 0.0 if spec.softmax_over == "experts" else _affinity_loss(groups)
+        return 0.0 if spec.softmax_over == "experts" else _affinity_loss(groups, spec)
     terms = []
     for pool, places in _pools(groups, spec):
         count = np.zeros(spec.num_experts)
@@ -71,16 +71,24 @@ def _pools(groups: List[Group], spec: LevelSpec) -> List[Tuple[Pool, int]]:
 
 def _mean_of_pools(terms: List[Tuple[int, int, float]], spec: LevelSpec) -> float:
     """Of (tokens, places, sum over experts of counts times probabilities)."""
-    if spec.balance_over == "example":
+    if spec.balance_mean_over == "tokens":
         total = sum(tokens for tokens, _, _ in terms)
         return spec.num_experts * sum(
             tokens / total * value / tokens ** 2 for tokens, _, value in terms if tokens)
+    # As Mesh TensorFlow does.
     return spec.num_experts * float(np.mean(
         [value / places ** 2 for _, places, value in terms]))
 
 
-def _affinity_loss(groups: List[Group]) -> float:
-    """Mean over groups of n * sum over its n full tokens of (mean affinity)^2."""
+def _affinity_loss(groups: List[Group], spec: LevelSpec) -> float:
+    """Mean over groups of n * sum over its n tokens of (mean affinity)^2.
+
+    Either of full tokens, all groups alike, or of real ones, groups by their number.
+    """
+    if spec.balance_mean_over == "tokens":
+        total = sum(len(group.real()) for group in groups)
+        return sum(len(g.real()) ** 2 * sum(g.affinity[t].mean() ** 2 for t in g.real())
+                   for g in groups) / max(total, 1)
     return float(np.mean([
         len(group.full()) * sum(group.affinity[t].mean() ** 2 for t in group.full())
         for group in groups]))

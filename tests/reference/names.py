@@ -14,7 +14,14 @@ from tests.reference.specs import Family, LevelSpec
 FULL_ONLY = re.compile(r"/(entropy|fraction_routed_rank_\d+|gate_mean_rank_\d+|load_\d+)$")
 
 
-def level_names(spec: LevelSpec, groups: List[Group]) -> Dict[str, float]:
+def share_in_use(result: Result) -> float:
+    """Of the groups of the first level, those that hold a token at all."""
+    return float(np.mean([bool(group.real()) for group in result.groups[0]]))
+
+
+def level_names(
+    spec: LevelSpec, groups: List[Group], in_use: float
+) -> Dict[str, float]:
     full = sum(len(g.full()) for g in groups)
     real = sum(len(g.real()) for g in groups)
     placed = [c for g in groups for each in g.choices for c in each if c.position is not None]
@@ -22,7 +29,7 @@ def level_names(spec: LevelSpec, groups: List[Group]) -> Dict[str, float]:
     slots = sum(g.capacity * spec.num_experts for g in groups)
     named = {
         "fraction_tokens_left_behind": left / real if real else 0.0,
-        "expert_usage": len(placed) / slots,
+        "expert_usage": len(placed) / (slots * in_use) if in_use else 0.0,
         "router_confidence": sum(c.given for c in placed) / len(placed) if placed else 0.0,
         "entropy": sum(_entropy(g.share(t)) for g in groups for t in g.full()) / max(full, 1),
     }
@@ -75,7 +82,7 @@ def final_names(
     real = np.asarray(importance) > 0
     lost = real & (result.reached[..., 0] == 0)
     for depth, (spec, groups) in enumerate(zip(specs, result.groups)):
-        for name, value in level_names(spec, groups).items():
+        for name, value in level_names(spec, groups, share_in_use(result)).items():
             named[f"{spec.name}/{name}"] = value
         named[f"{spec.name}/fraction_tokens_dropped"] = float(
             np.sum(lost & (result.reached[..., 2] == depth)) / max(1, real.sum()))
@@ -91,7 +98,8 @@ def final_names(
     named["weighted_loss"] = result.loss
     filled = result.reached[..., 0].sum()
     named["fraction_tokens_left_behind"] = float(lost.sum() / max(1, real.sum()))
-    named["expert_usage"] = filled / result.innermost_slots
+    slots = result.innermost_slots * share_in_use(result)
+    named["expert_usage"] = filled / slots if slots else 0.0
     named["router_confidence"] = result.reached[..., 1].sum() / filled if filled else 0.0
     innermost = result.groups[-1]
     everyone = [value for family in sorted({g.family for g in innermost})

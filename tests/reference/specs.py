@@ -71,6 +71,7 @@ class LevelSpec:
     temperature: float = 1.0
     softmax_over: str = "experts"
     balance_over: str = "group"
+    balance_mean_over: str = "tokens"
     balance_choices: str = "first"
     examples_per_group: Optional[float] = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import Dict
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from hmoe.compat.stack import tf
+from hmoe.t5 import checkpoints, placement
 from tests.t5 import tiny
 
 
@@ -79,9 +81,12 @@ def test_loss_apart_from_output_z_loss(tmp_path: Path) -> None:
                     "decoder/Unitransformer.label_smoothing = 0.1"]
         tiny.make(folder, bindings=bindings).train(tiny.input_fn(tiny.ids(8)), max_steps=1)
         losses[z_loss] = tiny.curves(folder)[0]
-    assert losses[0.0]["cross_ent_loss"] == pytest.approx(losses[0.0]["loss"], abs=1e-6)
-    assert losses[0.1]["cross_ent_loss"] == pytest.approx(losses[0.0]["loss"], abs=1e-6)
-    assert losses[0.1]["loss"] > losses[0.1]["cross_ent_loss"] + 0.1
+    # T5's loss divides by all positions, nats a token by real targets.
+    targets = tiny.ids(8)["targets"]
+    share = np.count_nonzero(targets) / targets.size
+    for each in losses.values():
+        assert each["cross_ent_loss"] * share == pytest.approx(losses[0.0]["loss"], rel=1e-6)
+    assert losses[0.1]["loss"] > losses[0.0]["loss"] + 0.1
 
 
 def test_microbatches_add_up(tmp_path: Path) -> None:
@@ -127,10 +132,81 @@ def test_evaluation_sums_over_batches(trained: Path) -> None:
     together = tiny.make(trained, batch_size=20).evaluate(tiny.input_fn(data, 20), steps=1)
     assert apart == pytest.approx(together, rel=1e-5)
     assert together["num_eval_tokens"] == np.count_nonzero(data["targets"])
-    assert together["cross_ent_loss"] == pytest.approx(together["loss"], rel=1e-6)
-    positions = data["targets"].size
-    per_token = together["cross_ent_loss"] * positions / together["num_eval_tokens"]
-    assert -together["neg_log_perplexity"] == pytest.approx(per_token, rel=1e-5)
+    share = together["num_eval_tokens"] / data["targets"].size
+    assert together["loss"] == pytest.approx(together["cross_ent_loss"] * share, rel=1e-6)
+    assert -together["neg_log_perplexity"] == pytest.approx(together["cross_ent_loss"], rel=1e-5)
+
+
+def test_cross_entropy_does_not_depend_on_the_places_of_targets(trained: Path) -> None:
+    data = tiny.ids(8, seed=5)
+    longer = {**data, "targets": np.pad(data["targets"], [[0, 0], [0, tiny.LENGTH]])}
+    short = tiny.make(trained).evaluate(tiny.input_fn(data))
+    lengths = {"inputs": tiny.LENGTH, "targets": 2 * tiny.LENGTH}
+    long = tiny.make(trained, sequence_length=lengths).evaluate(tiny.input_fn(longer))
+    # T5's own objective, by places, is half of it.
+    assert long.pop("loss") == pytest.approx(short.pop("loss") / 2, rel=1e-5)
+    assert long == pytest.approx(short, rel=1e-5)
+
+
+@pytest.mark.parametrize("layout", ["dense_1x4", "dense_2x1", "one_device"])
+def test_a_dense_model_has_the_same_numbers_on_meshes_with_axes_of_one(
+        tmp_path: Path, layout: str, trained: Path) -> None:
+    estimator = tiny.make(tmp_path, layout=layout)
+    estimator.train(tiny.input_fn(tiny.ids(16)), max_steps=2)
+    for mine, its in zip(tiny.curves(tmp_path), tiny.curves(trained)):
+        for name in ("loss", "cross_ent_loss"):
+            assert mine[name] == pytest.approx(its[name], rel=1e-5)
+    data = tiny.ids(8, seed=5)
+    alone = tiny.make(trained).evaluate(tiny.input_fn(data))
+    assert estimator.evaluate(tiny.input_fn(data)) == pytest.approx(alone, rel=1e-4)
+    scores, expected = (
+        [float(row["scores"]) for row in tiny.make(
+            folder, layout=each, score_in_predict_mode=True).predict(tiny.input_fn(data))]
+        for folder, each in ((tmp_path, layout), (trained, "one_device")))
+    assert scores == pytest.approx(expected, rel=1e-4)
+
+
+BELOW_ZERO = (
+    "a target has a probability above 1 {when}: cross entropies are below 0 by {number} in all, so "
+    "a sum over the mesh is wrong, and with it every number. Nothing was saved. Compare with one "
+    "device (utils.run.mesh_shape = '' and utils.run.layout_rules = ''), and report it with the "
+    "mesh and the layout")
+
+
+@pytest.mark.parametrize(("what", "when"), [
+    ("train", "at step 3"), ("evaluate", "in batch 1"), ("score", "in batch 1")])
+def test_a_probability_above_1_stops_a_run(
+        tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, what: str, when: str,
+) -> None:
+    """As where every sum over an axis of the mesh counts its slices twice, of a sure model."""
+    weights = tiny.weights(trained)
+    weights["decoder/logits/kernel"] *= 50
+    folder = tmp_path / "model"
+    checkpoints.write(str(folder), 2, weights)
+    right = placement._from_both_ends
+    monkeypatch.setattr(
+        placement, "_from_both_ends", lambda add, slices: right(add, [*slices, *slices]))
+    estimator = tiny.make(folder, layout="dense_2x1", score_in_predict_mode=what == "score")
+    data = tiny.input_fn(tiny.ids(16))
+    runs = {"train": lambda: estimator.train(data, max_steps=4),
+            "evaluate": lambda: estimator.evaluate(data),
+            "score": lambda: list(estimator.predict(data))}
+    with pytest.raises(ValueError) as error:
+        runs[what]()
+    number = re.search(r"below 0 by (\S+) in all", str(error.value)).group(1)
+    assert float(number) > 1
+    assert str(error.value) == BELOW_ZERO.format(when=when, number=number)
+    assert estimator.latest_checkpoint() == str(folder / "model.ckpt-2")
+
+
+def test_a_module_that_asks_for_reference_variables_changes_nothing(
+        tmp_path: Path, trained: Path) -> None:
+    """Such as a benchmark or a user's module that was written for TensorFlow 1."""
+    tf.disable_v2_behavior()
+    assert not tf.resource_variables_enabled()
+    tiny.make(tmp_path).train(tiny.input_fn(tiny.ids(16)), max_steps=2)
+    assert tf.resource_variables_enabled()
+    assert_same_bits(tiny.weights(tmp_path), tiny.weights(trained))
 
 
 def test_evaluation_of_nothing(trained: Path) -> None:

@@ -142,15 +142,23 @@ def _compare_with_means(
 
 
 def _merged(results: List[reference.Result]) -> reference.Result:
-    """Several calls as one: groups together, losses as means over calls."""
+    """Several calls as one: groups together, losses as means over tokens."""
+    levels = list(dict.fromkeys(name.split("/")[0] for name in results[0].raw_losses))
+
+    def tokens(result: reference.Result, name: str) -> int:
+        level, kind = name.split("/")
+        groups = result.groups[levels.index(level)]
+        return sum(len(g.real() if kind == "second_place" else g.full()) for g in groups)
 
     def mean(losses: List[Dict[str, float]]) -> Dict[str, float]:
-        return {name: float(np.mean([each[name] for each in losses])) for name in losses[0]}
+        return {name: float(np.average(
+            [each[name] for each in losses], weights=[tokens(r, name) for r in results]))
+            for name in losses[0]}
 
     return reference.Result(
         outputs=results[0].outputs,
         losses=mean([result.losses for result in results]),
         raw_losses=mean([result.raw_losses for result in results]),
-        groups=[sum(levels, []) for levels in zip(*(result.groups for result in results))],
+        groups=[sum(groups, []) for groups in zip(*(result.groups for result in results))],
         reached=np.concatenate([result.reached for result in results], axis=1),
         innermost_slots=sum(result.innermost_slots for result in results))

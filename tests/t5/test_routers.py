@@ -126,10 +126,10 @@ def test_a_decoder_takes_expert_choice_when_told(tmp_path: Path) -> None:
 def test_biases_that_nothing_moves_are_refused() -> None:
     update = balancing.BiasUpdate(bias=None, load_name="outer/load", rate=RATE)
     with collect.collecting() as records:
-        collect.record("layer", {}, [update])
+        collect.record("layer", {}, None, [update])
     assert records[0].bias_updates == [update]
     with pytest.raises(ValueError) as error:
-        collect.record("layer", {}, [update])
+        collect.record("layer", {}, None, [update])
     assert str(error.value) == (
         "layer layer: its routers have bias_update_rate = 0.125, but only `hmoe train` moves"
         " biases, not T5's own command; train with it, or hold them where they are with"

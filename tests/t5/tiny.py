@@ -23,8 +23,11 @@ VOCABULARY = seqio.ByteVocabulary(extra_ids=100)
 SIZES = ("d_model = 16", "d_ff = 24", "d_ff_wide = 24", "num_blocks = 1", "num_heads = 2",
          "d_kv = 8", "group_size = 16", "num_outer_experts = 2", "num_inner_experts = 2",
          "num_experts = 4")
+#: Mesh, layout rules, slices of the mesh, outer batch; those not shipped begin as one device.
 LAYOUTS = {
     "one_device": ("", "", 1, None),
+    "dense_1x4": ("model:1;batch:4", "batch:batch;d_ff:model;heads:model;vocab:model", 4, None),
+    "dense_2x1": ("model:2;batch:1", "batch:batch;d_ff:model;heads:model;vocab:model", 2, None),
     "cpu_2x2": (
         "rows:2;cols:2", "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows", 4, 2,
     ),
@@ -46,7 +49,8 @@ def make(
     """
     gin.clear_config()
     mesh, rules, devices, _ = LAYOUTS[layout]
-    gin_config.read([f"models/{model}.gin", f"layouts/{layout}.gin"], [*SIZES, *bindings])
+    file = "one_device" if layout.startswith("dense_") else layout
+    gin_config.read([f"models/{model}.gin", f"layouts/{file}.gin"], [*SIZES, *bindings])
     told = [] if lines is None else lines
     arguments: Dict[str, Any] = {
         "model_dir": str(model_dir),

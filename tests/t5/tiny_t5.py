@@ -162,3 +162,10 @@ def training(mesh: mtf.Mesh, mesh_shape: str, layout: str, targets: np.ndarray =
     for record in records:
         out.update({f"{record.name}/{key}": value for key, value in record.sums.items()})
     return out
+
+
+def weighted_losses(values: dict[str, np.ndarray]) -> float:
+    """What all layers add to the loss, from their sums; see `hmoe.metrics.loss_sums`."""
+    rows = [row for name, value in values.items() if name.endswith("/losses")
+            for row in value.reshape(-1, 3)]
+    return sum(loss / tokens * factor / tokens for loss, tokens, factor in rows)
