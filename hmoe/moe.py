@@ -162,8 +162,8 @@ class HierarchicalMoE:
           ValueError: an argument is of the wrong kind, layout, mesh and sizes do not fit, or
             embeddings are missing; before anything is built.
         """
-        _check_call(inputs, output_dim, importance, train=train, drop_tokens=drop_tokens,
-                    causal=causal, num_microbatches=num_microbatches)
+        _check_call(inputs, output_dim, importance, variable_dtype, num_microbatches,
+                    train=train, drop_tokens=drop_tokens, causal=causal)
         mesh_layout = MeshLayout(mesh_shape, layout)
         mesh_layout.check_levels(self.levels)
         embeddings = _checked_embeddings(self.levels, inputs, embeddings, mesh_layout)
@@ -231,7 +231,8 @@ def _reached_further(reached: int, level: Level) -> int:
 
 
 def _check_call(
-    inputs: Any, output_dim: Any, importance: Any, *, num_microbatches: Any, **switches: Any
+    inputs: Any, output_dim: Any, importance: Any, variable_dtype: Any, num_microbatches: Any,
+    **switches: Any,
 ) -> None:
     """Raises ValueError for an argument of a call that is of the wrong kind."""
     where = "HierarchicalMoE"
@@ -244,6 +245,9 @@ def _check_call(
     for name, value in switches.items():
         checks.boolean(where, name, value)
     checks.positive_int(where, "num_microbatches", num_microbatches)
+    if variable_dtype is not None and not isinstance(variable_dtype, mtf.VariableDType):
+        raise ValueError(f"{where}: variable_dtype is {variable_dtype!r}; it must be an"
+                         " mtf.VariableDType such as mtf.VariableDType(tf.float32), or None")
     if importance is None:
         return
     if not isinstance(importance, mtf.Tensor):

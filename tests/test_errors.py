@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 
 import hmoe
@@ -53,6 +54,12 @@ CASES = [
     (level, {"examples_per_group": 0}, f"level 'inner': examples_per_group is 0; {NUMBER}"),
     (level, {"balance_loss_over": "device"},
      "level 'inner': balance_loss_over is 'device'; it must be one of group, example, batch"),
+    (level, {"balance_loss_mean_over": "slots"},
+     "level 'inner': balance_loss_mean_over is 'slots'; it must be one of tokens, positions"),
+    (level, {"balance_loss_mean_over": "positions", "balance_loss_over": "example"},
+     "level 'inner': balance_loss_mean_over is 'positions', but balance_loss_over is 'example', and"
+     " further in an example has no positions of its own; use 'tokens', or average over groups or"
+     " the batch"),
     (level, {"balance_loss_choices": "last"},
      "level 'inner': balance_loss_choices is 'last'; it must be one of first, all"),
     (level, {"balance_loss_over": "batch", "router": hmoe.ExpertChoiceRouter()},
@@ -249,3 +256,59 @@ def test_attribute_that_the_package_lacks():
         hmoe.Levels  # noqa: B018
     assert str(error.value) == "module 'hmoe' has no attribute 'Levels'"
     assert all(getattr(hmoe, name) for name in hmoe.__all__)
+
+
+TOKENS_OF_CALL = (("batch", 4), ("length", 6), ("d_model", 7))
+
+
+def call(**changed):
+    """One call on tokens [4, 6, 7], with some arguments changed."""
+    with tf.Graph().as_default():
+        mesh = mtf.Mesh(mtf.Graph(), "mesh")
+        dims = helpers.mtf_dims(TOKENS_OF_CALL)
+        given = {"inputs": helpers.constant(mesh, helpers.tokens_of(TOKENS_OF_CALL), dims),
+                 "output_dim": mtf.Dimension("d_out", 5), "train": True, **changed}
+        if "importance" in given and given["importance"] != "all":
+            size = given["importance"]
+            given["importance"] = mtf.ones(mesh, mtf.Shape([mtf.Dimension("length", size)]))
+        layer()(**given)
+
+
+CALLS = [
+    ({"inputs": 3}, "inputs is 3; it must be an mtf.Tensor of floating-point numbers [batch, ...,"
+                    " depth]"),
+    ({"output_dim": 5}, "output_dim is 5; it must be an mtf.Dimension such as"
+                        " mtf.Dimension('d_model', 512)"),
+    ({"train": "yes"}, f"train is 'yes'; {BOOLEAN}"),
+    ({"drop_tokens": "False"}, f"drop_tokens is 'False'; {BOOLEAN}"),
+    ({"causal": 1}, f"causal is 1; {BOOLEAN}"),
+    ({"num_microbatches": 0}, f"num_microbatches is 0; {INTEGER}"),
+    ({"variable_dtype": "float32"},
+     "variable_dtype is 'float32'; it must be an mtf.VariableDType such as"
+     " mtf.VariableDType(tf.float32), or None"),
+    ({"importance": "all"}, "importance is 'all'; it must be an mtf.Tensor with a number for each"
+                            " token, or None"),
+    ({"importance": 5},
+     "importance has the dimensions Shape[length=5], but the tokens of inputs have Shape[batch=4,"
+     " length=6]; give one number for each token, or for each index of some of these dimensions"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), CALLS, ids=[
+    f"{name}-{value}" for each, _ in CALLS for name, value in each.items()])
+def test_error_of_a_call(changed, message):
+    with pytest.raises(ValueError) as error:
+        call(**changed)
+    assert str(error.value) == f"HierarchicalMoE: {message}"
+
+
+def test_numbers_of_numpy_are_taken():
+    one = level(num_experts=np.int64(4), group_size=np.int32(8),
+                capacity_factor_train=np.float32(1.15))
+    assert (one.num_experts, one.group_size, one.capacity_factor_train) == (4, 8, 1.15)
+    assert type(one.num_experts) is int
+    assert type(one.capacity_factor_train) is float
+    with pytest.raises(ValueError) as error:
+        level(group_size=np.float64(8.5))
+    assert str(error.value) == f"level 'inner': group_size is {np.float64(8.5)!r}; {INTEGER}"
+    call(importance=6)

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import logging
+from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,20 @@ def test_largest_group_size_is_the_largest(tokens, requested, splits):
 @given(st.integers(1, 300), st.floats(0.1, 5), st.integers(1, 50), st.integers(1, 9))
 def test_capacity_is_never_above_the_group_nor_below_the_minimum(size, factor, experts, minimum):
     capacity = groups.expert_capacity("x", size, factor, experts, minimum)
-    assert capacity == min(size, max(minimum, int(size * factor / experts)))
+    assert capacity == min(size, max(minimum, int(size * Fraction(str(factor)) / experts)))
+
+
+@pytest.mark.parametrize(("size", "factor", "experts", "expected"), [
+    # In binary the product is just below a whole number.
+    (100, 1.15, 5, 23), (180, 1.4, 4, 63), (1000, 0.29, 10, 29), (3000, 1.001, 3, 1001),
+    (100, np.float64(1.15), 5, 23), (7, 1.1, 3, 2)])
+def test_capacity_is_rounded_down_from_the_exact_quotient(size, factor, experts, expected):
+    assert groups.expert_capacity("x", size, factor, experts, 0) == expected
+
+
+def test_examples_of_a_group_are_rounded_from_the_exact_product():
+    # 1.15 * 50 = 57.5 in decimal, 57.49999999999999 in binary.
+    assert groups.in_examples("x", 1.15, 2, 100, 100).size == 58
 
 
 def group_size(tokens, requested, splits=1, experts=1, exact=False):

@@ -38,8 +38,8 @@ def say_evaluation(
         say_task(say, evaluation)
     say("")
     say(
-        f"Teacher-forced, all tasks: loss {numbers['loss']:.4f}, cross_ent_loss "
-        f"{numbers['cross_ent_loss']:.4f}, {-numbers['neg_log_perplexity']:.4f} nats a token, "
+        f"Teacher-forced, all tasks: cross_ent_loss {numbers['cross_ent_loss']:.4f} nats a token "
+        f"(loss, by all positions, {numbers['loss']:.4f}), "
         f"{100 * numbers['token_accuracy']:.1f} % of tokens right"
     )
     say_experts(say, numbers)

@@ -104,6 +104,19 @@ def test_decoding_equals_teacher_forcing_where_nothing_overflows():
     np.testing.assert_array_equal(predicted[real], decoded[real])
 
 
+def test_scores_are_of_the_distribution_that_decoding_uses():
+    """At capacities where evaluation drops most tokens, of both stacks."""
+    tight = ["hmoe.Level.capacity_factor_eval = 0.1", "hmoe.TopKRouter.policy_eval = 'random'",
+             "hmoe.TopKRouter.threshold_eval = 0.9"]
+    with tiny_t5.configured(*tight):
+        decoded = _decoded()
+        scored = _train(targets=decoded, mode="score", outer=0)["logits"].argmax(-1)
+        evaluated = _train(targets=decoded, mode="eval", outer=0)["logits"].argmax(-1)
+    real = decoded != 0
+    np.testing.assert_array_equal(scored.reshape(decoded.shape)[real], decoded[real])
+    assert (evaluated.reshape(decoded.shape)[real] != decoded[real]).any()
+
+
 def test_decoding_drops_nothing_at_any_capacity():
     tight = "hmoe.Level.capacity_factor_eval = 0.1"
     encoder = "encoder/transformer.make_layer_stack.layers = [@transformer_layers.DenseReluDense]"
