@@ -108,7 +108,8 @@ def test_garbage_in_the_gradient_of_padding_reaches_nothing(engine):
 ALONE = (("outer_batch", 1), ("batch", 2), ("length", 4), ("d_model", 7))
 BESIDE = {"more examples": (("outer_batch", 1), ("batch", 6), ("length", 4), ("d_model", 7)),
           "longer ones": (("outer_batch", 1), ("batch", 2), ("length", 12), ("d_model", 7))}
-POOLS = [("group", "first"), ("batch", "all"), ("example", "first")]
+POOLS = [("top-3-sigmoid", "group", "first"), ("top-3-sigmoid", "batch", "all"),
+         ("top-3-sigmoid", "example", "first"), ("experts-choose-over-tokens", "group", "first")]
 
 
 def named(router, dims, x, importance, train, group_size, over, choices):
@@ -122,12 +123,9 @@ def named(router, dims, x, importance, train, group_size, over, choices):
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize(("over", "choices"), POOLS)
+@pytest.mark.parametrize(("name", "over", "choices"), POOLS)
 @pytest.mark.parametrize("added", BESIDE)
-@pytest.mark.parametrize("name", ["top-3-sigmoid", "experts-choose-over-tokens"])
 def test_padding_changes_no_loss_and_no_metric(name, added, over, choices, train):
-    if over != "group" and name.startswith("experts"):
-        pytest.skip("has no such loss")
     router = ROUTERS[name]
     x = helpers.tokens_of(ALONE)
     importance = np.ones(x.shape[:-1], np.float32)
