@@ -115,7 +115,9 @@ class Ours(NamedLayer):
 
     def _routing(self):
         if self._router == "top_2":
-            return {"router": hmoe.TopKRouter(2, policy_train="all")}
+            # Losses as Mesh TensorFlow averages them, so that the numbers compare.
+            return {"router": hmoe.TopKRouter(2, policy_train="all"),
+                    "balance_loss_mean_over": "positions"}
         # As Model Garden's layer has it.
         router = hmoe.ExpertChoiceRouter(softmax_over="experts", gate=hmoe.Gate(use_bias=True))
         return {"router": router, "z_loss_coef": 0.01}

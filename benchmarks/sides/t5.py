@@ -81,6 +81,8 @@ class T5(InSession):
             f"num_outer_experts = {experts}", f"num_inner_experts = {experts}",
             f"num_experts = {experts ** 2}", f"group_size = {group}",
             f"inner_group_size = {group}", "hmoe.TopKRouter.policy_train = 'all'",
+            # As Mesh TensorFlow averages them, so that the numbers compare.
+            "hmoe.Level.balance_loss_mean_over = 'positions'",
             "hmoe.FeedForwardExperts.activation = 'relu'", "DenseReluDense.activation = 'relu'",
             f"utils.run.batch_size = {batch}", f"utils.run.sequence_length = {self._lengths}",
             # As good as nothing, so that steps do not change what is routed where.
