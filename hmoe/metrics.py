@@ -233,7 +233,7 @@ _MODEL_LEVEL_NAMES = ("/fraction_tokens_dropped", "/max_violation")
 
 def _summarize_layer(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     named: dict[str, float] = {}
-    levels = [key.split("/")[0] for key in sums if key == losses_name(key.split("/")[0])]
+    levels = [key.split("/")[0] for key in sums if key.endswith("/losses")]
     for level in levels:
         values = _summarize_level(level, sums)
         named.update({f"{level}/{name}": value for name, value in values.items()})
@@ -256,8 +256,7 @@ def _end_to_end(levels: Sequence[str], reached: np.ndarray) -> dict[str, float]:
     of = dict(zip(_LAYER_FIELDS, reached))
     named = {
         "fraction_tokens_left_behind": _ratio(of["left_behind"], of["tokens"]),
-        "expert_usage": _ratio(of["filled"], of["slots"]) * _ratio(
-            of["groups"], of["groups_in_use"]),
+        "expert_usage": _usage(of, of),
         "router_confidence": _ratio(of["confidence"], of["filled"]),
     }
     for level, lost in zip(levels, reached[len(_LAYER_FIELDS):]):
@@ -284,9 +283,7 @@ def _summarize_level(level: str, sums: Mapping[str, np.ndarray]) -> dict[str, fl
     of = dict(zip(_FULL_FIELDS, fields))
     named["fraction_tokens_left_behind"] = _ratio(of["left_behind"], of["arrivals"])
     of_layer = dict(zip(_LAYER_FIELDS, np.asarray(sums["reached"], np.float64)))
-    # Of groups of padding alone, such as fill up the last batch, no slot is waiting.
-    named["expert_usage"] = _ratio(of["filled"], of["slots"]) * _ratio(
-        of_layer["groups"], of_layer["groups_in_use"])
+    named["expert_usage"] = _usage(of, of_layer)
     named["router_confidence"] = _ratio(of["confidence"], of["filled"])
     load = np.asarray(sums[load_name(level)], np.float64)
     load = load.reshape([-1, load.shape[-1]])
@@ -294,6 +291,12 @@ def _summarize_level(level: str, sums: Mapping[str, np.ndarray]) -> dict[str, fl
     if "entropy" in of:
         named.update(_full_detail(of, fields[len(_FULL_FIELDS):].reshape([2, -1]), load))
     return named
+
+
+def _usage(of: Mapping[str, float], of_layer: Mapping[str, float]) -> float:
+    """How full slots are, but for those of groups of padding alone, as fill up the last batch."""
+    return _ratio(of["filled"], of["slots"]) * _ratio(
+        of_layer["groups"], of_layer["groups_in_use"])
 
 
 def _full_detail(

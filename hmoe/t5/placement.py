@@ -105,35 +105,29 @@ class SharingPlacement(upstream.PlacementMeshImpl):
         """See upstream."""
 
         def reduce(slices: List[tf.Tensor], devices: List[str]) -> List[tf.Tensor]:
-            if len(slices) == 1:
-                return slices
             if len(set(devices)) > 1:
                 return upstream.allreduce_ring(slices, devices, reduction_fn_string)
             add = mtf.binary_reduction_fn(reduction_fn_string)
             with tf.device(devices[0]):
                 return [_from_both_ends(add, slices)] * len(slices)
 
-        return self._collective_with_groups(x, mesh_axes, _remembering(reduce))
+        return self._collective_with_groups(x, mesh_axes, _in_groups(reduce))
 
     def allconcat(self, x: Any, mesh_axis: int, concat_axis: int) -> Any:
         """See upstream."""
 
         def concat(slices: List[tf.Tensor], devices: List[str]) -> List[tf.Tensor]:
-            if len(slices) == 1:
-                return slices
             if len(set(devices)) > 1:
                 return upstream.allconcat_ring(slices, devices, concat_axis)
             with tf.device(devices[0]):
                 return [tf.concat(slices, concat_axis)] * len(slices)
 
-        return self._collective_with_groups(x, [mesh_axis], _remembering(concat))
+        return self._collective_with_groups(x, [mesh_axis], _in_groups(concat))
 
     def alltoall(self, x: Any, mesh_axis: int, split_axis: int, concat_axis: int) -> Any:
         """See upstream."""
 
         def exchange(slices: List[tf.Tensor], devices: List[str]) -> List[tf.Tensor]:
-            if len(slices) == 1:
-                return slices
             if len(set(devices)) > 1:
                 return upstream.alltoall_ring(slices, devices, split_axis, concat_axis)
             with tf.device(devices[0]):
@@ -142,7 +136,7 @@ class SharingPlacement(upstream.PlacementMeshImpl):
                 )
                 return [tf.concat(list(each), concat_axis) for each in zip(*parts)]
 
-        return self._collective_with_groups(x, [mesh_axis], _remembering(exchange))
+        return self._collective_with_groups(x, [mesh_axis], _in_groups(exchange))
 
 
 def _slice_variables(
@@ -178,11 +172,16 @@ def _once_each(slices: List[Any], fn: Callable) -> List[Any]:
     return [results[id(each)] for each in slices]
 
 
-def _remembering(collective: Callable) -> Callable:
-    """A collective that knows the groups it has seen: replicas exchange the same tensors."""
+def _in_groups(collective: Callable) -> Callable:
+    """A collective that leaves a slice alone as it is, and knows the groups it has seen.
+
+    On an axis of size 1 there is nothing to add or exchange; replicas exchange the same tensors.
+    """
     known: Dict[Any, List[tf.Tensor]] = {}
 
     def exchange(slices: List[tf.Tensor], devices: List[str]) -> List[tf.Tensor]:
+        if len(slices) == 1:
+            return slices
         key = (*devices, *map(id, slices))
         if key not in known:
             known[key] = collective(slices, devices)

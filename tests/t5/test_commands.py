@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Iterator, List
+from typing import List
 
 import numpy as np
 import pytest
@@ -23,13 +23,6 @@ PARAMETERS = (
     'utils.run.mesh_shape = ""', 'utils.run.layout_rules = ""', 'utils.run.mesh_devices = [""]',
     "tpu_estimator_model_fn.outer_batch_size = 1", "hmoe.MoELayer.inserted_outer_batch = 1",
 )
-
-
-@pytest.fixture(scope="module")
-def hmoe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[commands.Server]:
-    server = commands.Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

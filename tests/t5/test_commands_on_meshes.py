@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, List
 
 import pytest
 
@@ -69,13 +69,6 @@ def run_all(hmoe: commands.Server, folder: Path, mesh: str) -> Dict[str, Any]:
     return {"curves": lines_of(model / "metrics.jsonl"), "evaluation": lines_of(evaluated),
             "scores": [float(line) for line in scored.splitlines()[-3:]],
             "answers": (folder / "answers").read_text(encoding="utf-8")}
-
-
-@pytest.fixture(scope="module")
-def hmoe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[commands.Server]:
-    server = commands.Server(tmp_path_factory.mktemp("server"))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")

@@ -219,26 +219,12 @@ def test_evaluation_of_nothing(trained: Path) -> None:
 
 
 def test_exported_model_answers(trained: Path, tmp_path: Path) -> None:
-    from mesh_tensorflow.transformer import utils
-
-    estimator = tiny.make(trained)
     texts = ["ab", "xyz"]
-    utils.export_model(
-        estimator, str(tmp_path), tiny.VOCABULARY, estimator.settings.sequence_length,
-        "bitransformer", batch_size=tiny.BATCH,
-    )
-    (folder,) = tmp_path.iterdir()
-    with tf.Graph().as_default(), tf.Session() as session:
-        loaded = tf.saved_model.load(session, ["serve"], str(folder))
-        signature = loaded.signature_def["serving_default"]
-        exported = session.run(
-            signature.outputs["outputs"].name, {signature.inputs["inputs"].name: texts}
-        )
-    rows = np.zeros([tiny.BATCH, tiny.LENGTH], np.int32)
-    for row, text in zip(rows, texts):
-        row[: len(text) + 1] = [*tiny.VOCABULARY.encode(text), 1]
+    folder = tiny.export(tiny.make(trained), tmp_path)
+    (exported,) = tiny.answers_of_export(folder, texts)
+    rows = tiny.rows_of_texts(texts)
     answers = list(tiny.make(trained).predict(tiny.input_fn({"inputs": rows})))
-    assert list(exported) == [row["outputs"] for row in answers[:2]]
+    assert exported == [row["outputs"] for row in answers[:2]]
 
 
 def test_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Dict, List
 import numpy as np
 import pytest
 
-from hmoe.compat.stack import tf
 from tests.t5 import tiny
 
 ROWS = 12
@@ -103,30 +102,13 @@ def test_beams_do_not_depend_on_the_longest_neighbour(trained: Path) -> None:
 
 @pytest.mark.slow
 def test_an_exported_model_answers_alike_in_any_order(trained: Path, tmp_path: Path) -> None:
-    from mesh_tensorflow.transformer import utils
-
     texts = ["ab", "xyz", "hello", "q", "wo", "rld", "ij", "k"]
-    estimator = make(trained, "top-2")
-    utils.export_model(
-        estimator, str(tmp_path), tiny.VOCABULARY, estimator.settings.sequence_length,
-        "bitransformer", batch_size=tiny.BATCH,
-    )
-    (folder,) = tmp_path.iterdir()
-    with tf.Graph().as_default(), tf.Session() as session:
-        loaded = tf.saved_model.load(session, ["serve"], str(folder))
-        signature = loaded.signature_def["serving_default"]
-
-        def answer(lines: List[str]) -> List[bytes]:
-            return list(session.run(
-                signature.outputs["outputs"].name, {signature.inputs["inputs"].name: lines}))
-
-        expected = answer(texts)
-        assert answer(texts[::-1]) == expected[::-1]
-        assert answer(texts[2:4]) == expected[2:4]
-    rows = np.zeros([len(texts), tiny.LENGTH], np.int32)
-    for row, text in zip(rows, texts):
-        row[: len(text) + 1] = [*tiny.VOCABULARY.encode(text), 1]
-    assert rows_of(make(trained, "top-2"), {"inputs": rows}) == expected
+    folder = tiny.export(make(trained, "top-2"), tmp_path)
+    expected, backwards, few = tiny.answers_of_export(folder, texts, texts[::-1], texts[2:4])
+    assert backwards == expected[::-1]
+    assert few == expected[2:4]
+    rows = {"inputs": tiny.rows_of_texts(texts)}
+    assert rows_of(make(trained, "top-2"), rows) == expected
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(trained: Path) -> None:

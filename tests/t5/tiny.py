@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 import gin
 import numpy as np
 import seqio
+from mesh_tensorflow.transformer import utils
 
 import hmoe.t5  # noqa: F401  (registers what gin files name)
 from hmoe import compat
@@ -105,6 +107,34 @@ def input_fn(features: Dict[str, np.ndarray], batch_size: int = BATCH, skip: int
         return tf.data.Dataset.from_tensor_slices(features).batch(batch_size).skip(skip)
 
     return dataset
+
+
+def export(estimator: SessionEstimator, folder: Path) -> str:
+    """The folder of the model, exported into `folder` as `hmoe export` does it."""
+    utils.export_model(
+        estimator, str(folder), VOCABULARY, estimator.settings.sequence_length, "bitransformer",
+        batch_size=BATCH,
+    )
+    (exported,) = folder.iterdir()
+    return str(exported)
+
+
+def answers_of_export(folder: str, *batches: List[str]) -> List[List[bytes]]:
+    """What an exported model answers to each batch of lines."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        loaded = tf.saved_model.load(session, ["serve"], folder)
+        signature = loaded.signature_def["serving_default"]
+        return [list(session.run(
+            signature.outputs["outputs"].name, {signature.inputs["inputs"].name: lines}))
+            for lines in batches]
+
+
+def rows_of_texts(texts: Sequence[str]) -> np.ndarray:
+    """int32 [BATCH, LENGTH]: ids of the texts, and rows of padding."""
+    rows = np.zeros([BATCH, LENGTH], np.int32)
+    for row, text in zip(rows, texts):
+        row[: len(text) + 1] = [*VOCABULARY.encode(text), 1]
+    return rows
 
 
 def curves(model_dir: Any) -> List[Dict[str, float]]:
