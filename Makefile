@@ -41,14 +41,15 @@ test-orders: $(VENV)/.ready-dev ## the tests, but for the slow ones, in two more
 
 # What depends on the versions: the stand-ins, the same numbers as upstream's, TPUEstimator and T5's
 # own command, which today's line has not.
-TPU_TESTS := tests/compat tests/install tests/test_parity.py tests/test_mended.py \
-	tests/t5/test_tpu.py tests/t5/test_t5_command.py
+TPU_TESTS := tests/compat tests/install tests/layer/test_parity.py tests/layer/test_mended.py \
+	tests/t5/sessions/test_tpu_estimator.py tests/t5/commands/test_t5_command.py
 
-test-tpu: $(VENV_TPU)/.ready-dev ## a short part of the tests on the TPU line (Python 3.9 to 3.11)
+test-tpu: $(VENV_TPU)/.ready-dev ## a short part of the tests on the TPU line (Python 3.10 or 3.11)
 	@$(VENV_TPU)/bin/python $(PYTEST) $(ARGS) $(TPU_TESTS)
 
 check: $(VENV)/.ready-dev ## style (ruff) and types (mypy)
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check --quiet . || { echo "not formatted; run: $(VENV)/bin/ruff format ."; exit 1; }
 	@$(VENV)/bin/mypy
 
 # Scripts in benchmarks/ that are questions of their own: trace.py, metrics_cost.py, balance_study.py.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Dict, List
 
 from setuptools import find_packages, setup
 
@@ -25,11 +24,11 @@ def version() -> str:
     return found.group(1)
 
 
-def gin_packages() -> Dict[str, str]:
+def gin_packages() -> dict[str, str]:
     """Maps a package name to each folder below gin/: {"hmoe.gin.runs": "gin/runs", ...}.
 
     The gin files stand at the top of the repository, where users look for them, and are installed
-    as data of `hmoe.gin`, where `hmoe.gin_files.folder()` finds them.
+    as data of `hmoe.gin`, where `hmoe.startup.gin_files.folder()` finds them.
     """
     packages = {}
     for folder, subfolders, _ in os.walk(os.path.join(ROOT, "gin")):
@@ -44,7 +43,7 @@ def gin_packages() -> Dict[str, str]:
 TWO_LINES = ">=2.15.{patch},<2.22,!=2.16.*,!=2.17.*,!=2.18.*,!=2.19.*,!=2.20.*"
 
 # What TensorFlow 2.15 needs beside it to import. It is the last TensorFlow with TPUEstimator.
-TPU_LINE: List[str] = [
+TPU_LINE: list[str] = [
     "tensorflow==2.15.1",
     "tensorflow-text==2.15.0",
     "protobuf>=3.20.3,<5",
@@ -53,15 +52,14 @@ TPU_LINE: List[str] = [
     "transformers<4.40",
 ]
 
-# On Python 3.10 and above a resolver takes today's TensorFlow, unless the extra `tpu` narrows it
-# to the TPU line. On Python 3.9 the TPU line is the only one.
-REQUIREMENTS: List[str] = [
+# A resolver takes today's TensorFlow, unless the extra `tpu` narrows it to the TPU line.
+REQUIREMENTS: list[str] = [
     "t5==0.9.4",
     "mesh-tensorflow==0.1.21",
     "gin-config==0.5.0",
     "setuptools<81",  # mesh-tensorflow imports pkg_resources, which left with setuptools 81
-    "tensorflow" + TWO_LINES.format(patch=1) + '; python_version >= "3.10"',
-    "tensorflow-text" + TWO_LINES.format(patch=0) + '; python_version >= "3.10"',
+    "tensorflow" + TWO_LINES.format(patch=1),
+    "tensorflow-text" + TWO_LINES.format(patch=0),
     # tensorflow-metadata on Python 3.10 keeps protobuf below what sentencepiece 0.2.3 needs.
     'sentencepiece<0.2.3; python_version == "3.10"',
     # Imported by hmoe itself; t5 brings them along, in versions that suit it.
@@ -71,7 +69,7 @@ REQUIREMENTS: List[str] = [
     "sacrebleu",
     "seqio-nightly",
     "tfds-nightly",
-] + [requirement + '; python_version < "3.10"' for requirement in TPU_LINE]
+]
 
 setup(
     name="hmoe",
@@ -80,18 +78,17 @@ setup(
     long_description=read("README.md"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.9,<3.14",
+    python_requires=">=3.10,<3.14",
     packages=find_packages(include=["hmoe", "hmoe.*"]) + sorted(gin_packages()),
     package_dir=gin_packages(),
     package_data={"": ["*.gin"], "hmoe": ["py.typed"]},
     install_requires=REQUIREMENTS,
     extras_require={"tpu": TPU_LINE},
-    entry_points={"console_scripts": ["hmoe = hmoe.cli:main"]},
+    entry_points={"console_scripts": ["hmoe = hmoe.cli.main:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
-        "Programming Language :: Python :: 3.9",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

@@ -1,4 +1,5 @@
 """Measures the layer beside its peers, and writes a page, a picture and all numbers."""
+
 from __future__ import annotations
 
 import argparse
@@ -23,14 +24,27 @@ def main() -> int:
     """Runs cases one after another; 1 if one of them, or a side of one, had an error."""
     cases = all_cases()
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--cases", nargs="+", choices=list(cases), default=list(cases),
-                        metavar="CASE", help=f"any of {', '.join(cases)} (default: all)")
+    parser.add_argument(
+        "--cases",
+        nargs="+",
+        choices=list(cases),
+        default=list(cases),
+        metavar="CASE",
+        help=f"any of {', '.join(cases)} (default: all)",
+    )
     parser.add_argument("--turns", type=int, default=7, help="steps of each side (default: 7)")
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS,
-                        help="folder of benchmarks.md, .json and .svg; cases that are in it already"
-                        " are replaced or stay (default: benchmarks/results)")
-    parser.add_argument("--peers_python", default=str(ROOT / ".venv-peers/bin/python"),
-                        help="the interpreter of the peers' environment")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        default=RESULTS,
+        help="folder of benchmarks.md, .json and .svg; cases that are in it already"
+        " are replaced or stay (default: benchmarks/results)",
+    )
+    parser.add_argument(
+        "--peers_python",
+        default=str(ROOT / ".venv-peers/bin/python"),
+        help="the interpreter of the peers' environment",
+    )
     flags = parser.parse_args()
     logs = RESULTS / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -66,11 +80,15 @@ def write(folder: pathlib.Path, new: dict, order: list) -> None:
 
 def described(turns: int) -> dict:
     """What a reader needs to judge the numbers, or to have them again."""
-    return {"date": datetime.date.today().isoformat(), "processor": _processor(),
-            "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 ** 30,
-            "platform": f"{platform.system()} {platform.machine()}", "commit": _commit(),
-            "turns": turns,
-            "command": shlex.join(["make", "bench", *_arguments(sys.argv[1:])])}
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": _processor(),
+        "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "commit": _commit(),
+        "turns": turns,
+        "command": shlex.join(["make", "bench", *_arguments(sys.argv[1:])]),
+    }
 
 
 def _arguments(arguments: list) -> list:
@@ -90,8 +108,9 @@ def _processor() -> str:
 
 def _commit() -> str:
     def git(*words):
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True,
-                              check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         changes = git("status", "--porcelain", "--untracked-files=no", "--", "hmoe", "benchmarks")

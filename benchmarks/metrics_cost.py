@@ -7,6 +7,7 @@ ratio to the block without metrics of the same turn, in seconds and in processor
 other programs run, these are mostly noise; what is not is the share of all operations' time that
 goes to those that only metrics need, of steps that TensorFlow traces.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -21,9 +22,12 @@ import numpy as np
 import hmoe.t5  # noqa: F401  (registers what gin files name)
 from hmoe import compat
 from hmoe.compat.stack import tf
-from hmoe.metrics import DETAILS
-from hmoe.t5 import checkpoints, gin_config, measures, model_fn
-from hmoe.t5 import run as run_lib
+from hmoe.layer.metrics import DETAILS
+from hmoe.t5.commands import gin_config
+from hmoe.t5.commands import t5_run as run_lib
+from hmoe.t5.graphs import build
+from hmoe.t5.graphs.model_settings import TRAIN
+from hmoe.t5.sessions import checkpoints, run_metrics
 
 compat.behave_like_v1()
 
@@ -39,8 +43,15 @@ def _estimator_and_batch(files, bindings, batch):
         taken["estimator"], taken["batch"] = estimator, batch
         if batch is None:
             with tf.Graph().as_default():
-                rows = train_dataset_fn(sequence_length=sequence_length, vocabulary=vocabulary,
-                                        dataset_split="train").repeat().batch(batch_size)
+                rows = (
+                    train_dataset_fn(
+                        sequence_length=sequence_length,
+                        vocabulary=vocabulary,
+                        dataset_split="train",
+                    )
+                    .repeat()
+                    .batch(batch_size)
+                )
                 features = tf.data.make_one_shot_iterator(rows).get_next()
                 with tf.Session() as session:
                     taken["batch"] = session.run(features)
@@ -57,20 +68,26 @@ class Trained:
         setting = f'hmoe.MoELayer.metrics = "{detail}"'
         estimator, self.batch = _estimator_and_batch(files, [*bindings, setting], batch)
         with estimator._graph() as tf_graph:
-            features = {name: tf.constant(value) for name, value in self.batch.items()
-                        if value.dtype != np.object_}
-            graph = model_fn.build_graph(estimator.settings, features, model_fn.TRAIN)
+            features = {
+                name: tf.constant(value)
+                for name, value in self.batch.items()
+                if value.dtype != np.object_
+            }
+            graph = build.build_graph(estimator.settings, features, TRAIN)
             saver = checkpoints.MeshSaver(graph.lowering)
             self._session = tf.Session(graph=tf_graph, config=estimator.session.config())
             self._session.run(tf.global_variables_initializer())
             self._session.run(saver.to_slices)
             self.num_operations = len(tf_graph.get_operations())
-        # As `hmoe.t5.hooks.ReportHook` has it.
-        self._fetches = {("", "loss"): graph.loss, ("", "learning_rate"): graph.learning_rate,
-                         **graph.sums}
+        # As `hmoe.t5.sessions.hooks.ReportHook` has it.
+        self._fetches = {
+            ("", "loss"): graph.loss,
+            ("", "learning_rate"): graph.learning_rate,
+            **graph.sums,
+        }
         self._train_op = graph.train_op
         self._only_metrics = self._operations_of_metrics()
-        self._collector = measures.SumCollector()
+        self._collector = run_metrics.SumCollector()
 
     def block(self, num_steps):
         """(seconds, processor seconds) of some steps."""
@@ -82,8 +99,11 @@ class Trained:
 
     def _operations_of_metrics(self):
         """Names of the operations that nothing but metrics needs."""
-        metrics = {key for key in self._fetches
-                   if key[0] and key[1].endswith(("/tokens", "/load", "reached"))}
+        metrics = {
+            key
+            for key in self._fetches
+            if key[0] and key[1].endswith(("/tokens", "/load", "reached"))
+        }
         others = [tensor.op for key, tensor in self._fetches.items() if key not in metrics]
         needed = _with_ancestors([self._train_op, *others])
         whole = _with_ancestors([self._fetches[key].op for key in metrics])
@@ -95,8 +115,7 @@ class Trained:
         spent = {True: 0, False: 0}
         for _ in range(num_steps):
             found = tf.RunMetadata()
-            self._session.run([self._train_op, self._fetches], options=options,
-                              run_metadata=found)
+            self._session.run([self._train_op, self._fetches], options=options, run_metadata=found)
             for device in found.step_stats.dev_stats:
                 for node in device.node_stats:
                     of_metrics = node.node_name in self._only_metrics
@@ -127,21 +146,28 @@ def measure(files, bindings, turns, steps):
     order = list(sides)
     for turn in range(turns):
         # Each comes first, second and last as often as the others.
-        for detail in order[turn % 3:] + order[:turn % 3]:
+        for detail in order[turn % 3 :] + order[: turn % 3]:
             blocks[detail].append(sides[detail].block(steps))
     print(f"{turns} turns of {steps} steps each")
     for detail, side in sides.items():
-        ratios = [[own[kind] / off[kind] - 1.0
-                   for own, off in zip(blocks[detail], blocks["off"])] for kind in (0, 1)]
-        seconds, processor = (statistics.median(each[kind] for each in blocks[detail]) / steps
-                              for kind in (0, 1))
-        line = (f"  {detail:6} {seconds:.4f} s a step, {processor:.4f} processor seconds,"
-                f" {side.num_operations} operations")
+        ratios = [
+            [own[kind] / off[kind] - 1.0 for own, off in zip(blocks[detail], blocks["off"])]
+            for kind in (0, 1)
+        ]
+        seconds, processor = (
+            statistics.median(each[kind] for each in blocks[detail]) / steps for kind in (0, 1)
+        )
+        line = (
+            f"  {detail:6} {seconds:.4f} s a step, {processor:.4f} processor seconds,"
+            f" {side.num_operations} operations"
+        )
         if detail != "off":
             quarters = [statistics.quantiles(each, n=4) for each in ratios]
             wall, cpu = ([f"{100 * quarter:+.1f} %" for quarter in each] for each in quarters)
-            line += (f"; {wall[1]} ({wall[0]} to {wall[2]}) time,"
-                     f" {cpu[1]} ({cpu[0]} to {cpu[2]}) processor time")
+            line += (
+                f"; {wall[1]} ({wall[0]} to {wall[2]}) time,"
+                f" {cpu[1]} ({cpu[0]} to {cpu[2]}) processor time"
+            )
             line += f"; {100 * side.traced_share(turns):.2f} % of traced time"
         print(line, flush=True)
 
@@ -155,8 +181,10 @@ def main():
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--steps", type=int, default=4, help="of a block")
     flags = parser.parse_args()
-    print(f"TensorFlow {tf.__version__}, Python {platform.python_version()},"
-          f" {platform.machine()}; medians, and quartiles in brackets")
+    print(
+        f"TensorFlow {tf.__version__}, Python {platform.python_version()},"
+        f" {platform.machine()}; medians, and quartiles in brackets"
+    )
     for layout in flags.layouts:
         print(layout)
         files = [*(flags.gin_file or ["runs/default.gin"]), f"layouts/{layout}.gin"]

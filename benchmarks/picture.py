@@ -1,16 +1,17 @@
 """The times of all cases as bars, in an SVG."""
+
 from __future__ import annotations
 
 from html import escape
-from typing import Any, Dict, List
+from typing import Any
 
 _WIDTH, _LEFT, _BARS, _ROW = 860, 210, 480, 18
 _COLOURS = (("hmoe", "#1b6ca8"), ("bare", "#888888"), ("dense", "#888888"), ("", "#d1864b"))
 
 
-def picture(results: Dict[str, Any]) -> str:
+def picture(results: dict[str, Any]) -> str:
     """A bar a side, as long as its median within its case, with a line over the quartiles."""
-    parts: List[str] = []
+    parts: list[str] = []
     y = 24
     for name, result in results.items():
         timed = {name: side for name, side in result["sides"].items() if "seconds" in side}
@@ -22,13 +23,19 @@ def picture(results: Dict[str, Any]) -> str:
             y += _ROW
             parts += _bar(label, side, y, _BARS / longest)
         y += 30
-    return "\n".join([
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" width="{_WIDTH}"'
-        f' height="{y}" font-family="sans-serif" font-size="12">',
-        f'<rect width="{_WIDTH}" height="{y}" fill="white"/>', *parts, "</svg>", ""])
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" width="{_WIDTH}"'
+            f' height="{y}" font-family="sans-serif" font-size="12">',
+            f'<rect width="{_WIDTH}" height="{y}" fill="white"/>',
+            *parts,
+            "</svg>",
+            "",
+        ]
+    )
 
 
-def _bar(label: str, side: Dict[str, Any], y: float, scale: float) -> List[str]:
+def _bar(label: str, side: dict[str, Any], y: float, scale: float) -> list[str]:
     colour = next(colour for start, colour in _COLOURS if label.startswith(start))
     median = side["seconds"]["median"]
     low, high = side["seconds"]["quartiles"]
@@ -41,9 +48,12 @@ def _bar(label: str, side: Dict[str, Any], y: float, scale: float) -> List[str]:
         f' fill="{colour}"/>',
         f'<line x1="{_LEFT + low * scale:.1f}" x2="{_LEFT + high * scale:.1f}" y1="{y - 4}"'
         f' y2="{y - 4}" stroke="black"/>',
-        _text(_LEFT + max(median, high) * scale + 6, y, said)]
+        _text(_LEFT + max(median, high) * scale + 6, y, said),
+    ]
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", weight: str = "normal") -> str:
-    return (f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}" font-weight="{weight}"'
-            f' fill="#333333">{escape(text)}</text>')
+    return (
+        f'<text x="{x:.1f}" y="{y}" text-anchor="{anchor}" font-weight="{weight}"'
+        f' fill="#333333">{escape(text)}</text>'
+    )

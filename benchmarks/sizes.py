@@ -1,9 +1,9 @@
 """Sizes of a layer that every side of a case shares, and the slots that follow from them."""
+
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Tuple
 
 # Forward, gradient of the inputs, gradient of the weights: as many multiplies of one cost.
 PASSES = 3
@@ -31,10 +31,10 @@ class Size:
     length: int = 64
     d_model: int = 512
     hidden: int = 2048
-    experts: Tuple[int, ...] = (4, 4)
+    experts: tuple[int, ...] = (4, 4)
     group: int = 1024
-    capacity_factors: Tuple[float, ...] = (1.25, 1.0)
-    splits: Tuple[int, ...] = (1, 1)
+    capacity_factors: tuple[float, ...] = (1.25, 1.0)
+    splits: tuple[int, ...] = (1, 1)
 
     @property
     def tokens(self) -> int:
@@ -45,7 +45,7 @@ class Size:
         return math.prod(self.experts)
 
     @property
-    def groups(self) -> Tuple[int, ...]:
+    def groups(self) -> tuple[int, ...]:
         """Tokens in a group at each level."""
         return tuple(group for group, _ in self._levels())
 
@@ -74,7 +74,7 @@ class Size:
         return PASSES * matrices * 2 * (slots or self.slots) * self.d_model * self.hidden
 
 
-def upstream_groups(tokens: int, largest: int, splits: int) -> Tuple[int, int]:
+def upstream_groups(tokens: int, largest: int, splits: int) -> tuple[int, int]:
     """(groups, tokens in each), as Mesh TensorFlow's own layers choose them.
 
     The size may exceed the one asked for, up to twice.

@@ -4,6 +4,7 @@ Time of TensorFlow's operations by kind, in the layer at two levels and in its e
 alone. Operations that run at the same time count each for itself, so that the sums are above the
 time of a step; a trace itself costs some percent.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -28,8 +29,10 @@ def main() -> None:
             side.step()
         seconds = statistics.median(side.step() for _ in range(flags.steps))
         milliseconds, number = traced(side, flags.steps)
-        print(f"\n{name}: {1000 * seconds:.0f} ms a step, operations"
-              f" {sum(milliseconds.values()):.0f} ms")
+        print(
+            f"\n{name}: {1000 * seconds:.0f} ms a step, operations"
+            f" {sum(milliseconds.values()):.0f} ms"
+        )
         for kind, each in milliseconds.most_common():
             if each >= 0.5:
                 print(f"{each:9.1f} ms  {number[kind] / flags.steps:4.0f} x {kind}")

@@ -12,6 +12,7 @@ They talk in lines of JSON: the driver sends {"do": "step"}, the process answers
 
 A process waits for its next word without using a processor, so that others can be timed.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -133,8 +134,13 @@ class Worker:
             with open(log, "w") as printed:
                 self._process = subprocess.Popen(
                     [python, "-m", "benchmarks.workers", module, name, json.dumps(settings)],
-                    cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=printed, text=True)
+                    cwd=ROOT,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=printed,
+                    text=True,
+                )
         except OSError as error:
             raise SideError(f"start: {error}; `make bench` makes the environments") from error
         self._hear("start")

@@ -3,6 +3,7 @@
 The names below are loaded when first used, so that `import hmoe` (and with it
 `hmoe --help`) costs nothing: TensorFlow takes seconds to import.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -11,21 +12,21 @@ from typing import Any
 from hmoe.version import __version__
 
 _WHERE = {
-    "Assignment": "hmoe.assignment",
-    "Choices": "hmoe.assignment",
-    "ExpertChoiceRouter": "hmoe.routers.expert_choice",
-    "Fallback": "hmoe.assignment",
-    "FeedForwardExperts": "hmoe.experts",
-    "Gate": "hmoe.routers.gate",
-    "HierarchicalMoE": "hmoe.moe",
-    "Level": "hmoe.levels",
-    "MoEResult": "hmoe.moe",
-    "Router": "hmoe.routers.base",
-    "SharedExpert": "hmoe.experts",
-    "SwitchRouter": "hmoe.routers.switch",
-    "TokenChoiceRouter": "hmoe.routers.token_choice",
-    "TopKRouter": "hmoe.routers.top_k",
-    "UniformRouter": "hmoe.routers.uniform",
+    "Assignment": "hmoe.routing.assignment",
+    "Choices": "hmoe.routing.assignment",
+    "ExpertChoiceRouter": "hmoe.routing.expert_choice",
+    "Fallback": "hmoe.routing.assignment",
+    "FeedForwardExperts": "hmoe.experts.feed_forward",
+    "Gate": "hmoe.routing.gate",
+    "HierarchicalMoE": "hmoe.layer.moe",
+    "Level": "hmoe.layer.level",
+    "MoEResult": "hmoe.layer.moe",
+    "Router": "hmoe.routing.router",
+    "SharedExpert": "hmoe.experts.feed_forward",
+    "SwitchRouter": "hmoe.routing.switch",
+    "TokenChoiceRouter": "hmoe.routing.token_choice",
+    "TopKRouter": "hmoe.routing.top_k",
+    "UniformRouter": "hmoe.routing.uniform",
 }
 
 __all__ = ["__version__", *sorted(_WHERE)]

@@ -2,6 +2,7 @@
 
 Numbers may be Python's or NumPy's, and come back as Python's.
 """
+
 from __future__ import annotations
 
 import math
@@ -42,7 +43,8 @@ def fraction(where: str, field: str, value: Any) -> float:
     """Returns `value` as a float if it is in [0, 1)."""
     if not _is_finite_number(value) or not 0 <= value < 1:
         raise ValueError(
-            f"{where}: {field} is {value!r}; it must be a number of at least 0 and below 1")
+            f"{where}: {field} is {value!r}; it must be a number of at least 0 and below 1"
+        )
     return _as_float(value)
 
 

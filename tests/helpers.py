@@ -1,9 +1,11 @@
 """Builds a layer on a simulated mesh, with weights by name, and runs it."""
+
 from __future__ import annotations
 
 import dataclasses
 import zlib
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +14,11 @@ from hmoe import compat
 compat.behave_like_v1()
 
 import hmoe  # noqa: E402
-from hmoe import balancing  # noqa: E402
 from hmoe.compat.stack import mtf, tf  # noqa: E402
+from hmoe.routing import balancing  # noqa: E402
 from tests import meshes, reference  # noqa: E402
 
-Dims = Sequence[Tuple[str, int]]
+Dims = Sequence[tuple[str, int]]
 
 # Adafactor's first steps move each weight by about the learning rate, whatever its
 # gradient. Where that is 0 but for rounding (the weight of a partial token's only
@@ -29,7 +31,7 @@ TWO_AXES = "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows"
 
 def seeded(name: str) -> np.random.RandomState:
     """A generator that depends on a name alone."""
-    return np.random.RandomState(zlib.crc32(name.encode()) % 2 ** 31)
+    return np.random.RandomState(zlib.crc32(name.encode()) % 2**31)
 
 
 def weights_of(name: str, shape: Sequence[int], salt: str = "") -> np.ndarray:
@@ -57,7 +59,7 @@ def clear_tokens(
       margin: smallest difference between probabilities next to one another in rank.
     """
     generator = seeded(f"clear {dims}")
-    kept: List[np.ndarray] = []
+    kept: list[np.ndarray] = []
     while len(kept) < np.prod([size for _, size in dims[:-1]]):
         token = generator.randn(dims[-1][1])
         if all(_least_gap(token, kernel, k) > margin for kernel in kernels):
@@ -68,7 +70,7 @@ def clear_tokens(
 def _least_gap(token: np.ndarray, kernel: np.ndarray, k: int) -> float:
     logits = np.einsum("m,...mx->...x", token, kernel.astype(np.float64))
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    best = -np.sort(-probabilities, axis=-1)[..., :k + 1]
+    best = -np.sort(-probabilities, axis=-1)[..., : k + 1]
     return float((best[..., :-1] - best[..., 1:]).min())
 
 
@@ -89,15 +91,15 @@ class Run:
     """What came out of a session; `steps` has the weights after each optimizer step."""
 
     outputs: np.ndarray
-    losses: Dict[str, np.ndarray]
+    losses: dict[str, np.ndarray]
     loss: float
-    sums: Dict[str, np.ndarray]
-    gradients: Dict[str, np.ndarray]
-    weights: Dict[str, np.ndarray]
-    counters: List[Tuple[str, float]]
+    sums: dict[str, np.ndarray]
+    gradients: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray]
+    counters: list[tuple[str, float]]
     graph: Any
-    after: Dict[str, np.ndarray]
-    slices: Dict[str, Tuple[int, ...]]
+    after: dict[str, np.ndarray]
+    slices: dict[str, tuple[int, ...]]
 
 
 def quick_session() -> Any:
@@ -117,7 +119,7 @@ def read_variables_once() -> None:
     tf.get_variable_scope().set_caching_device(lambda op: op.device)
 
 
-def mtf_dims(dims: Dims) -> List[Any]:
+def mtf_dims(dims: Dims) -> list[Any]:
     return [mtf.Dimension(name, size) for name, size in dims]
 
 
@@ -126,10 +128,13 @@ def constant(mesh: Any, value: np.ndarray, dims: Sequence[Any]) -> Any:
     return mtf.import_tf_tensor(mesh, tf.constant(value), mtf.Shape(list(dims)))
 
 
-def model_variables(graph: Any) -> List[Any]:
+def model_variables(graph: Any) -> list[Any]:
     """What is trained or balanced; not what an optimizer keeps."""
-    return [v for v in graph.all_variables
-            if v in graph.trainable_variables or v.name.endswith("balance_bias")]
+    return [
+        v
+        for v in graph.all_variables
+        if v in graph.trainable_variables or v.name.endswith("balance_bias")
+    ]
 
 
 def load_weights(session: Any, lowering: Any, values: Callable = weights_of) -> None:
@@ -154,8 +159,8 @@ def run_layer_each(
     inputs: Sequence[np.ndarray],
     dims: Dims,
     *,
-    importance: Optional[np.ndarray] = None,
-    embeddings: Optional[np.ndarray] = None,
+    importance: np.ndarray | None = None,
+    embeddings: np.ndarray | None = None,
     output_size: int = 13,
     train: bool = True,
     mesh_shape: str = "",
@@ -166,7 +171,7 @@ def run_layer_each(
     global_step: int = 0,
     values: Callable = weights_of,
     **call: Any,
-) -> List[Run]:
+) -> list[Run]:
     """Builds one layer and runs it for each of the inputs.
 
     The objective is sum(outputs * fixed numbers) + losses.
@@ -199,7 +204,7 @@ def run_layer_each(
         fed = tf.placeholder_with_default(inputs[0], inputs[0].shape)
         tokens = mtf.cast(mtf.import_tf_tensor(mesh, fed, mtf.Shape(all_dims)), dtype)
         if importance is not None:
-            call["importance"] = constant(mesh, importance, all_dims[:importance.ndim])
+            call["importance"] = constant(mesh, importance, all_dims[: importance.ndim])
         given = {"inputs": tokens}
         if embeddings is not None:
             given["embeddings"] = mtf.cast(constant(mesh, embeddings, all_dims), dtype)
@@ -207,29 +212,40 @@ def run_layer_each(
         output_dim = mtf.Dimension("d_out", output_size)
         if "variable_dtype" not in call:
             call["variable_dtype"] = mtf.VariableDType(tf.float32, tf.float32, dtype)
-        result = layer(tokens, output_dim, train=train, mesh_shape=mesh_shape, layout=layout,
-                       **call)
+        result = layer(
+            tokens, output_dim, train=train, mesh_shape=mesh_shape, layout=layout, **call
+        )
         outputs = _one_output(result.outputs)
         direction = seeded("direction").randn(*[d.size for d in outputs.shape.dims])
-        objective = mtf.reduce_sum(outputs * constant(
-            mesh, direction.astype(np.float32), outputs.shape.dims)) + result.loss
-        wanted = {"variables": {v.name: v.outputs[0] for v in model_variables(graph)},
-                  "outputs": outputs,
-                  "losses": dict(result.losses), "loss": result.loss,
-                  "sums": dict(result.metrics), "gradients": {}}
+        objective = (
+            mtf.reduce_sum(
+                outputs * constant(mesh, direction.astype(np.float32), outputs.shape.dims)
+            )
+            + result.loss
+        )
+        wanted = {
+            "variables": {v.name: v.outputs[0] for v in model_variables(graph)},
+            "outputs": outputs,
+            "losses": dict(result.losses),
+            "loss": result.loss,
+            "sums": dict(result.metrics),
+            "gradients": {},
+        }
         grads = []
         if gradients or steps:
             of = dict({v.name: v.outputs[0] for v in graph.trainable_variables}, **given)
             grads = mtf.gradients([objective], list(of.values()))
             wanted["gradients"] = {
-                name: mtf.cast(g, tf.float32) for name, g in zip(of, grads) if g is not None}
+                name: mtf.cast(g, tf.float32) for name, g in zip(of, grads) if g is not None
+            }
         updates = []
         if steps:
             optimizer = mtf.optimize.AdafactorOptimizer(
-                learning_rate=LEARNING_RATE, epsilon1=DAMPING,
-                multiply_by_parameter_scale=False)
+                learning_rate=LEARNING_RATE, epsilon1=DAMPING, multiply_by_parameter_scale=False
+            )
             updates = optimizer.apply_grads(
-                grads[:len(graph.trainable_variables)], graph.trainable_variables)
+                grads[: len(graph.trainable_variables)], graph.trainable_variables
+            )
             if getattr(result, "bias_updates", None):
                 updates += balancing.apply_all(result.bias_updates, result.metrics)
         engine = meshes.implementation(mesh_shape, layout)
@@ -247,9 +263,21 @@ def run_layer_each(
                 session.run(update)
                 step.load(global_step + number + 1, session)
             after = session.run(fetched["variables"]) if steps else {}
-    return [Run(each["outputs"], each["losses"], float(each["loss"]), each["sums"],
-                each["gradients"], each["variables"], counters, graph, after, slices)
-            for each in got]
+    return [
+        Run(
+            each["outputs"],
+            each["losses"],
+            float(each["loss"]),
+            each["sums"],
+            each["gradients"],
+            each["variables"],
+            counters,
+            graph,
+            after,
+            slices,
+        )
+        for each in got
+    ]
 
 
 def _one_output(outputs: Any) -> Any:
@@ -264,14 +292,21 @@ def spec_of(level: hmoe.Level, depth: int, train: bool) -> reference.LevelSpec:
     factors = {True: (1.25, 1.0, 1.0), False: (2.0, 1.0, 1.0)}[train]
     asked = level.capacity_factor_train if train else level.capacity_factor_eval
     return reference.LevelSpec(
-        name=level.name, num_experts=level.num_experts, group_size=level.group_size,
+        name=level.name,
+        num_experts=level.num_experts,
+        group_size=level.group_size,
         capacity_factor=factors[depth] if asked is None else asked,
-        min_capacity=level.min_capacity, balance_coef=level.balance_loss_coef,
-        z_coef=level.z_loss_coef, second_place=level.second_place_loss,
-        balance_over=level.balance_loss_over, balance_mean_over=level.balance_loss_mean_over,
-        balance_choices=level.balance_loss_choices, examples_per_group=level.examples_per_group,
+        min_capacity=level.min_capacity,
+        balance_coef=level.balance_loss_coef,
+        z_coef=level.z_loss_coef,
+        second_place=level.second_place_loss,
+        balance_over=level.balance_loss_over,
+        balance_mean_over=level.balance_loss_mean_over,
+        balance_choices=level.balance_loss_choices,
+        examples_per_group=level.examples_per_group,
         gate=_gate_spec(getattr(level.router, "gate", None), train),
-        **_router_spec(level.router, train))
+        **_router_spec(level.router, train),
+    )
 
 
 def _gate_spec(gate: Any, train: bool) -> reference.GateSpec:
@@ -280,39 +315,56 @@ def _gate_spec(gate: Any, train: bool) -> reference.GateSpec:
     spec = reference.GateSpec(function=gate.function, word_embeddings=gate.word_embeddings)
     if train:
         spec = dataclasses.replace(
-            spec, jitter=gate.jitter, input_dropout=gate.input_dropout,
+            spec,
+            jitter=gate.jitter,
+            input_dropout=gate.input_dropout,
             explore_probability=gate.explore_probability,
-            explore_temperature=gate.explore_temperature)
+            explore_temperature=gate.explore_temperature,
+        )
     return spec
 
 
-def _router_spec(router: Any, train: bool) -> Dict[str, Any]:
+def _router_spec(router: Any, train: bool) -> dict[str, Any]:
     """The fields of a `LevelSpec` that come from the router."""
     mode = "train" if train else "eval"
     always = dict(k=1, policy="all", threshold=1.0, weight_norm=None)
     if isinstance(router, hmoe.TopKRouter):
-        return dict(k=router.k, policy=getattr(router, f"policy_{mode}"),
-                    threshold=getattr(router, f"threshold_{mode}"),
-                    weight_norm=router.weight_norm, priority=getattr(router, "priority", False),
-                    retries=getattr(router, "retries", 0))
+        return dict(
+            k=router.k,
+            policy=getattr(router, f"policy_{mode}"),
+            threshold=getattr(router, f"threshold_{mode}"),
+            weight_norm=router.weight_norm,
+            priority=getattr(router, "priority", False),
+            retries=getattr(router, "retries", 0),
+        )
     if isinstance(router, hmoe.SwitchRouter):
-        return dict(always, router="switch", selection=getattr(router, f"selection_{mode}"),
-                    temperature=router.temperature, priority=router.priority,
-                    retries=router.retries)
+        return dict(
+            always,
+            router="switch",
+            selection=getattr(router, f"selection_{mode}"),
+            temperature=router.temperature,
+            priority=router.priority,
+            retries=router.retries,
+        )
     if isinstance(router, hmoe.UniformRouter):
         return dict(always, router="uniform", k=router.k, weight_norm=router.weight_norm)
     return dict(always, router="expert_choice", softmax_over=router.softmax_over)
 
 
 def reference_of(
-    moe: hmoe.HierarchicalMoE, weights: Dict[str, np.ndarray], train: bool = True, **more: Any
+    moe: hmoe.HierarchicalMoE, weights: dict[str, np.ndarray], train: bool = True, **more: Any
 ) -> reference.Reference:
     """The oracle of a layer with the same weights."""
     specs = [spec_of(level, depth, train) for depth, level in enumerate(moe.levels)]
     shared = moe.shared_expert.activations if moe.shared_expert else None
     return reference.Reference(
-        specs, weights, moe.experts.activations, shared_activations=shared,
-        outputs=moe.experts.output_names, **more)
+        specs,
+        weights,
+        moe.experts.activations,
+        shared_activations=shared,
+        outputs=moe.experts.output_names,
+        **more,
+    )
 
 
 def as_streams(
@@ -331,19 +383,22 @@ def as_streams(
     return values.reshape((values.shape[0], -1) + tail)
 
 
-def from_streams(outputs: np.ndarray, shape: Sequence[int], has_outer_batch: bool,
-                 inserted: int = 1) -> np.ndarray:
+def from_streams(
+    outputs: np.ndarray, shape: Sequence[int], has_outer_batch: bool, inserted: int = 1
+) -> np.ndarray:
     """[A, tokens, N] -> [*shape, N], the inverse of `as_streams`."""
     if has_outer_batch:
         return outputs.reshape(tuple(shape) + outputs.shape[-1:])
     split = (inserted, shape[0] // inserted) + tuple(shape[1:]) + outputs.shape[-1:]
-    return np.swapaxes(outputs.reshape(split), 0, 1).reshape(
-        tuple(shape) + outputs.shape[-1:])
+    return np.swapaxes(outputs.reshape(split), 0, 1).reshape(tuple(shape) + outputs.shape[-1:])
 
 
 def compare_gradients(
-    run: Run, objective: Callable[[Dict[str, np.ndarray]], float],
-    inputs: Dict[str, np.ndarray], step: float, tolerance: Dict[str, float],
+    run: Run,
+    objective: Callable[[dict[str, np.ndarray]], float],
+    inputs: dict[str, np.ndarray],
+    step: float,
+    tolerance: dict[str, float],
     coordinates: int = 3,
 ) -> None:
     """Compares gradients with central differences of the oracle's objective.
@@ -353,8 +408,11 @@ def compare_gradients(
     tensors = dict(run.weights, **inputs)
     for name, gradient in run.gradients.items():
         flat = np.argsort(-np.abs(gradient).ravel())[:1].tolist()
-        flat += seeded(f"coordinates {name}").choice(
-            gradient.size, coordinates - 1, replace=False).tolist()
+        flat += (
+            seeded(f"coordinates {name}")
+            .choice(gradient.size, coordinates - 1, replace=False)
+            .tolist()
+        )
         for number in flat:
             where = np.unravel_index(number, gradient.shape)
             sides = []
@@ -363,5 +421,6 @@ def compare_gradients(
                 moved[name][where] += sign * step
                 sides.append(objective(moved))
             expected = (sides[0] - sides[1]) / (2 * step)
-            np.testing.assert_allclose(gradient[where], expected, err_msg=f"{name}{where}",
-                                       **tolerance)
+            np.testing.assert_allclose(
+                gradient[where], expected, err_msg=f"{name}{where}", **tolerance
+            )

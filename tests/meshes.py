@@ -3,19 +3,20 @@
 `lower` takes the engine that `hmoe train` takes, with all that it does to shorten a graph. A test
 with the fixture `mesh_engine` runs on it and on Mesh TensorFlow's placement.
 """
+
 from __future__ import annotations
 
 import contextlib
 import functools
-from typing import Any, Callable, Iterator, List, Optional
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from hmoe.compat.stack import mtf
-from hmoe.t5 import lowering as shipped
-from hmoe.t5.placement import SharingPlacement
+from hmoe.lowering import lower as shipped
+from hmoe.lowering.placement import SharingPlacement
 
 HMOE, MESH_TENSORFLOW = ENGINES = ("hmoe", "mesh_tensorflow")
-_KINDS = {HMOE: SharingPlacement,
-          MESH_TENSORFLOW: mtf.placement_mesh_impl.PlacementMeshImpl}
+_KINDS = {HMOE: SharingPlacement, MESH_TENSORFLOW: mtf.placement_mesh_impl.PlacementMeshImpl}
 _current = [HMOE]
 
 
@@ -36,6 +37,7 @@ def current() -> str:
 
 def cached(function: Callable) -> Callable:
     """As `functools.cache`, apart for each engine."""
+
     @functools.cache
     def of_engine(engine: str, *arguments: Any, **more: Any) -> Any:
         with using(engine):
@@ -49,16 +51,20 @@ def cached(function: Callable) -> Callable:
 
 
 def implementation(
-    shape: str = "", layout: str = "", devices: Optional[List[str]] = None
+    shape: str = "", layout: str = "", devices: list[str] | None = None
 ) -> mtf.MeshImpl:
     """A simulated mesh; `devices` are "" unless told."""
     shape = mtf.convert_to_shape(shape or [])
     return _KINDS[current()](
-        shape, mtf.convert_to_layout_rules(layout or []), devices or [""] * shape.size)
+        shape, mtf.convert_to_layout_rules(layout or []), devices or [""] * shape.size
+    )
 
 
 def lower(
-    mesh: mtf.Mesh, shape: str = "", layout: str = "", devices: Optional[List[str]] = None,
+    mesh: mtf.Mesh,
+    shape: str = "",
+    layout: str = "",
+    devices: list[str] | None = None,
     autostack: bool = True,
 ) -> mtf.Lowering:
     """Lowers the graph of a mesh."""

@@ -1,21 +1,23 @@
 """One run of a layer beside the loop oracle: outputs, losses, metrics, gradients."""
+
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import numpy as np
 
 import hmoe
-from hmoe import metrics
-from hmoe.randomness import RandomSource
+from hmoe.layer import metrics
+from hmoe.mesh.randomness import RandomSource
 from tests import helpers, reference, tolerances
 from tests.helpers import tf
 
 DIMS = (("outer_batch", 2), ("batch", 3), ("length", 12), ("d_model", 7))
 
-_uniforms: Dict[str, np.ndarray] = {}
+_uniforms: dict[str, np.ndarray] = {}
 
 
 def known_uniform(self: RandomSource, mesh: Any, shape: Any, dtype: Any = tf.float32) -> Any:
@@ -25,7 +27,7 @@ def known_uniform(self: RandomSource, mesh: Any, shape: Any, dtype: Any = tf.flo
     return helpers.constant(mesh, values, shape.dims)
 
 
-def run_known(layer: Callable, *args: Any, **call: Any) -> Tuple[helpers.Run, Dict[str, Any]]:
+def run_known(layer: Callable, *args: Any, **call: Any) -> tuple[helpers.Run, dict[str, Any]]:
     """`helpers.run_layer` and the random numbers that it used, by their stream."""
     _uniforms.clear()
     with mock.patch.object(RandomSource, "uniform", known_uniform):
@@ -33,7 +35,7 @@ def run_known(layer: Callable, *args: Any, **call: Any) -> Tuple[helpers.Run, Di
     return run, dict(_uniforms)
 
 
-def importance_for(kind: Optional[str], dims: helpers.Dims) -> Optional[np.ndarray]:
+def importance_for(kind: str | None, dims: helpers.Dims) -> np.ndarray | None:
     """None, "whole": full tokens and padding, or "mixed": partial ones too."""
     if kind is None:
         return None
@@ -51,11 +53,11 @@ class Case:
 
     def __init__(
         self,
-        levels: List[hmoe.Level],
-        settings: Optional[Dict[str, Any]] = None,
+        levels: list[hmoe.Level],
+        settings: dict[str, Any] | None = None,
         *,
         train: bool = True,
-        importance: Optional[str] = "mixed",
+        importance: str | None = "mixed",
         dims: helpers.Dims = DIMS,
         salt: str = "",
         gradients: bool = True,
@@ -63,7 +65,8 @@ class Case:
         """Builds and runs both."""
         self.settings = dict(
             {"experts": hmoe.FeedForwardExperts(hidden_size=11), "metrics": "full"},
-            **(settings or {}))
+            **(settings or {}),
+        )
         self.moe = hmoe.HierarchicalMoE(levels, **self.settings)
         self.train = train
         self.dims = dims
@@ -75,8 +78,14 @@ class Case:
         self._has_outer = dims[0][0] == "outer_batch"
         self._inserted = self.settings.get("inserted_outer_batch") or 1
         self.run, self._uniforms = run_known(
-            self.moe, self.tensors["inputs"], dims, importance=self.importance, train=train,
-            embeddings=self.tensors.get("embeddings"), gradients=gradients)
+            self.moe,
+            self.tensors["inputs"],
+            dims,
+            importance=self.importance,
+            train=train,
+            embeddings=self.tensors.get("embeddings"),
+            gradients=gradients,
+        )
         self.layer, self.expected = self.ask(dict(self.run.weights, **self.tensors))
 
     def _streams(self, values: np.ndarray, depth: bool) -> np.ndarray:
@@ -89,9 +98,7 @@ class Case:
             given = np.ones([size for _, size in self.dims[:-1]])
         return self._streams(given, depth=False)
 
-    def ask(
-        self, tensors: Dict[str, np.ndarray]
-    ) -> Tuple[reference.Reference, reference.Result]:
+    def ask(self, tensors: dict[str, np.ndarray]) -> tuple[reference.Reference, reference.Result]:
         """The oracle with these weights, inputs and embeddings."""
         weights = {k: v for k, v in tensors.items() if k not in ("inputs", "embeddings")}
         layer = helpers.reference_of(self.moe, weights, self.train, uniforms=self._uniforms)
@@ -102,9 +109,11 @@ class Case:
         rows = np.prod([size for name, size in self.dims if name in ("outer_batch", "batch")])
         of_tokens = self.of_tokens()
         return layer, layer(
-            self._streams(tensors["inputs"], depth=True), of_tokens,
+            self._streams(tensors["inputs"], depth=True),
+            of_tokens,
             None if words is None else self._streams(words, depth=True),
-            rows=int(rows) // len(of_tokens))
+            rows=int(rows) // len(of_tokens),
+        )
 
     def outputs(self, expected: reference.Result) -> np.ndarray:
         """Outputs of the oracle in the shape of the layer's."""
@@ -114,14 +123,16 @@ class Case:
     def assert_hard_and_clear(self) -> None:
         """The inputs make capacities bind, and no decision hangs on rounding."""
         reference.assert_not_easy(
-            self.expected, self.layer.specs, partial=self.kind == "mixed",
-            padding=self.kind is not None)
+            self.expected,
+            self.layer.specs,
+            partial=self.kind == "mixed",
+            padding=self.kind is not None,
+        )
         assert reference.smallest_margin(self.expected) > tolerances.ORACLE_MARGIN
 
     def assert_same_numbers(self) -> None:
         """Outputs, losses and metrics."""
-        tolerances.assert_close(
-            self.run.outputs, self.outputs(self.expected), tolerances.ORACLE)
+        tolerances.assert_close(self.run.outputs, self.outputs(self.expected), tolerances.ORACLE)
         for kind, value in self.run.losses.items():
             tolerances.assert_close(value, self.expected.losses[kind], tolerances.ORACLE, kind)
         tolerances.assert_close(self.run.loss, self.expected.loss, tolerances.ORACLE)
@@ -131,13 +142,15 @@ class Case:
         """All final names; a level can have ranks that no token has."""
         named = metrics.summarize({"layer": self.run.sums})
         known = reference.final_names(
-            self.layer, self.expected, self.of_tokens(), full=self.settings["metrics"] == "full")
+            self.layer, self.expected, self.of_tokens(), full=self.settings["metrics"] == "full"
+        )
         for name, value in known.items():
             tolerances.assert_close(named.pop(f"layer/{name}"), value, tolerances.ORACLE, name)
         for name, value in named.items():
             if name.startswith("experts/"):
                 tolerances.assert_close(
-                    value, known[name[len("experts/"):]], tolerances.ORACLE, name)
+                    value, known[name[len("experts/") :]], tolerances.ORACLE, name
+                )
             else:
                 assert "_rank_" in name, name
                 assert value == 0.0
@@ -146,7 +159,7 @@ class Case:
         """Of all variables and inputs, against differences of the oracle's objective."""
         direction = helpers.seeded("direction").randn(*self.run.outputs.shape)
 
-        def objective(tensors: Dict[str, np.ndarray]) -> float:
+        def objective(tensors: dict[str, np.ndarray]) -> float:
             _, expected = self.ask(tensors)
             return float(np.sum(self.outputs(expected) * direction)) + expected.loss
 
@@ -157,5 +170,5 @@ class Case:
             gradients = {k: v for k, v in run.gradients.items() if k != "embeddings"}
             run = dataclasses.replace(run, gradients=gradients)
         helpers.compare_gradients(
-            run, objective, self.tensors, tolerances.DIFFERENCES_STEP,
-            tolerances.DIFFERENCES)
+            run, objective, self.tensors, tolerances.DIFFERENCES_STEP, tolerances.DIFFERENCES
+        )

@@ -1,4 +1,5 @@
 """Who stands where, by loops over an assignment's tables."""
+
 from __future__ import annotations
 
 import numpy as np

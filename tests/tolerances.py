@@ -1,4 +1,5 @@
 """Every tolerance of the tests, in one place, with the reason for each."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -33,5 +34,5 @@ BFLOAT16 = {"rtol": 3e-2, "atol": 3e-2}
 def assert_close(actual, expected, tolerance, what=""):
     """numpy's assertion with one of the tolerances above."""
     np.testing.assert_allclose(
-        np.asarray(actual, np.float64), np.asarray(expected, np.float64), err_msg=what,
-        **tolerance)
+        np.asarray(actual, np.float64), np.asarray(expected, np.float64), err_msg=what, **tolerance
+    )

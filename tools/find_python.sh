@@ -3,7 +3,7 @@
 # missing and how to get it.
 #
 #     tools/find_python.sh default     Python 3.13, 3.12, 3.11 or 3.10, today's TensorFlow
-#     tools/find_python.sh tpu         Python 3.11, 3.10 or 3.9, the TPU line
+#     tools/find_python.sh tpu         Python 3.11 or 3.10, the TPU line
 #     tools/find_python.sh peers       Python 3.13, 3.12 or 3.11, what is measured beside it
 #
 # With PYTHON set, only that one is tried.
@@ -11,7 +11,7 @@ set -u
 
 case "${1:-}" in
     default) minors="13 12 11 10" ;;
-    tpu) minors="11 10 9" ;;
+    tpu) minors="11 10" ;;
     peers) minors="13 12 11" ;;
     *) echo "usage: tools/find_python.sh default|tpu|peers" >&2; exit 2 ;;
 esac

@@ -28,9 +28,9 @@ lock() {
 upgrade=("$@")
 lock default 3.10 setup.py requirements/default.in \
     --overrides requirements/default-overrides.txt
-lock tpu 3.9 setup.py requirements/tpu.in --extra tpu
+lock tpu 3.10 setup.py requirements/tpu.in --extra tpu
 lock default-dev 3.10 requirements/dev.in --constraints requirements/default.txt
-lock tpu-dev 3.9 requirements/dev.in --constraints requirements/tpu.txt
+lock tpu-dev 3.10 requirements/dev.in --constraints requirements/tpu.txt
 
 # What only PyTorch's builds for GPUs need stands apart; tools/environment.sh has the reason.
 left_out=requirements/peers-left-out.txt

@@ -1,22 +1,23 @@
 """Writes docs/reference.md from the code: `make reference`.
 
 Defaults come from signatures, effects from docstrings, units and sources from
-`tools.reference_tables`. tests/test_reference_page.py compares the page with the code.
+`tools.reference_tables`. tests/docs/test_reference_page.py compares the page with the code.
 """
+
 from __future__ import annotations
 
 import inspect
 import pathlib
 import re
 import textwrap
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, NamedTuple
 
 from hmoe import compat
 
 compat.behave_like_v1()
 
-from hmoe.moe import HierarchicalMoE  # noqa: E402
-from hmoe.routers.token_choice import TokenChoiceRouter  # noqa: E402
+from hmoe.layer.moe import HierarchicalMoE  # noqa: E402
+from hmoe.routing.token_choice import TokenChoiceRouter  # noqa: E402
 from hmoe.t5 import configurables  # noqa: E402
 from tools import reference_tables as tables  # noqa: E402
 
@@ -68,17 +69,20 @@ class Argument(NamedTuple):
     source: str
 
 
-def attributes(text: str, heading: str = "Attributes") -> Dict[str, str]:
+def attributes(text: str, heading: str = "Attributes") -> dict[str, str]:
     """The entries of a section of a docstring, each on one line."""
     found = re.search(rf"^{heading}:\n((?:[ ]+.*\n?|\n)+)", text, re.MULTILINE)
-    entries = re.findall(r"^([*\w]+): ((?:.*\n?)(?:[ ]+.*\n?)*)",
-                         textwrap.dedent(found.group(1)) if found else "", re.MULTILINE)
+    entries = re.findall(
+        r"^([*\w]+): ((?:.*\n?)(?:[ ]+.*\n?)*)",
+        textwrap.dedent(found.group(1)) if found else "",
+        re.MULTILINE,
+    )
     return {name: " ".join(entry.split()) for name, entry in entries}
 
 
-def documented(cls: type) -> Dict[str, str]:
+def documented(cls: type) -> dict[str, str]:
     """What the docstrings say of each argument; a class knows better than its base."""
-    effects: Dict[str, str] = {}
+    effects: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if base.__module__.startswith("hmoe."):
             # What is not in the class's docstring may be in the constructor's.
@@ -99,9 +103,9 @@ def _constructor(cls: type) -> Any:
     raise TypeError(f"{cls.__name__} has no constructor that lists its arguments")
 
 
-def parameters(cls: type) -> Dict[str, Any]:
+def parameters(cls: type) -> dict[str, Any]:
     """{argument: default}, of the class's own constructor first."""
-    found: Dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for function in (cls.__init__, _constructor(cls)):
         for name, parameter in inspect.signature(function).parameters.items():
             if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
@@ -109,7 +113,7 @@ def parameters(cls: type) -> Dict[str, Any]:
     return found
 
 
-def rows(cls: type) -> List[Argument]:
+def rows(cls: type) -> list[Argument]:
     """The table of a class.
 
     Raises:
@@ -123,12 +127,16 @@ def rows(cls: type) -> List[Argument]:
         effect = effects.get(name) or effects.get(f"{name}s", "")
         for what, value in (("unit", unit), ("effect", effect), ("source", source)):
             if not value:
-                raise ValueError(f"{cls.__name__}.{name} has no {what}: units and sources are in"
-                                 " tools/reference_tables.py, effects in the docstrings")
+                raise ValueError(
+                    f"{cls.__name__}.{name} has no {what}: units and sources are in"
+                    " tools/reference_tables.py, effects in the docstrings"
+                )
         table.append(Argument(name, unit, _shown(default), effect, source))
     if known:
-        raise ValueError(f"{cls.__name__} has no argument {', '.join(known)}, which"
-                         " tools/reference_tables.py describes")
+        raise ValueError(
+            f"{cls.__name__} has no argument {', '.join(known)}, which"
+            " tools/reference_tables.py describes"
+        )
     return table
 
 
@@ -148,40 +156,48 @@ def paragraph(cls: type) -> str:
     return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
 
 
-def _table(head: List[str], lines: List[List[str]]) -> str:
+def _table(head: list[str], lines: list[list[str]]) -> str:
     cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (
-        head, ["---"] * len(head), *cells))
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *cells))
 
 
 def _section(cls: type) -> str:
-    table = _table(["argument", "unit", "default", "effect", "source"],
-                   [[f"`{row.name}`", *row[1:]] for row in rows(cls)])
+    table = _table(
+        ["argument", "unit", "default", "effect", "source"],
+        [[f"`{row.name}`", *row[1:]] for row in rows(cls)],
+    )
     example = tables.EXAMPLES[cls.__name__].strip()
-    return (f"## `hmoe.{cls.__name__}`\n\n{paragraph(cls)}\n\n{table}\n\n"
-            f"```gin\n{example}\n```\n")
+    return f"## `hmoe.{cls.__name__}`\n\n{paragraph(cls)}\n\n{table}\n\n```gin\n{example}\n```\n"
 
 
-def classes() -> List[type]:
+def classes() -> list[type]:
     """The classes as they are written; gin keeps a subclass of each."""
     return [cls.__mro__[1] for cls in configurables.CLASSES]
 
 
 def _shared() -> str:
-    return ("## What routers share\n\n"
-            f"{paragraph(TokenChoiceRouter)}\n\nA router of your own derives from"
-            " `hmoe.TokenChoiceRouter`, see [Add a router in four steps](add_a_router.md). Its"
-            " arguments are those of `hmoe.TopKRouter`; `k` is 1, the policies are `\"all\"` and"
-            " `weight_norm` is `None` by default.\n")
+    return (
+        "## What routers share\n\n"
+        f"{paragraph(TokenChoiceRouter)}\n\nA router of your own derives from"
+        " `hmoe.TokenChoiceRouter`, see [Add a router in four steps](add_a_router.md). Its"
+        ' arguments are those of `hmoe.TopKRouter`; `k` is 1, the policies are `"all"` and'
+        " `weight_norm` is `None` by default.\n"
+    )
 
 
 def _metrics() -> str:
     parts = [METRICS_HEAD]
     for of, heading in (("level", "a level"), ("layer", "a layer"), ("model", "the model")):
-        lines = [[f"`{row.name}`", row.detail, row.unit, row.meaning, row.formula]
-                 for row in tables.METRICS if row.of == of]
-        parts.append(f"### Of {heading}\n\n" + _table(
-            ["name", "detail", "unit", "meaning", "formula"], lines) + "\n")
+        lines = [
+            [f"`{row.name}`", row.detail, row.unit, row.meaning, row.formula]
+            for row in tables.METRICS
+            if row.of == of
+        ]
+        parts.append(
+            f"### Of {heading}\n\n"
+            + _table(["name", "detail", "unit", "meaning", "formula"], lines)
+            + "\n"
+        )
     run = [[f"`{name}`", *row] for name, row in tables.RUN.items()]
     parts.append(RUN_HEAD + "\n" + _table(["name", "in", "unit", "meaning"], run) + "\n")
     return "\n".join(parts)
@@ -195,8 +211,13 @@ def page() -> str:
         if cls.__name__ == "Gate":
             sections.append(_shared())
     sections.append(_metrics())
-    sources = _table(["source", "what"], [[name, what] for name, what in sorted(
-        tables.REFERENCES.items(), key=lambda item: item[0].lower())])
+    sources = _table(
+        ["source", "what"],
+        [
+            [name, what]
+            for name, what in sorted(tables.REFERENCES.items(), key=lambda item: item[0].lower())
+        ],
+    )
     sections.append(f"## Sources\n\n{sources}\n")
     return "\n".join(sections)
 

@@ -1,4 +1,5 @@
 """Our layer and Mesh TensorFlow's own ones: the same tokens, weights and groups."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -39,32 +40,43 @@ class NamedLayer(InSession):
         size = self.size
         self._named = mtf.Graph()
         mesh = mtf.Mesh(self._named, "mesh")
-        dims = [mtf.Dimension(name, getattr(size, name))
-                for name in ("outer_batch", "batch", "length", "d_model")]
+        dims = [
+            mtf.Dimension(name, getattr(size, name))
+            for name in ("outer_batch", "batch", "length", "d_model")
+        ]
         shape = mtf.Shape(dims)
         inputs, direction = (
             mtf.import_tf_tensor(mesh, tensor.read_value(), shape)
-            for tensor in self._fixed(shape.to_integer_list))
+            for tensor in self._fixed(shape.to_integer_list)
+        )
         inputs = mtf.cast(inputs, self._dtype)
         outputs, loss = self.layer(
-            inputs, dims[-1], mtf.VariableDType(tf.float32, tf.float32, self._dtype))
+            inputs, dims[-1], mtf.VariableDType(tf.float32, tf.float32, self._dtype)
+        )
         objective = loss + mtf.reduce_sum(mtf.cast(outputs, tf.float32) * direction)
-        weights = {variable.name: variable.outputs[0]
-                   for variable in self._named.trainable_variables}
+        weights = {
+            variable.name: variable.outputs[0] for variable in self._named.trainable_variables
+        }
         of = dict(weights, inputs=inputs)
         gradients = dict(zip(of, mtf.gradients([objective], list(of.values()))))
         engine = mtf.placement_mesh_impl.PlacementMeshImpl(
             mtf.convert_to_shape(self._mesh_shape or []),
             mtf.convert_to_layout_rules(self._layout or []),
-            [""] * mtf.convert_to_shape(self._mesh_shape or []).size)
+            [""] * mtf.convert_to_shape(self._mesh_shape or []).size,
+        )
         self._lowering = lowering = mtf.Lowering(self._named, {mesh: engine})
-        wanted = {"outputs": outputs, "loss": loss,
-                  **{f"gradients/{name}": g for name, g in gradients.items()}}
+        wanted = {
+            "outputs": outputs,
+            "loss": loss,
+            **{f"gradients/{name}": g for name, g in gradients.items()},
+        }
         # Of each device its own part, as an optimizer would take it.
-        self._timed = [lowering.tensors[t].to_laid_out_tensor().tensor_list
-                       for t in wanted.values()]
-        self._compared = {name: tf.cast(lowering.export_to_tf_tensor(t), tf.float32)
-                          for name, t in wanted.items()}
+        self._timed = [
+            lowering.tensors[t].to_laid_out_tensor().tensor_list for t in wanted.values()
+        ]
+        self._compared = {
+            name: tf.cast(lowering.export_to_tf_tensor(t), tf.float32) for name, t in wanted.items()
+        }
 
     def _fixed(self, shape):
         self._inputs = self.variable("given_inputs", shape)
@@ -85,10 +97,17 @@ class NamedLayer(InSession):
 
     def describe(self):
         size = self.size
-        return {"library": "TensorFlow", "dtype": self._dtype.name, "tokens": size.tokens,
-                "slots": size.slots, "matrices": 2, "flops": size.flops(),
-                "groups": size.groups, "operations": len(self.graph.get_operations()),
-                "packages": packages("mesh-tensorflow")}
+        return {
+            "library": "TensorFlow",
+            "dtype": self._dtype.name,
+            "tokens": size.tokens,
+            "slots": size.slots,
+            "matrices": 2,
+            "flops": size.flops(),
+            "groups": size.groups,
+            "operations": len(self.graph.get_operations()),
+            "packages": packages("mesh-tensorflow"),
+        }
 
 
 class Ours(NamedLayer):
@@ -102,22 +121,38 @@ class Ours(NamedLayer):
         size = self.size
         names = ("outer", "inner")
         levels = [
-            hmoe.Level(name, num_experts=experts, group_size=group,
-                       capacity_factor_train=factor, **self._routing())
+            hmoe.Level(
+                name,
+                num_experts=experts,
+                group_size=group,
+                capacity_factor_train=factor,
+                **self._routing(),
+            )
             for name, experts, group, factor in zip(
-                names, size.experts, size.groups, size.capacity_factors)]
+                names, size.experts, size.groups, size.capacity_factors
+            )
+        ]
         experts = hmoe.FeedForwardExperts(
-            hidden_size=size.hidden, use_bias=self._router == "expert_choice")
+            hidden_size=size.hidden, use_bias=self._router == "expert_choice"
+        )
         layer = hmoe.HierarchicalMoE(levels, experts, metrics=self._metrics, exact_groups=True)
-        result = layer(inputs, output_dim, train=True, mesh_shape=self._mesh_shape,
-                       layout=self._layout, variable_dtype=variable_dtype)
+        result = layer(
+            inputs,
+            output_dim,
+            train=True,
+            mesh_shape=self._mesh_shape,
+            layout=self._layout,
+            variable_dtype=variable_dtype,
+        )
         return result.outputs, result.loss
 
     def _routing(self):
         if self._router == "top_2":
             # Losses as Mesh TensorFlow averages them, so that the numbers compare.
-            return {"router": hmoe.TopKRouter(2, policy_train="all"),
-                    "balance_loss_mean_over": "positions"}
+            return {
+                "router": hmoe.TopKRouter(2, policy_train="all"),
+                "balance_loss_mean_over": "positions",
+            }
         # As Model Garden's layer has it.
         router = hmoe.ExpertChoiceRouter(softmax_over="experts", gate=hmoe.Gate(use_bias=True))
         return {"router": router, "z_loss_coef": 0.01}
@@ -130,20 +165,40 @@ class Upstream(NamedLayer):
         size = self.size
         one_level = len(size.experts) == 1
         hparams = upstream.HParams(
-            moe_gating="top_2", moe_num_experts=size.experts[0] if one_level else size.experts,
-            moe_loss_coef=0.01, moe_hidden_size=size.hidden, moe_group_size=size.group,
-            moe_min_expert_capacity=4, moe_capacity_factor_train=size.capacity_factors[0],
-            moe_capacity_factor_eval=2.0, moe_capacity_factor_second_level=(
-                size.capacity_factors[-1]),
-            moe_use_second_place_loss=False, moe_second_policy_train="all",
-            moe_second_policy_eval="all", moe_second_threshold_train=0.2,
-            moe_second_threshold_eval=0.2, moe_dropout_rate=0.0, moe_use_experts_attention=False,
+            moe_gating="top_2",
+            moe_num_experts=size.experts[0] if one_level else size.experts,
+            moe_loss_coef=0.01,
+            moe_hidden_size=size.hidden,
+            moe_group_size=size.group,
+            moe_min_expert_capacity=4,
+            moe_capacity_factor_train=size.capacity_factors[0],
+            moe_capacity_factor_eval=2.0,
+            moe_capacity_factor_second_level=(size.capacity_factors[-1]),
+            moe_use_second_place_loss=False,
+            moe_second_policy_train="all",
+            moe_second_policy_eval="all",
+            moe_second_threshold_train=0.2,
+            moe_second_threshold_eval=0.2,
+            moe_dropout_rate=0.0,
+            moe_use_experts_attention=False,
             # Two that upstream's own MoE2D forgets.
-            moe_word_embed_mode=None, moe_z_loss=None,
-            moe_use_second_place_expert_prob=None, moe_use_second_place_expert_prob_temp=None)
+            moe_word_embed_mode=None,
+            moe_z_loss=None,
+            moe_use_second_place_expert_prob=None,
+            moe_use_second_place_expert_prob_temp=None,
+        )
         function = (
-            upstream.transformer_moe_layer_v1 if one_level else upstream.transformer_moe_layer_v2)
+            upstream.transformer_moe_layer_v1 if one_level else upstream.transformer_moe_layer_v2
+        )
         everywhere = mtf.ones(inputs.mesh, mtf.Shape(inputs.shape.dims[:-1]), inputs.dtype)
         return function(
-            inputs, output_dim, hparams, True, variable_dtype, layout=self._layout,
-            mesh_shape=self._mesh_shape, nonpadding=everywhere, num_microbatches=1)
+            inputs,
+            output_dim,
+            hparams,
+            True,
+            variable_dtype,
+            layout=self._layout,
+            mesh_shape=self._mesh_shape,
+            nonpadding=everywhere,
+            num_microbatches=1,
+        )

@@ -1,4 +1,5 @@
 """The Mixtral block of `transformers` on PyTorch."""
+
 from __future__ import annotations
 
 import os
@@ -28,9 +29,13 @@ class Mixtral:
     def __init__(self, implementation: str, **size):
         self.size = size = Size(**size)
         config = MixtralConfig(
-            hidden_size=size.d_model, intermediate_size=size.hidden, hidden_act="silu",
-            num_local_experts=size.num_experts, num_experts_per_tok=TOP_K,
-            experts_implementation=implementation)
+            hidden_size=size.d_model,
+            intermediate_size=size.hidden,
+            hidden_act="silu",
+            num_local_experts=size.num_experts,
+            num_experts_per_tok=TOP_K,
+            experts_implementation=implementation,
+        )
         self._block = MixtralSparseMoeBlock(config).train()
         for name, parameter in self._block.named_parameters():
             # They keep [..., out, in].
@@ -57,22 +62,34 @@ class Mixtral:
     def peak(self) -> float:
         started = time.perf_counter()
         torch.matmul(self._square, self._square)
-        return 2 * PEAK_SIZE ** 3 / (time.perf_counter() - started)
+        return 2 * PEAK_SIZE**3 / (time.perf_counter() - started)
 
     def compare(self, path):
         self._block.zero_grad(set_to_none=True)
         self._inputs.grad = None
         outputs = self._run()
         gradients = {name: p.grad.numpy() for name, p in self._block.named_parameters()}
-        np.savez(path, outputs=outputs.detach().numpy(),
-                 **{f"gradients/{name}": g for name, g in gradients.items()},
-                 **{"gradients/inputs": self._inputs.grad.numpy()})
+        np.savez(
+            path,
+            outputs=outputs.detach().numpy(),
+            **{f"gradients/{name}": g for name, g in gradients.items()},
+            **{"gradients/inputs": self._inputs.grad.numpy()},
+        )
 
     def describe(self):
         size, slots = self.size, self.size.tokens * TOP_K
-        return {"library": "PyTorch", "dtype": "float32", "tokens": size.tokens, "slots": slots,
-                "matrices": 3, "flops": size.flops(3, slots),
-                "packages": {"python": platform.python_version(), "torch": torch.__version__,
-                             "transformers": version("transformers"),
-                             "threads": str(torch.get_num_threads()),
-                             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "default")}}
+        return {
+            "library": "PyTorch",
+            "dtype": "float32",
+            "tokens": size.tokens,
+            "slots": slots,
+            "matrices": 3,
+            "flops": size.flops(3, slots),
+            "packages": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "transformers": version("transformers"),
+                "threads": str(torch.get_num_threads()),
+                "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "default"),
+            },
+        }

@@ -1,4 +1,5 @@
 """TF Model Garden's mixture of experts, in which experts choose tokens."""
+
 from __future__ import annotations
 
 import time
@@ -18,8 +19,11 @@ Z_WEIGHT = 0.01
 NAMES = {
     "router_weights/kernel:0": "expert_selection_gating/kernel",
     "router_weights/bias:0": "expert_selection_gating/bias",
-    "experts/intermediate/kernel:0": "wi/kernel", "experts/intermediate/bias:0": "wi/bias",
-    "experts/output/kernel:0": "wo/kernel", "experts/output/bias:0": "wo/bias"}
+    "experts/intermediate/kernel:0": "wi/kernel",
+    "experts/intermediate/bias:0": "wi/bias",
+    "experts/output/kernel:0": "wo/kernel",
+    "experts/output/bias:0": "wo/bias",
+}
 
 
 class ExpertChoice:
@@ -29,10 +33,11 @@ class ExpertChoice:
         self.size = size = Size(**size)
         (experts,), (factor,) = size.experts, size.capacity_factors
         self._layer = moe.MoeLayer(
-            moe.FeedForwardExperts(
-                experts, size.hidden, activation=tf_keras.activations.relu),
+            moe.FeedForwardExperts(experts, size.hidden, activation=tf_keras.activations.relu),
             moe.ExpertsChooseMaskedRouter(experts, router_z_loss_weight=Z_WEIGHT),
-            train_capacity_factor=factor, examples_per_group=size.groups[0] / size.length)
+            train_capacity_factor=factor,
+            examples_per_group=size.groups[0] / size.length,
+        )
         shape = [size.batch, size.length, size.d_model]
         self._inputs = tf.Variable(seeded.normal("inputs", shape))
         self._direction = tf.Variable(seeded.normal("direction", shape))
@@ -58,8 +63,11 @@ class ExpertChoice:
             objective = loss + tf.reduce_sum(outputs * self._direction)
         of = dict(self._variables, inputs=inputs)
         gradients = tape.gradient(objective, of)
-        return {"outputs": outputs, "loss": loss,
-                **{f"gradients/{name}": tf.convert_to_tensor(g) for name, g in gradients.items()}}
+        return {
+            "outputs": outputs,
+            "loss": loss,
+            **{f"gradients/{name}": tf.convert_to_tensor(g) for name, g in gradients.items()},
+        }
 
     def step(self) -> float:
         started = time.perf_counter()
@@ -69,15 +77,27 @@ class ExpertChoice:
     def peak(self) -> float:
         started = time.perf_counter()
         self._multiply()
-        return 2 * PEAK_SIZE ** 3 / (time.perf_counter() - started)
+        return 2 * PEAK_SIZE**3 / (time.perf_counter() - started)
 
     def compare(self, path):
         arrays = {name: value.numpy() for name, value in self._run().items()}
-        np.savez(path, **{name: value.squeeze() if name.endswith("bias") else value
-                          for name, value in arrays.items()})
+        np.savez(
+            path,
+            **{
+                name: value.squeeze() if name.endswith("bias") else value
+                for name, value in arrays.items()
+            },
+        )
 
     def describe(self):
         size = self.size
-        return {"library": "TensorFlow", "dtype": "float32", "tokens": size.tokens,
-                "slots": size.slots, "matrices": 2, "flops": size.flops(),
-                "groups": size.groups, "packages": packages("tf_keras", "tf-models-official")}
+        return {
+            "library": "TensorFlow",
+            "dtype": "float32",
+            "tokens": size.tokens,
+            "slots": size.slots,
+            "matrices": 2,
+            "flops": size.flops(),
+            "groups": size.groups,
+            "packages": packages("tf_keras", "tf-models-official"),
+        }

@@ -1,4 +1,5 @@
 """The experts' matrix multiplies alone: what a layer could reach at best."""
+
 from __future__ import annotations
 
 import tensorflow.compat.v1 as tf
@@ -21,12 +22,15 @@ class Bare(InSession):
     def _variables(self):
         size = self.size
         experts, slots = size.num_experts, size.slots // size.num_experts
-        shapes = {"inputs": [experts, slots, size.d_model],
-                  "direction": [experts, slots, size.d_model],
-                  "wi/kernel": [experts, size.d_model, size.hidden],
-                  "wo/kernel": [experts, size.hidden, size.d_model]}
-        self._given = {name: self.variable(name, shape, self._dtype)
-                       for name, shape in shapes.items()}
+        shapes = {
+            "inputs": [experts, slots, size.d_model],
+            "direction": [experts, slots, size.d_model],
+            "wi/kernel": [experts, size.d_model, size.hidden],
+            "wo/kernel": [experts, size.hidden, size.d_model],
+        }
+        self._given = {
+            name: self.variable(name, shape, self._dtype) for name, shape in shapes.items()
+        }
         x, dy, wi, wo = (variable.read_value() for variable in self._given.values())
         hidden = tf.matmul(x, wi)
         of_hidden = tf.matmul(dy, wo, transpose_b=True)
@@ -34,7 +38,8 @@ class Bare(InSession):
             tf.matmul(hidden, wo),
             tf.matmul(hidden, dy, transpose_a=True),
             tf.matmul(x, of_hidden, transpose_a=True),
-            tf.matmul(of_hidden, wi, transpose_b=True)]
+            tf.matmul(of_hidden, wi, transpose_b=True),
+        ]
 
     def _load(self):
         for variable in (*self._given.values(), self._square):
@@ -43,6 +48,12 @@ class Bare(InSession):
 
     def describe(self):
         size = self.size
-        return {"library": "TensorFlow", "dtype": self._dtype.name, "tokens": size.tokens,
-                "slots": size.slots, "matrices": 2, "flops": size.flops(),
-                "packages": packages()}
+        return {
+            "library": "TensorFlow",
+            "dtype": self._dtype.name,
+            "tokens": size.tokens,
+            "slots": size.slots,
+            "matrices": 2,
+            "flops": size.flops(),
+            "packages": packages(),
+        }

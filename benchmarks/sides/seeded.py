@@ -1,8 +1,9 @@
 """Numbers that every side draws alike, by name."""
+
 from __future__ import annotations
 
 import zlib
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 

@@ -1,4 +1,5 @@
 """What all sides share that run in a TensorFlow session: peak, and timed fetches."""
+
 from __future__ import annotations
 
 import os
@@ -14,9 +15,12 @@ from benchmarks.sizes import PEAK_SIZE
 
 def packages(*names: str) -> dict:
     """Versions of TensorFlow, what it was told of oneDNN, and of more packages."""
-    told = {"python": platform.python_version(), "tensorflow": tf.__version__,
-            "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
-            "numpy": np.__version__}
+    told = {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+        "numpy": np.__version__,
+    }
     return dict(told, **{name: version(name) for name in names})
 
 
@@ -61,9 +65,12 @@ class InSession:
     def trace(self) -> tf.RunMetadata:
         """Of a step: when each operation began and ended."""
         metadata = tf.RunMetadata()
-        self._session.run(self._timed, run_metadata=metadata, options=tf.RunOptions(
-            trace_level=tf.RunOptions.FULL_TRACE))
+        self._session.run(
+            self._timed,
+            run_metadata=metadata,
+            options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE),
+        )
         return metadata
 
     def peak(self) -> float:
-        return 2 * PEAK_SIZE ** 3 / self.seconds(self._product)
+        return 2 * PEAK_SIZE**3 / self.seconds(self._product)

@@ -1,4 +1,5 @@
 """From the command `hmoe train` to its first step, in a process of its own each time."""
+
 from __future__ import annotations
 
 import os
@@ -10,8 +11,11 @@ import time
 from importlib.metadata import version
 
 # What the command says as it begins a part, and what the part before is called here.
-_LINES = {"Building the model": "to the graph", "Preparing the first step": "graph",
-          "First step done": "first run"}
+_LINES = {
+    "Building the model": "to the graph",
+    "Preparing the first step": "graph",
+    "First step done": "first run",
+}
 
 
 class Train:
@@ -29,8 +33,15 @@ class Train:
 
     def step(self):
         with tempfile.TemporaryDirectory() as model_dir:
-            command = [sys.executable, "-m", "hmoe.cli", "train", *self._flags,
-                       "--train_steps=1", f"--model_dir={model_dir}"]
+            command = [
+                sys.executable,
+                "-m",
+                "hmoe.cli.main",
+                "train",
+                *self._flags,
+                "--train_steps=1",
+                f"--model_dir={model_dir}",
+            ]
             started = last = time.perf_counter()
             seconds = {}
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -42,8 +53,9 @@ class Train:
             _, status, used = os.wait4(process.pid, 0)
             process.returncode = status
             if status or len(seconds) < len(_LINES):
-                raise RuntimeError(f"{' '.join(command)} ended with status {status} and told"
-                                   f" {list(seconds)}")
+                raise RuntimeError(
+                    f"{' '.join(command)} ended with status {status} and told {list(seconds)}"
+                )
         scale = 1 if sys.platform == "darwin" else 1024
         self._most_memory = max(self._most_memory, used.ru_maxrss * scale)
         return {"step": last - started, **seconds}
@@ -56,5 +68,9 @@ class Train:
         return {"peak": self._most_memory, "net": self._most_memory}
 
     def describe(self):
-        return {"packages": {"python": platform.python_version(), **{
-            name: version(name) for name in ("mesh-tensorflow", "t5")}}}
+        return {
+            "packages": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("mesh-tensorflow", "t5")},
+            }
+        }

@@ -1,4 +1,5 @@
 """A whole T5 whose feed-forward layers are dense, our experts, or Mesh TensorFlow's `MoE1D`."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -14,22 +15,30 @@ import hmoe.t5  # noqa: F401  (registers what gin files name)
 from benchmarks.sides import seeded
 from benchmarks.sides.sessions import InSession, packages
 from hmoe import compat
-from hmoe.t5 import gin_config, model_fn
-from hmoe.t5 import run as run_lib
+from hmoe.t5.commands import gin_config
+from hmoe.t5.commands import t5_run as run_lib
+from hmoe.t5.graphs import build
+from hmoe.t5.graphs.model_settings import TRAIN
 
 compat.behave_like_v1()
 
 # Gin files of the feed-forward layers, and more bindings.
 LAYERS = {
     "dense": (["models/_dense.gin"], []),
-    "two_levels": (["models/_hierarchical.gin"], [
-        "outer/hmoe.Level.capacity_factor_train = 1.0"]),
+    "two_levels": (["models/_hierarchical.gin"], ["outer/hmoe.Level.capacity_factor_train = 1.0"]),
     "one_level": (["models/_one_level.gin"], ["flat/hmoe.Level.capacity_factor_train = 1.0"]),
-    "MoE1D": ([], [
-        "import mesh_tensorflow.transformer.moe", "expert_layer = @MoE1D",
-        "MoE1D.num_experts = %num_experts", "MoE1D.hidden_size = %d_ff",
-        "MoE1D.group_size = %group_size", "MoE1D.capacity_factor_train = 1.0",
-        "MoE1D.second_policy_train = 'all'"]),
+    "MoE1D": (
+        [],
+        [
+            "import mesh_tensorflow.transformer.moe",
+            "expert_layer = @MoE1D",
+            "MoE1D.num_experts = %num_experts",
+            "MoE1D.hidden_size = %d_ff",
+            "MoE1D.group_size = %group_size",
+            "MoE1D.capacity_factor_train = 1.0",
+            "MoE1D.second_policy_train = 'all'",
+        ],
+    ),
 }
 
 
@@ -45,8 +54,9 @@ class Recorded:
         return self
 
     def apply_grads(self, gradients, variables):
-        self.gradients = {_name(variable.name): gradient
-                          for gradient, variable in zip(gradients, variables)}
+        self.gradients = {
+            _name(variable.name): gradient for gradient, variable in zip(gradients, variables)
+        }
         return self.optimizer.apply_grads(gradients, variables)
 
 
@@ -68,25 +78,50 @@ class T5(InSession):
         experts that rounding decides, and gradients cannot be compared.
     """
 
-    def __init__(self, layers, d_model=256, d_ff=1024, blocks=2, experts=4, batch=64, inputs=64,
-                 targets=32, group=1024, seed=1):
+    def __init__(
+        self,
+        layers,
+        d_model=256,
+        d_ff=1024,
+        blocks=2,
+        experts=4,
+        batch=64,
+        inputs=64,
+        targets=32,
+        group=1024,
+        seed=1,
+    ):
         self._layers, self._lengths = layers, {"inputs": inputs, "targets": targets}
         self._batch, self._blocks, self._seed = batch, blocks, seed
         files, bindings = LAYERS[layers]
-        self._files = ["models/_size_tiny.gin", *files, "models/_stacks_every_layer.gin",
-                       "layouts/one_device.gin"]
+        self._files = [
+            "models/_size_tiny.gin",
+            *files,
+            "models/_stacks_every_layer.gin",
+            "layouts/one_device.gin",
+        ]
         self._bindings = [
-            *bindings, f"d_model = {d_model}", f"d_ff = {d_ff}", f"d_ff_wide = {d_ff}",
-            f"d_kv = {d_model // 4}", f"num_blocks = {blocks}",
-            f"num_outer_experts = {experts}", f"num_inner_experts = {experts}",
-            f"num_experts = {experts ** 2}", f"group_size = {group}",
-            f"inner_group_size = {group}", "hmoe.TopKRouter.policy_train = 'all'",
+            *bindings,
+            f"d_model = {d_model}",
+            f"d_ff = {d_ff}",
+            f"d_ff_wide = {d_ff}",
+            f"d_kv = {d_model // 4}",
+            f"num_blocks = {blocks}",
+            f"num_outer_experts = {experts}",
+            f"num_inner_experts = {experts}",
+            f"num_experts = {experts**2}",
+            f"group_size = {group}",
+            f"inner_group_size = {group}",
+            "hmoe.TopKRouter.policy_train = 'all'",
             # As Mesh TensorFlow averages them, so that the numbers compare.
             "hmoe.Level.balance_loss_mean_over = 'positions'",
-            "hmoe.FeedForwardExperts.activation = 'relu'", "DenseReluDense.activation = 'relu'",
-            f"utils.run.batch_size = {batch}", f"utils.run.sequence_length = {self._lengths}",
+            "hmoe.FeedForwardExperts.activation = 'relu'",
+            "DenseReluDense.activation = 'relu'",
+            f"utils.run.batch_size = {batch}",
+            f"utils.run.sequence_length = {self._lengths}",
             # As good as nothing, so that steps do not change what is routed where.
-            "utils.run.learning_rate_schedule = 1e-8"]
+            "utils.run.learning_rate_schedule = 1e-8",
+        ]
         super().__init__()
 
     def _variables(self):
@@ -95,19 +130,29 @@ class T5(InSession):
         settings = self._settings()
         self._recorded = Recorded(settings.optimizer)
         settings = dataclasses.replace(settings, optimizer=self._recorded)
-        self._ids = {name: self.variable(name, [self._batch, length], tf.int32)
-                     for name, length in self._lengths.items()}
+        self._ids = {
+            name: self.variable(name, [self._batch, length], tf.int32)
+            for name, length in self._lengths.items()
+        }
         features = {name: ids.read_value() for name, ids in self._ids.items()}
-        graph = model_fn.build_graph(settings, features, model_fn.TRAIN)
+        graph = build.build_graph(settings, features, TRAIN)
         self._lowering = graph.lowering
         gradients = self._recorded.gradients
-        self._timed = [graph.loss, *(
-            self._lowering.tensors[g].to_laid_out_tensor().tensor_list
-            for g in gradients.values())]
+        self._timed = [
+            graph.loss,
+            *(
+                self._lowering.tensors[g].to_laid_out_tensor().tensor_list
+                for g in gradients.values()
+            ),
+        ]
         self._with_update = [graph.loss, graph.train_op]
-        self._compared = {"loss": graph.loss, **{
-            f"gradients/{name}": self._lowering.export_to_tf_tensor(g)
-            for name, g in gradients.items()}}
+        self._compared = {
+            "loss": graph.loss,
+            **{
+                f"gradients/{name}": self._lowering.export_to_tf_tensor(g)
+                for name, g in gradients.items()
+            },
+        }
 
     def _settings(self):
         gin.clear_config()
@@ -119,8 +164,14 @@ class T5(InSession):
 
         vocabulary = seqio.ByteVocabulary(extra_ids=100)
         with tempfile.TemporaryDirectory() as model_dir:
-            run_lib.run("train", model_dir, lambda line: None, train_model_fn=take,
-                        vocabulary=(vocabulary, vocabulary), train_dataset_fn=lambda: None)
+            run_lib.run(
+                "train",
+                model_dir,
+                lambda line: None,
+                train_model_fn=take,
+                vocabulary=(vocabulary, vocabulary),
+                train_dataset_fn=lambda: None,
+            )
         return taken[0]
 
     def _load(self):
@@ -131,8 +182,11 @@ class T5(InSession):
         for variable in self._lowering.graph.trainable_variables:
             for master in getattr(variable, "_masters", None) or [variable.get_master()]:
                 shape = master.shape.as_list()
-                value = seeded.weights(_name(master.op.name), shape) if len(shape) > 1 else (
-                    np.ones(shape))
+                value = (
+                    seeded.weights(_name(master.op.name), shape)
+                    if len(shape) > 1
+                    else (np.ones(shape))
+                )
                 self.load(master, value)
         self._session.run(self._lowering.copy_masters_to_slices())
 
@@ -147,7 +201,12 @@ class T5(InSession):
 
     def describe(self):
         tokens = self._batch * sum(self._lengths.values())
-        return {"library": "TensorFlow", "dtype": "float32", "tokens": tokens,
-                "slots": tokens * self._blocks, "matrices": 2,
-                "operations": len(self.graph.get_operations()),
-                "packages": packages("mesh-tensorflow", "t5")}
+        return {
+            "library": "TensorFlow",
+            "dtype": "float32",
+            "tokens": tokens,
+            "slots": tokens * self._blocks,
+            "matrices": 2,
+            "operations": len(self.graph.get_operations()),
+            "packages": packages("mesh-tensorflow", "t5"),
+        }

@@ -1,9 +1,9 @@
 """What the installed TensorFlow lacks, put back; nothing else in the package knows of versions.
 
-Mesh TensorFlow and T5 were written for a TensorFlow that still had ``tf.estimator`` and
-``TPUEstimator``. :func:`install` gives the modules they import a stand-in where the installed
-TensorFlow has none, and leaves alone whatever it has. ``hmoe.compat.stack`` is the one way in the
-package to get at ``mtf`` and ``tf``: it calls :func:`install` first.
+Mesh TensorFlow and T5 were written for a TensorFlow that still had `tf.estimator` and
+`TPUEstimator`. :func:`install` gives the modules they import a stand-in where the installed
+TensorFlow has none, and leaves alone whatever it has. `hmoe.compat.stack` is the one way in the
+package to get at `mtf` and `tf`: it calls :func:`install` first.
 
 Importing this package imports no TensorFlow; its functions do.
 """
@@ -11,17 +11,17 @@ Importing this package imports no TensorFlow; its functions do.
 from __future__ import annotations
 
 __all__ = [
-    "TPU_STACK", "behave_like_v1", "install", "tpu_estimator_is_real", "use_resource_variables",
+    "behave_like_v1",
+    "install",
+    "tpu_estimator_is_real",
+    "use_resource_variables",
 ]
-
-#: The last TensorFlow with ``TPUEstimator``, as a user installs it.
-TPU_STACK = "tensorflow==2.15.1 on Python 3.9 to 3.11"
 
 
 def install() -> None:
     """Puts back what the installed TensorFlow lacks; calling it again changes nothing.
 
-    Must run before ``mesh_tensorflow`` or ``t5`` is imported. Names that exist are never replaced.
+    Must run before `mesh_tensorflow` or `t5` is imported. Names that exist are never replaced.
     """
     from hmoe.compat import stand_ins
 
@@ -34,7 +34,7 @@ def install() -> None:
 def behave_like_v1() -> None:
     """Gives this process TensorFlow 1 behaviour, with resource variables.
 
-    ``tf.disable_v2_behavior()`` alone leaves reference variables, and then an optimizer's updates
+    `tf.disable_v2_behavior()` alone leaves reference variables, and then an optimizer's updates
     race with gradients that still read the old weights: runs differ, and weights are wrong.
     """
     import tensorflow.compat.v1 as tf
@@ -47,7 +47,7 @@ def use_resource_variables() -> None:
     """Makes variables from here on resource variables, whatever was asked for before.
 
     For every graph that trains: a module that is imported on the way, such as a user's, may have
-    called ``tf.disable_v2_behavior()``, which asks for reference variables.
+    called `tf.disable_v2_behavior()`, which asks for reference variables.
     """
     import tensorflow.compat.v1 as tf
 
@@ -55,7 +55,7 @@ def use_resource_variables() -> None:
 
 
 def tpu_estimator_is_real() -> bool:
-    """Whether this TensorFlow can drive a TPU by ``TPUEstimator``, that is, has no stand-in."""
+    """Whether this TensorFlow can drive a TPU by `TPUEstimator`, that is, has no stand-in."""
     install()
     from tensorflow.python.tpu import tpu_estimator
 

@@ -1,6 +1,6 @@
 """Runs a command of T5 or Mesh TensorFlow with the stand-ins in place.
 
-``python -m hmoe.compat t5.models.mesh_transformer_main --module_import=hmoe.t5 ...`` is T5's own
+`python -m hmoe.compat t5.models.mesh_transformer_main --module_import=hmoe.t5 ...` is T5's own
 command, which by itself stops at its first import under a TensorFlow later than 2.12.
 """
 
@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import runpy
 import sys
-from typing import List
 
 from hmoe import compat
 
 
-def main(arguments: List[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Runs the module named first, with the rest as its command line.
 
     Args:
-        arguments: a module's name, then its own arguments.
+      arguments: a module's name, then its own arguments.
 
     Raises:
-        SystemExit: no module is named.
+      SystemExit: no module is named.
     """
     if not arguments:
         raise SystemExit("usage: python -m hmoe.compat MODULE [ARGUMENT ...]")
@@ -33,7 +32,7 @@ def main(arguments: List[str]) -> None:
 def _keep_resource_variables() -> None:
     """Lets the command turn TensorFlow 2 behaviour off, but for resource variables.
 
-    T5's command calls ``tf.disable_v2_behavior()`` by itself, after anything done here.
+    T5's command calls `tf.disable_v2_behavior()` by itself, after anything done here.
     """
     import tensorflow.compat.v1 as tf
 

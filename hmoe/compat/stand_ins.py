@@ -2,7 +2,7 @@
 
 Each looks whether the thing is there, and adds it only if it is not. The stand-ins hold what
 Mesh TensorFlow, gin and T5 touch when they are imported or when they describe a run; running a
-model is the work of ``hmoe.t5.estimator``.
+model is the work of `hmoe.t5.sessions.estimator`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import sys
 import types
 from typing import Any, NoReturn
 
-from hmoe import compat
+# The last TensorFlow with ``TPUEstimator``, as a user installs it.
+TPU_STACK = "tensorflow==2.15.1 on Python 3.10 or 3.11"
 
 
 def conversion_registry() -> None:
-    """``framework.ops.register_tensor_conversion_function``, which moved to its own module."""
+    """`framework.ops.register_tensor_conversion_function`, which moved to its own module."""
     from tensorflow.python.framework import ops
 
     if not hasattr(ops, "register_tensor_conversion_function"):
@@ -29,7 +30,7 @@ def conversion_registry() -> None:
 
 
 def estimator() -> None:
-    """``tf.estimator`` and ``tf.compat.v1.estimator``."""
+    """`tf.estimator` and `tf.compat.v1.estimator`."""
     import tensorflow
     import tensorflow.compat.v1 as tf
 
@@ -52,7 +53,7 @@ def _estimator_module() -> types.ModuleType:
 
 
 def tpu() -> None:
-    """``tensorflow.python.tpu.tpu_config`` and ``tpu_estimator``."""
+    """`tensorflow.python.tpu.tpu_config` and `tpu_estimator`."""
     import tensorflow.python.tpu as package
 
     if "tensorflow.python.tpu.tpu_estimator" in sys.modules:
@@ -71,7 +72,7 @@ def tpu() -> None:
 
 
 def t5_torch_models() -> None:
-    """``t5.models.hf_model`` where PyTorch is missing, so that ``import t5.models`` works."""
+    """`t5.models.hf_model` where PyTorch is missing, so that `import t5.models` works."""
     name = "t5.models.hf_model"
     if name in sys.modules or importlib.util.find_spec("torch") is not None:
         return
@@ -87,14 +88,14 @@ def _module(name: str) -> Any:
 
 
 class Settings:
-    """Keeps its keyword arguments as attributes, as ``RunConfig`` and ``TPUConfig`` do."""
+    """Keeps its keyword arguments as attributes, as `RunConfig` and `TPUConfig` do."""
 
     def __init__(self, **settings: Any) -> None:
         self.__dict__.update(settings)
 
 
 class Spec(Settings):
-    """``EstimatorSpec`` and ``TPUEstimatorSpec``: what a model function says about its graph."""
+    """`EstimatorSpec` and `TPUEstimatorSpec`: what a model function says about its graph."""
 
     def __init__(self, mode: str, **settings: Any) -> None:
         super().__init__(mode=mode, **settings)
@@ -107,7 +108,7 @@ ServingInputReceiver.__new__.__defaults__ = (None,)
 
 
 class NoTPUEstimator:
-    """Stands where ``TPUEstimator`` was."""
+    """Stands where `TPUEstimator` was."""
 
     def __init__(self, *unused_args: Any, **unused_settings: Any) -> None:
         raise_no_tpu_estimator()
@@ -123,10 +124,10 @@ class NoTorchModel:
 
 
 def raise_no_tpu_estimator() -> NoReturn:
-    """Raises the error for a run on TPU under a TensorFlow without ``TPUEstimator``."""
+    """Raises the error for a run on TPU under a TensorFlow without `TPUEstimator`."""
     import tensorflow
 
     raise ValueError(
         f"--tpu needs TPUEstimator, which TensorFlow {tensorflow.__version__} no longer has; "
-        f"install {compat.TPU_STACK}, or leave out --tpu to run on this machine"
+        f"install {TPU_STACK}, or leave out --tpu to run on this machine"
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
-
 import numpy as np
 
 from hmoe import compat
@@ -13,10 +11,10 @@ from tests import helpers, meshes
 compat.behave_like_v1()
 
 LEARNING_RATE = 0.1
-Weights = Dict[str, np.ndarray]
+Weights = dict[str, np.ndarray]
 
 
-def build_deep_model(num_layers: int) -> Tuple[mtf.Lowering, List[mtf.Tensor], tf.Operation]:
+def build_deep_model(num_layers: int) -> tuple[mtf.Lowering, list[mtf.Tensor], tf.Operation]:
     """A chain of matrices on a 2 x 2 mesh: an early gradient still reads the late weights."""
     graph = mtf.Graph()
     mesh = mtf.Mesh(graph, "mesh")
@@ -40,7 +38,7 @@ def build_deep_model(num_layers: int) -> Tuple[mtf.Lowering, List[mtf.Tensor], t
     return lowering, gradients, train
 
 
-def adafactor_steps(num_steps: int) -> List[Tuple[Weights, Weights, Weights]]:
+def adafactor_steps(num_steps: int) -> list[tuple[Weights, Weights, Weights]]:
     """For each step: weights before it, gradients there, weights after.
 
     Gradients are read in a run of its own, in which nothing is assigned.
@@ -51,9 +49,7 @@ def adafactor_steps(num_steps: int) -> List[Tuple[Weights, Weights, Weights]]:
         helpers.read_variables_once()
         lowering, gradients, train = build_deep_model(num_layers=6)
         variables = lowering.graph.trainable_variables
-        wanted = {
-            v.name: lowering.export_to_tf_tensor(g) for v, g in zip(variables, gradients)
-        }
+        wanted = {v.name: lowering.export_to_tf_tensor(g) for v, g in zip(variables, gradients)}
         current = {v.name: lowering.export_to_tf_tensor(v.outputs[0]) for v in variables}
         session.run(tf.global_variables_initializer())
         session.run(lowering.copy_masters_to_slices())

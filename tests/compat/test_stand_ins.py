@@ -68,7 +68,7 @@ def test_stand_in_for_tpu_estimator_names_the_stack() -> None:
         stand_ins.NoTPUEstimator(model_fn=None)
     assert str(error.value) == (
         f"--tpu needs TPUEstimator, which TensorFlow {tensorflow.__version__} no longer has; "
-        "install tensorflow==2.15.1 on Python 3.9 to 3.11, or leave out --tpu to run on this "
+        "install tensorflow==2.15.1 on Python 3.10 or 3.11, or leave out --tpu to run on this "
         "machine"
     )
 

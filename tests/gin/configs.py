@@ -1,10 +1,12 @@
 """Reads shipped gin files, and builds what they describe."""
+
 from __future__ import annotations
 
 import collections
 import contextlib
 import os
-from typing import Any, Dict, Iterator, List, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import gin
 import numpy as np
@@ -14,10 +16,12 @@ from hmoe import compat
 compat.behave_like_v1()
 
 import hmoe.t5  # noqa: E402, F401
-from hmoe import gin_files  # noqa: E402
 from hmoe.compat.stack import mtf, tf  # noqa: E402
-from hmoe.t5 import gin_config, model_fn, run  # noqa: E402
-from hmoe.t5.session import SessionSettings  # noqa: E402
+from hmoe.startup import gin_files  # noqa: E402
+from hmoe.t5.commands import gin_config, t5_run  # noqa: E402
+from hmoe.t5.graphs import build  # noqa: E402
+from hmoe.t5.graphs.model_settings import TRAIN  # noqa: E402
+from hmoe.t5.sessions.session_settings import SessionSettings  # noqa: E402
 
 VOCAB = 64
 
@@ -29,11 +33,14 @@ SMALL_DATA = (
 )
 
 
-def names(folder: str, hidden: bool = False) -> List[str]:
+def names(folder: str, hidden: bool = False) -> list[str]:
     """Gin files of a folder, as users name them; those meant for inclusion only if `hidden`."""
     found = sorted(os.listdir(os.path.join(gin_files.folder(), folder)))
-    return [f"{folder}/{name}" for name in found
-            if name.endswith(".gin") and name.startswith("_") == hidden]
+    return [
+        f"{folder}/{name}"
+        for name in found
+        if name.endswith(".gin") and name.startswith("_") == hidden
+    ]
 
 
 def text(name: str) -> str:
@@ -67,10 +74,15 @@ class Vocabulary:
 
 def described(model_dir: str = "") -> Any:
     """The estimator that `utils.run` makes of the present configuration, checked, not built."""
-    caught: List[Any] = []
-    run.run("train", model_dir, _fail_on_warning, vocabulary=Vocabulary(),
-            train_dataset_fn=_no_data, train_model_fn=lambda estimator, *_, **__: caught.append(
-                estimator))
+    caught: list[Any] = []
+    t5_run.run(
+        "train",
+        model_dir,
+        _fail_on_warning,
+        vocabulary=Vocabulary(),
+        train_dataset_fn=_no_data,
+        train_model_fn=lambda estimator, *_, **__: caught.append(estimator),
+    )
     return caught[0]
 
 
@@ -89,7 +101,7 @@ def features(settings: Any) -> dict:
     for name in ("targets",) if settings.model_type == "lm" else ("inputs", "targets"):
         length = settings.sequence_length[name]
         ids = random.randint(2, VOCAB, [settings.batch_size, length]).astype(np.int32)
-        ids[::5, length * 3 // 4:] = 0
+        ids[::5, length * 3 // 4 :] = 0
         given[name] = ids
     return given
 
@@ -105,7 +117,7 @@ def train_step(settings: Any, steps: int = 1) -> Any:
         tf.set_random_seed(1)
         tf.train.create_global_step()
         given = {name: tf.constant(ids) for name, ids in features(settings).items()}
-        graph = model_fn.build_graph(settings, given, model_fn.TRAIN)
+        graph = build.build_graph(settings, given, TRAIN)
         with session() as running:
             running.run(tf.global_variables_initializer())
             running.run(graph.lowering.copy_masters_to_slices())
@@ -113,7 +125,7 @@ def train_step(settings: Any, steps: int = 1) -> Any:
     return losses, graph.lowering
 
 
-def collectives(lowering: Any, kind: str) -> Dict[str, int]:
+def collectives(lowering: Any, kind: str) -> dict[str, int]:
     """How many collectives of a kind ("alltoall", "allconcat") run along each mesh axis."""
     counts: collections.Counter = collections.Counter()
     mesh_shape = next(iter(lowering.mesh_to_impl.values())).shape
@@ -128,5 +140,17 @@ def largest_gathered(lowering: Any) -> int:
     return max([size for name, size in lowering.counters if name.startswith("allconcat/")] or [0])
 
 
-__all__ = ["collectives", "described", "features", "largest_gathered", "macro", "mtf", "names",
-           "parsed", "session", "text", "tf", "train_step"]
+__all__ = [
+    "collectives",
+    "described",
+    "features",
+    "largest_gathered",
+    "macro",
+    "mtf",
+    "names",
+    "parsed",
+    "session",
+    "text",
+    "tf",
+    "train_step",
+]

@@ -1,12 +1,12 @@
 """The twins of a size cost the same FLOPs per token, as their headers say."""
+
 from __future__ import annotations
 
 import re
-from typing import Dict, List
 
 import pytest
 
-from hmoe import groups
+from hmoe.layer import groups
 from hmoe.t5 import configurables
 from tests.gin import configs
 
@@ -14,7 +14,7 @@ MODELS = configs.names("models")
 SIZES = sorted({re.sub(r"models/(hierarchical|one_level|dense)_", "", name) for name in MODELS})
 
 
-def _header(name: str) -> Dict[str, str]:
+def _header(name: str) -> dict[str, str]:
     """The lines `what  product = number` of a header, as {what: "product = number"}."""
     line = r"^#   (\w+) +([\d\s*+().]+= [\d,]+)$"
     return dict(re.findall(line, configs.text(name), re.MULTILINE))
@@ -29,18 +29,22 @@ def _value(line: str) -> float:
     return number
 
 
-def _slots(levels: List) -> float:
+def _slots(levels: list) -> float:
     """Slots per token at training capacity, from the integers that the layer computes."""
     slots = 1.0
     for depth, level in enumerate(levels):
         capacity = groups.expert_capacity(
-            level.name, level.group_size, level.capacity_factor(train=True, depth=depth),
-            level.num_experts, level.min_capacity)
+            level.name,
+            level.group_size,
+            level.capacity_factor(train=True, depth=depth),
+            level.num_experts,
+            level.min_capacity,
+        )
         slots *= capacity * level.num_experts / level.group_size
     return slots
 
 
-def _experts_flops(d_model: int) -> Dict[str, float]:
+def _experts_flops(d_model: int) -> dict[str, float]:
     """FLOPs per token of the layer that gin describes."""
     if "MoELayer" not in str(configs.macro("expert_layer")):
         return {"layer": 2 * 3 * d_model * configs.macro("d_ff_wide")}
@@ -49,7 +53,7 @@ def _experts_flops(d_model: int) -> Dict[str, float]:
     arriving = 1.0
     for depth, level in enumerate(layer.levels):
         flops["routers"] += 2 * d_model * level.num_experts * arriving
-        slots = _slots(layer.levels[:depth + 1])
+        slots = _slots(layer.levels[: depth + 1])
         # A token's share of the product [tokens, slots of all experts] x [tokens, d_model].
         flops["moving"] += 2 * 2 * d_model * level.group_size * slots
         arriving = slots
@@ -66,10 +70,14 @@ def test_header_states_what_the_layer_costs(name):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_twins_cost_the_same(size):
-    experts = {kind: _header(f"models/{kind}_{size}") for kind in (
-        "hierarchical", "one_level", "dense")}
-    costs = {_value(experts["hierarchical"]["experts"]), _value(experts["one_level"]["experts"]),
-             _value(experts["dense"]["layer"])}
+    experts = {
+        kind: _header(f"models/{kind}_{size}") for kind in ("hierarchical", "one_level", "dense")
+    }
+    costs = {
+        _value(experts["hierarchical"]["experts"]),
+        _value(experts["one_level"]["experts"]),
+        _value(experts["dense"]["layer"]),
+    }
     assert len(costs) == 1
 
 
@@ -82,14 +90,18 @@ def test_twins_differ_in_nothing_else(size):
         with configs.parsed([f"models/{kind}_{size}"]):
             values.append([configs.macro(macro) for macro in macros])
             assert configs.macro("num_experts") == (
-                configs.macro("num_outer_experts") * configs.macro("num_inner_experts"))
+                configs.macro("num_outer_experts") * configs.macro("num_inner_experts")
+            )
             assert configs.macro("d_ff_wide") * 4 == configs.macro("d_ff") * 5
     assert values[0] == values[1] == values[2]
 
 
 T5_1_1 = {  # d_model, d_ff, heads, layers of a stack
-    "small": (512, 1024, 6, 8), "base": (768, 2048, 12, 12), "large": (1024, 2816, 16, 24),
-    "xl": (2048, 5120, 32, 24), "xxl": (4096, 10240, 64, 24),
+    "small": (512, 1024, 6, 8),
+    "base": (768, 2048, 12, 12),
+    "large": (1024, 2816, 16, 24),
+    "xl": (2048, 5120, 32, 24),
+    "xxl": (4096, 10240, 64, 24),
 }
 
 

@@ -1,4 +1,5 @@
 """Every gin file parses, finalizes, says what it is, and describes a model that fits its layout."""
+
 from __future__ import annotations
 
 import os
@@ -7,7 +8,7 @@ import re
 import gin
 import pytest
 
-from hmoe import gin_files
+from hmoe.startup import gin_files
 from tests.gin import configs
 
 FOLDERS = ("models", "models/routers", "layouts", "tasks", "runs")
@@ -20,8 +21,11 @@ NEEDS_A_TASK = 'utils.run.sequence_length = {"inputs": 32, "targets": 32}'
 
 
 def test_no_folder_is_left_out():
-    found = {os.path.relpath(folder, gin_files.folder()) for folder, _, names in os.walk(
-        gin_files.folder()) if any(name.endswith(".gin") for name in names)}
+    found = {
+        os.path.relpath(folder, gin_files.folder())
+        for folder, _, names in os.walk(gin_files.folder())
+        if any(name.endswith(".gin") for name in names)
+    }
     assert found == set(FOLDERS)
 
 
@@ -54,7 +58,8 @@ def test_model_fits_layout(model, layout, tmp_path):
         assert str(settings.variable_dtype.master_dtype.name) == "float32"
         if "dense" not in model:
             assert gin.query_parameter("hmoe.MoELayer.inserted_outer_batch") == (
-                settings.outer_batch_size)
+                settings.outer_batch_size
+            )
         assert settings.model_type == ("delimited_lm" if "_lm." in model else "bitransformer")
 
 
@@ -66,14 +71,15 @@ def _num_rows(mesh_shape) -> int:
 def test_tpu_layout_has_the_cores_of_its_name(name):
     with configs.parsed([name]):
         mesh = configs.mtf.convert_to_shape(gin.query_parameter("utils.run.mesh_shape"))
-        rules = configs.mtf.convert_to_layout_rules(
-            gin.query_parameter("utils.run.layout_rules"))
+        rules = configs.mtf.convert_to_layout_rules(gin.query_parameter("utils.run.layout_rules"))
         rows, cols = (mesh.get_dim_by_name(axis).size for axis in ("rows", "cols"))
         assert mesh.size == int(re.search(r"v3-(\d+)", name).group(1))
         assert gin.query_parameter("tpu_estimator_model_fn.outer_batch_size") == rows
         assert gin.query_parameter("hmoe.MoELayer.inserted_outer_batch") == rows
-        axes = {name: rules.tensor_dimension_to_mesh_axis(configs.mtf.Dimension(name, 64), mesh)
-                for name in ("expert_x", "batch", "experts", "expert_y", "outer_batch")}
+        axes = {
+            name: rules.tensor_dimension_to_mesh_axis(configs.mtf.Dimension(name, 64), mesh)
+            for name in ("expert_x", "batch", "experts", "expert_y", "outer_batch")
+        }
         assert axes == {"expert_x": 0, "batch": 0, "experts": 0, "expert_y": 1, "outer_batch": 1}
         header = configs.text(name)
         assert f"multiple of {cols}, of inner experts" in header

@@ -1,4 +1,5 @@
 """The translations of docs/from_upstream.md: they parse, and compute what upstream computes."""
+
 from __future__ import annotations
 
 import os
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 from mesh_tensorflow.transformer import moe as upstream_moe
 
-from hmoe.t5 import checkpoints, forward
-from hmoe.t5 import features as feature_lib
+from hmoe.t5.graphs import batch_features as feature_lib
+from hmoe.t5.graphs import call_model
+from hmoe.t5.sessions import checkpoints
 from tests import meshes
 from tests.gin import configs
 from tests.gin.configs import mtf, tf
@@ -21,12 +23,19 @@ DOC = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "from_upstream
 # The files leave the model's size open. With a batch of 16, groups of 16 fill at both levels, so
 # that upstream, which may take larger ones than it is asked for, has the same.
 SIZES = [
-    "models/_size_tiny.gin", "models/_dense.gin", "models/_stacks_every_layer.gin",
+    "models/_size_tiny.gin",
+    "models/_dense.gin",
+    "models/_stacks_every_layer.gin",
     "layouts/one_device.gin",
 ]
 SMALL = [
-    'utils.run.sequence_length = {"inputs": 16, "targets": 16}', "utils.run.batch_size = 16",
-    "utils.run.train_steps = 1", "num_blocks = 1", "d_model = 12", "num_heads = 2", "d_kv = 5",
+    'utils.run.sequence_length = {"inputs": 16, "targets": 16}',
+    "utils.run.batch_size = 16",
+    "utils.run.train_steps = 1",
+    "num_blocks = 1",
+    "d_model = 12",
+    "num_heads = 2",
+    "d_kv = 5",
 ]
 
 
@@ -34,19 +43,44 @@ SMALL = [
 class MoE2D(upstream_moe.MoE2D):
     """Upstream's two-level layer with the hparams that it forgets, and known to gin."""
 
-    def __init__(self, expert_x, expert_y, hidden_size, group_size, capacity_factor_train,
-                 capacity_factor_eval, capacity_factor_second_level, loss_coef,
-                 use_second_place_loss, second_policy_train, second_policy_eval,
-                 second_threshold_train):
+    def __init__(
+        self,
+        expert_x,
+        expert_y,
+        hidden_size,
+        group_size,
+        capacity_factor_train,
+        capacity_factor_eval,
+        capacity_factor_second_level,
+        loss_coef,
+        use_second_place_loss,
+        second_policy_train,
+        second_policy_eval,
+        second_threshold_train,
+    ):
         hparams_class = upstream_moe.HParams
-        missing = dict(moe_min_expert_capacity=4, moe_word_embed_mode=None, moe_z_loss=None,
-                       moe_use_second_place_expert_prob=None)
+        missing = dict(
+            moe_min_expert_capacity=4,
+            moe_word_embed_mode=None,
+            moe_z_loss=None,
+            moe_use_second_place_expert_prob=None,
+        )
         upstream_moe.HParams = lambda **given: hparams_class(**{**missing, **given})
         try:
             super().__init__(
-                expert_x, expert_y, loss_coef, hidden_size, group_size, capacity_factor_train,
-                capacity_factor_eval, capacity_factor_second_level, use_second_place_loss,
-                second_policy_train, second_policy_eval, second_threshold_train)
+                expert_x,
+                expert_y,
+                loss_coef,
+                hidden_size,
+                group_size,
+                capacity_factor_train,
+                capacity_factor_eval,
+                capacity_factor_second_level,
+                use_second_place_loss,
+                second_policy_train,
+                second_policy_eval,
+                second_threshold_train,
+            )
         finally:
             upstream_moe.HParams = hparams_class
 
@@ -75,7 +109,7 @@ def _bindings(title):
 def _weights(name, shape):
     """The same for the same variable, whatever its layer's class is called."""
     name = re.sub("/(MoE1D|MoE2D|MoELayer)/", "/experts/", name)
-    random = np.random.RandomState(zlib.crc32(name.encode()) % 2 ** 31)
+    random = np.random.RandomState(zlib.crc32(name.encode()) % 2**31)
     centre = 1.0 if name.endswith("scale") else 0.0
     return (centre + 0.5 * random.randn(*shape)).astype(np.float32)
 
@@ -83,8 +117,10 @@ def _weights(name, shape):
 def _features(settings, padding):
     """Targets have no padding: upstream has no mask for unpacked ones."""
     random = np.random.RandomState(5)
-    given = {name: random.randint(2, configs.VOCAB, [settings.batch_size, 16])
-             for name in ("inputs", "targets")}
+    given = {
+        name: random.randint(2, configs.VOCAB, [settings.batch_size, 16])
+        for name in ("inputs", "targets")
+    }
     if padding:
         given["inputs"][::2, 11:] = 0
     return {name: tf.constant(ids.astype(np.int32)) for name, ids in given.items()}
@@ -99,23 +135,27 @@ class _Model:
         tf.train.create_global_step()
         dims = feature_lib.batch_dims(settings, with_outer_batch=True)
         named = feature_lib.import_features(settings, mesh, _features(settings, padding), dims)
-        logits, loss, _ = forward.call_model(settings, named, mode)
+        logits, loss, _ = call_model.call_model(settings, named, mode)
         variables = graph.trainable_variables
         gradients = mtf.gradients([loss], [v.outputs[0] for v in variables])
         fetched = {"loss": loss, "logits": logits}
-        fetched.update((re.sub("/(MoE1D|MoE2D|MoELayer)/", "/experts/", v.name), gradient)
-                       for v, gradient in zip(variables, gradients))
+        fetched.update(
+            (re.sub("/(MoE1D|MoE2D|MoELayer)/", "/experts/", v.name), gradient)
+            for v, gradient in zip(variables, gradients)
+        )
         whole = {name: mtf.anonymize(tensor) for name, tensor in fetched.items()}
         self.lowering = meshes.lower(mesh, autostack=False)
-        self.fetches = {name: self.lowering.export_to_tf_tensor(tensor)
-                        for name, tensor in whole.items()}
+        self.fetches = {
+            name: self.lowering.export_to_tf_tensor(tensor) for name, tensor in whole.items()
+        }
         self.variables = variables
 
     def load_weights(self, session):
         session.run(tf.global_variables_initializer())
         for variable in self.variables:
             variable.get_master().load(
-                _weights(variable.name, variable.shape.to_integer_list), session)
+                _weights(variable.name, variable.shape.to_integer_list), session
+            )
         session.run(self.lowering.copy_masters_to_slices())
 
 
@@ -131,8 +171,9 @@ def _computed(title, mode, tmp_path):
 LAYERS = ["MoE1D", "MoE1D with switch", "MoE1D with expert_selection", "MoE2D"]
 
 
-@pytest.mark.parametrize("title", [
-    f"{layer}{end}" for layer in LAYERS for end in ("", ", translated")])
+@pytest.mark.parametrize(
+    "title", [f"{layer}{end}" for layer in LAYERS for end in ("", ", translated")]
+)
 def test_files_of_the_page_parse(title):
     with configs.parsed(SIZES, _bindings(title)):
         assert gin.config_is_locked()
@@ -147,8 +188,7 @@ def test_translation_computes_the_same(layer, mode, tmp_path):
     assert sorted(ours) == sorted(theirs)
     for name, value in theirs.items():
         scale = max(1.0, np.abs(value).max())
-        np.testing.assert_allclose(
-            ours[name] / scale, value / scale, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(ours[name] / scale, value / scale, atol=1e-5, err_msg=name)
 
 
 def test_checkpoint_of_moe1d_begins_a_translated_model(tmp_path):
@@ -160,8 +200,7 @@ def test_checkpoint_of_moe1d_begins_a_translated_model(tmp_path):
             model.load_weights(session)
             theirs = session.run(model.fetches["logits"])
             tf.train.Saver().save(session, path)
-    mapping = re.search(
-        r"`(init_checkpoint_variable_mapping.mapping_fn = [^`]+)`", _doc()).group(1)
+    mapping = re.search(r"`(init_checkpoint_variable_mapping.mapping_fn = [^`]+)`", _doc()).group(1)
     bindings = [*_bindings("MoE1D, translated"), mapping, f"utils.run.init_checkpoint = {path!r}"]
     with configs.parsed(SIZES, bindings), tf.Graph().as_default():
         settings = configs.described(str(tmp_path)).settings

@@ -1,4 +1,5 @@
 """The layouts of TPU slices, lowered for their cores without a TPU, forward and backward."""
+
 from __future__ import annotations
 
 import collections
@@ -12,21 +13,35 @@ from absl import flags
 from tensorflow.python.tpu.device_assignment import device_assignment
 from tensorflow.python.tpu.topology import Topology
 
-from hmoe import balancing, gin_files
-from hmoe.t5 import features as feature_lib
-from hmoe.t5 import forward
+from hmoe.routing import balancing
+from hmoe.startup import gin_files
+from hmoe.t5.graphs import batch_features as feature_lib
+from hmoe.t5.graphs import call_model
 from tests.gin import configs
 from tests.gin.configs import mtf, tf
 
-CHIPS = {8: (2, 2), 32: (4, 4), 128: (8, 8), 256: (8, 16), 512: (16, 16), 1024: (16, 32),
-         2048: (32, 32)}
+CHIPS = {
+    8: (2, 2),
+    32: (4, 4),
+    128: (8, 8),
+    256: (8, 16),
+    512: (16, 16),
+    1024: (16, 32),
+    2048: (32, 32),
+}
 NUM_LAYERS = 2  # one of experts in the encoder, one in the decoder
 
 # One block of the smallest depth; as many experts as the slice has places for.
 SHRUNK = (
-    'utils.run.sequence_length = {"inputs": 8, "targets": 8}', "utils.run.train_steps = 1",
-    "num_blocks = 1", "d_model = 8", "d_ff = 4", "num_heads = 2", "d_kv = 4",
-    "group_size = 8", "inner_group_size = 8",
+    'utils.run.sequence_length = {"inputs": 8, "targets": 8}',
+    "utils.run.train_steps = 1",
+    "num_blocks = 1",
+    "d_model = 8",
+    "d_ff = 4",
+    "num_heads = 2",
+    "d_kv = 4",
+    "group_size = 8",
+    "inner_group_size = 8",
 )
 
 
@@ -35,9 +50,10 @@ def _topology(num_cores):
     width, height = CHIPS[num_cores]
     hosts = [
         [[x + i, y + j, 0, core] for j in range(2) for i in range(2) for core in range(2)]
-        for y in range(0, height, 2) for x in range(0, width, 2)]
-    return Topology(mesh_shape=[width, height, 1, 2],
-                    device_coordinates=np.array(hosts, np.int32))
+        for y in range(0, height, 2)
+        for x in range(0, width, 2)
+    ]
+    return Topology(mesh_shape=[width, height, 1, 2], device_coordinates=np.array(hosts, np.int32))
 
 
 def _engine(settings, num_cores):
@@ -45,12 +61,13 @@ def _engine(settings, num_cores):
     # Mesh TensorFlow asks absl for the cores of a chip, and absl then for the command line.
     flags.FLAGS.mark_as_parsed()
     topology = _topology(num_cores)
-    assignment = device_assignment(
-        topology, computation_shape=[1, 1, 1, 1], num_replicas=num_cores)
+    assignment = device_assignment(topology, computation_shape=[1, 1, 1, 1], num_replicas=num_cores)
     order = mtf.simd_mesh_impl.auto_logical_to_physical_tpu(
-        settings.mesh_shape.to_integer_list, [int(size) for size in topology.mesh_shape])
+        settings.mesh_shape.to_integer_list, [int(size) for size in topology.mesh_shape]
+    )
     return mtf.simd_mesh_impl.SimdMeshImpl(
-        settings.mesh_shape, settings.layout_rules, None, assignment, logical_to_physical=order)
+        settings.mesh_shape, settings.layout_rules, None, assignment, logical_to_physical=order
+    )
 
 
 def _lowered(settings, num_cores):
@@ -62,7 +79,7 @@ def _lowered(settings, num_cores):
         given = {name: tf.constant(ids) for name, ids in configs.features(settings).items()}
         dims = feature_lib.batch_dims(settings, with_outer_batch=True)
         named = feature_lib.import_features(settings, mesh, given, dims)
-        _, loss, records = forward.call_model(settings, named, "train")
+        _, loss, records = call_model.call_model(settings, named, "train")
         mtf.gradients([loss], [v.outputs[0] for v in graph.trainable_variables])
         for record in records:
             balancing.apply_all(record.bias_updates, record.sums)
@@ -73,16 +90,23 @@ def _lowered(settings, num_cores):
 def _split_counts(tf_graph):
     """How many AllToAll operations there are of each split count."""
     return collections.Counter(
-        op.get_attr("split_count") for op in tf_graph.get_operations() if op.type == "AllToAll")
+        op.get_attr("split_count") for op in tf_graph.get_operations() if op.type == "AllToAll"
+    )
 
 
-@pytest.mark.parametrize("num_cores", [
-    8, *(pytest.param(number, marks=pytest.mark.slow) for number in sorted(CHIPS)[1:])])
+@pytest.mark.parametrize(
+    "num_cores",
+    [8, *(pytest.param(number, marks=pytest.mark.slow) for number in sorted(CHIPS)[1:])],
+)
 def test_tokens_cross_each_axis_once_there_and_once_back(num_cores, tmp_path):
     layout = f"layouts/v3-{num_cores}.gin"
     cols, rows = map(int, re.search(r"cols:(\d+);rows:(\d+);", configs.text(layout)).groups())
-    bindings = [*SHRUNK, f"utils.run.batch_size = {num_cores * 2}",
-                f"num_outer_experts = {cols}", f"num_inner_experts = {rows}"]
+    bindings = [
+        *SHRUNK,
+        f"utils.run.batch_size = {num_cores * 2}",
+        f"num_outer_experts = {cols}",
+        f"num_inner_experts = {rows}",
+    ]
     with configs.parsed(["models/hierarchical_tiny.gin", layout], bindings):
         settings = configs.described(str(tmp_path)).settings
         lowering, tf_graph = _lowered(settings, num_cores)
@@ -108,16 +132,24 @@ def test_one_level_crosses_the_far_axis_alone(tmp_path):
 @pytest.mark.slow
 def test_third_axis_splits_layers(tmp_path):
     """The mesh that layouts/_tpu.gin gives as an example."""
-    mesh = re.search(r'utils.run.mesh_shape = "cols:8;rows:8;model:2"',
-                     configs.text("layouts/_tpu.gin")).group()
-    bindings = [*SHRUNK, mesh, "utils.run.batch_size = 128", "num_outer_experts = 8",
-                "num_inner_experts = 8", "tpu_estimator_model_fn.outer_batch_size = 8",
-                "hmoe.MoELayer.inserted_outer_batch = 8"]
+    mesh = re.search(
+        r'utils.run.mesh_shape = "cols:8;rows:8;model:2"', configs.text("layouts/_tpu.gin")
+    ).group()
+    bindings = [
+        *SHRUNK,
+        mesh,
+        "utils.run.batch_size = 128",
+        "num_outer_experts = 8",
+        "num_inner_experts = 8",
+        "tpu_estimator_model_fn.outer_batch_size = 8",
+        "hmoe.MoELayer.inserted_outer_batch = 8",
+    ]
     with configs.parsed(["models/hierarchical_tiny.gin", "layouts/v3-128.gin"], bindings):
         lowering, _ = _lowered(configs.described(str(tmp_path)).settings, 128)
     kernel = next(v for v in lowering.graph.trainable_variables if "/wi_0/kernel" in v.name)
     assert math.prod(lowering.mesh_impl(kernel).slice_shape(kernel.shape)) * 128 == (
-        kernel.shape.size)
+        kernel.shape.size
+    )
     assert set(configs.collectives(lowering, "alltoall")) == {"cols", "rows"}
 
 
@@ -129,8 +161,13 @@ def _router_files():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _router_files())
 def test_routers_exchange_no_more_than_top_2(name, tmp_path):
-    bindings = [*SHRUNK, "utils.run.batch_size = 16", "num_outer_experts = 2",
-                "num_inner_experts = 4", "hmoe.Level.balance_loss_over = 'example'"]
+    bindings = [
+        *SHRUNK,
+        "utils.run.batch_size = 16",
+        "num_outer_experts = 2",
+        "num_inner_experts = 4",
+        "hmoe.Level.balance_loss_over = 'example'",
+    ]
     if "expert_choice" in name:
         bindings.pop()
     files = ["models/hierarchical_tiny.gin", f"models/routers/{name}", "layouts/v3-8.gin"]
@@ -138,5 +175,7 @@ def test_routers_exchange_no_more_than_top_2(name, tmp_path):
         lowering, _ = _lowered(configs.described(str(tmp_path)).settings, 8)
     tokens = 2 * 2 * NUM_LAYERS
     assert configs.collectives(lowering, "alltoall") == {
-        "cols": tokens + 2 * NUM_LAYERS, "rows": tokens}
+        "cols": tokens + 2 * NUM_LAYERS,
+        "rows": tokens,
+    }
     assert not configs.collectives(lowering, "allconcat")

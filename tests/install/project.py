@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import runpy
-from typing import Any, Dict, List, Set
+from typing import Any
 from unittest import mock
 
 from packaging.requirements import Requirement
@@ -13,29 +13,29 @@ from packaging.utils import canonicalize_name
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def setup_arguments() -> Dict[str, Any]:
+def setup_arguments() -> dict[str, Any]:
     """What setup.py hands to `setuptools.setup`."""
     with mock.patch("setuptools.setup") as setup:
         runpy.run_path(str(ROOT / "setup.py"))
     return setup.call_args.kwargs
 
 
-def requirements_of(path: str) -> List[Requirement]:
+def requirements_of(path: str) -> list[Requirement]:
     """The lines of a requirements file, comments left out."""
     lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
     return [Requirement(text) for text in (line.split("#")[0].strip() for line in lines) if text]
 
 
-def names_of(path: str) -> Set[str]:
+def names_of(path: str) -> set[str]:
     """The canonical names in a requirements file."""
     return {canonicalize_name(requirement.name) for requirement in requirements_of(path)}
 
 
 def applying(
-    requirements: List[Requirement], environment: Dict[str, str]
-) -> Dict[str, Requirement]:
+    requirements: list[Requirement], environment: dict[str, str]
+) -> dict[str, Requirement]:
     """Those whose markers hold in `environment`, by canonical name; a name twice is an error."""
-    chosen: Dict[str, Requirement] = {}
+    chosen: dict[str, Requirement] = {}
     for requirement in requirements:
         if requirement.marker is None or requirement.marker.evaluate(environment):
             name = canonicalize_name(requirement.name)
@@ -44,7 +44,7 @@ def applying(
     return chosen
 
 
-def environment(python: str, machine: str = "x86_64") -> Dict[str, str]:
+def environment(python: str, machine: str = "x86_64") -> dict[str, str]:
     """The markers' environment of CPython `python` ("3.11") on Linux."""
     return {
         "python_version": python,

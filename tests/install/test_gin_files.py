@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hmoe import gin_files
+from hmoe.startup import gin_files
 from tests.install import project
 
 

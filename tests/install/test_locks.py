@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 
 from tests.install import project
 
-PYTHONS = {"default": ["3.10", "3.11", "3.12", "3.13"], "tpu": ["3.9", "3.10", "3.11"]}
+PYTHONS = {"default": ["3.10", "3.11", "3.12", "3.13"], "tpu": ["3.10", "3.11"]}
 CASES = [(line, python) for line, pythons in PYTHONS.items() for python in pythons]
 LOCKS = ["default", "default-dev", "tpu", "tpu-dev"]
 
@@ -50,7 +50,7 @@ def test_each_requirement_of_setup_is_locked_in_a_version_it_allows(line, python
         ("default", "3.10", "x86_64", "tensorflow-cpu", "2.21.0"),
         ("default", "3.13", "x86_64", "tensorflow-cpu", "2.21.0"),
         ("default", "3.13", "aarch64", "tensorflow", "2.21.0"),
-        ("tpu", "3.9", "x86_64", "tensorflow", "2.15.1"),
+        ("tpu", "3.10", "x86_64", "tensorflow", "2.15.1"),
         ("tpu", "3.11", "x86_64", "tensorflow", "2.15.1"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 # Runs the command as its console script does, and tells what it loaded.
 SCRIPT = """
 import sys
-from hmoe.cli import main
+from hmoe.cli.main import main
 sys.argv[0] = "hmoe"
 try:
     status = main()

@@ -57,7 +57,7 @@ def test_every_gin_file_is_inside(wheel):
     assert expected
     assert found == expected
     for name in expected:
-        assert wheel.read(name) == (gin / name[len("hmoe/gin/"):]).read_bytes()
+        assert wheel.read(name) == (gin / name[len("hmoe/gin/") :]).read_bytes()
 
 
 def test_every_module_is_inside_and_nothing_of_the_tests(wheel):
@@ -73,7 +73,7 @@ def test_every_module_is_inside_and_nothing_of_the_tests(wheel):
 def test_it_names_the_command_the_licence_and_the_version(wheel):
     [info] = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     assert info == f"hmoe-{hmoe.__version__}.dist-info"
-    assert "hmoe = hmoe.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    assert "hmoe = hmoe.cli.main:main" in wheel.read(f"{info}/entry_points.txt").decode()
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert "License: Apache-2.0" in metadata or "License-Expression: Apache-2.0" in metadata
     assert [name for name in wheel.namelist() if name.startswith(info) and "LICENSE" in name]

@@ -1,14 +1,15 @@
 """Our layer, with the weights and inputs that another system had."""
+
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any
 
 import numpy as np
 
 import hmoe
-from hmoe import metrics
-from hmoe.randomness import RandomSource
-from hmoe.routers.base import RoutingContext
+from hmoe.layer import metrics
+from hmoe.mesh.randomness import RandomSource
+from hmoe.routing.router import RoutingContext
 from tests import helpers, meshes, tolerances
 from tests.helpers import mtf, tf
 from tests.peers import recorded
@@ -21,25 +22,35 @@ def dims_of(inputs: np.ndarray) -> helpers.Dims:
 
 def named(arrays: Arrays, router: hmoe.Router) -> Arrays:
     """Weights or gradients with the gating named as in a one-level layer of the router."""
-    return {name.replace("gating/", f"{router.variable_name()}/", 1)
-            if name.startswith("gating/") else name: value for name, value in arrays.items()}
+    return {
+        name.replace("gating/", f"{router.variable_name()}/", 1)
+        if name.startswith("gating/")
+        else name: value
+        for name, value in arrays.items()
+    }
 
 
 def run(moe: hmoe.HierarchicalMoE, case: Arrays, **more: Any) -> helpers.Run:
     """Our layer on what was recorded, with the same objective."""
     weights = named(recorded.part(case, "weights"), moe.levels[0].router)
     result = helpers.run_layer(
-        moe, case["inputs"], dims_of(case["inputs"]), output_size=case["outputs"].shape[-1],
-        values=lambda name, shape: weights[name], **more)
+        moe,
+        case["inputs"],
+        dims_of(case["inputs"]),
+        output_size=case["outputs"].shape[-1],
+        values=lambda name, shape: weights[name],
+        **more,
+    )
     assert sorted(result.weights) == sorted(weights)
     return result
 
 
-def summary(result: helpers.Run) -> Dict[str, float]:
+def summary(result: helpers.Run) -> dict[str, float]:
     """Metrics by name, of the only level under "only/"."""
     names = metrics.summarize({"layer": result.sums})
-    return {name[len("layer/"):]: value for name, value in names.items()
-            if name.startswith("layer/")}
+    return {
+        name[len("layer/") :]: value for name, value in names.items() if name.startswith("layer/")
+    }
 
 
 def assert_same(result: helpers.Run, case: Arrays, router: hmoe.Router) -> None:
@@ -52,8 +63,14 @@ def assert_same(result: helpers.Run, case: Arrays, router: hmoe.Router) -> None:
         assert np.abs(gradient).max() > 1e-3
 
 
-def expert_weights(router: hmoe.Router, tokens: np.ndarray, kernels: Arrays, num_experts: int,
-                   capacity: int, train: bool = True) -> np.ndarray:
+def expert_weights(
+    router: hmoe.Router,
+    tokens: np.ndarray,
+    kernels: Arrays,
+    num_experts: int,
+    capacity: int,
+    train: bool = True,
+) -> np.ndarray:
     """[groups, tokens, experts]: the weight of each expert's output, from the router alone.
 
     Args:
@@ -68,12 +85,19 @@ def expert_weights(router: hmoe.Router, tokens: np.ndarray, kernels: Arrays, num
         graph = mtf.Graph()
         dims = helpers.mtf_dims(tuple(zip(("groups", "tokens", "d_model"), tokens.shape)))
         inputs = helpers.constant(mtf.Mesh(graph, "mesh"), tokens, dims)
-        context = RoutingContext(train=train, has_partial_tokens=False,
-                                 random=RandomSource(0, ""), level="only")
-        scores = router.score(inputs, None, mtf.Dimension("experts", num_experts), [],
-                              mtf.VariableDType(), "gating", context)
-        importance = helpers.constant(inputs.mesh, np.ones(tokens.shape[:2], np.float32),
-                                      dims[:2])
+        context = RoutingContext(
+            train=train, has_partial_tokens=False, random=RandomSource(0, ""), level="only"
+        )
+        scores = router.score(
+            inputs,
+            None,
+            mtf.Dimension("experts", num_experts),
+            [],
+            mtf.VariableDType(),
+            "gating",
+            context,
+        )
+        importance = helpers.constant(inputs.mesh, np.ones(tokens.shape[:2], np.float32), dims[:2])
         assignment = router.assign(scores, importance, capacity, "expert_capacity", context)
         went = mtf.one_hot(assignment.expert, scores.experts_dim, dtype=tf.float32)
         weights = mtf.einsum([went, assignment.weight], dims[:2] + [scores.experts_dim])
@@ -82,5 +106,6 @@ def expert_weights(router: hmoe.Router, tokens: np.ndarray, kernels: Arrays, num
         with helpers.quick_session() as session:
             session.run(tf.global_variables_initializer())
             helpers.load_weights(
-                session, lowering, lambda name, shape: kernels[name[len("gating/"):]])
+                session, lowering, lambda name, shape: kernels[name[len("gating/") :]]
+            )
             return session.run(fetched)

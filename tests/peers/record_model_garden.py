@@ -7,6 +7,7 @@ dependencies. Then, from the repository's root:
 
     python -m tests.peers.record_model_garden
 """
+
 from __future__ import annotations
 
 import functools
@@ -23,23 +24,37 @@ BATCH, LENGTH, DEPTH, HIDDEN, BACKBONE, EXPERTS = 4, 6, 7, 11, 9, 5
 Z_WEIGHT = 0.3
 
 # Mesh TensorFlow's GELU is the one with tanh; Model Garden's default is exact.
-ACTIVATIONS = {"gelu": functools.partial(tf_keras.activations.gelu, approximate=True),
-               "relu": tf_keras.activations.relu}
+ACTIVATIONS = {
+    "gelu": functools.partial(tf_keras.activations.gelu, approximate=True),
+    "relu": tf_keras.activations.relu,
+}
 
 # Capacity is the nearest to what the factor says; ours is never more than it says.
 CASES = {
     # Groups of 12 tokens, 2.88 and so 3 slots an expert.
-    "two_examples": dict(examples_per_group=2.0, train_capacity_factor=1.2, training=True,
-                         activation="gelu"),
+    "two_examples": dict(
+        examples_per_group=2.0, train_capacity_factor=1.2, training=True, activation="gelu"
+    ),
     # Groups of 3 tokens, 1 slot.
-    "half_an_example": dict(examples_per_group=0.5, eval_capacity_factor=1.7, training=False,
-                            activation="relu"),
+    "half_an_example": dict(
+        examples_per_group=0.5, eval_capacity_factor=1.7, training=False, activation="relu"
+    ),
     # One group of 24 tokens, 4 slots.
-    "backbone": dict(examples_per_group=4.0, train_capacity_factor=0.85, training=True,
-                     activation="gelu", backbone=True),
+    "backbone": dict(
+        examples_per_group=4.0,
+        train_capacity_factor=0.85,
+        training=True,
+        activation="gelu",
+        backbone=True,
+    ),
     # Groups of 6 tokens, 1 slot.
-    "backbone_by_example": dict(examples_per_group=1.0, train_capacity_factor=0.85, training=True,
-                                activation="relu", backbone=True),
+    "backbone_by_example": dict(
+        examples_per_group=1.0,
+        train_capacity_factor=0.85,
+        training=True,
+        activation="relu",
+        backbone=True,
+    ),
 }
 
 
@@ -48,8 +63,11 @@ def names_of(backbone: bool) -> dict:
     names = {
         "expert_selection_gating/kernel": "router_weights/kernel",
         "expert_selection_gating/bias": "router_weights/bias",
-        "wi/kernel": "experts/intermediate/kernel", "wi/bias": "experts/intermediate/bias",
-        "wo/kernel": "experts/output/kernel", "wo/bias": "experts/output/bias"}
+        "wi/kernel": "experts/intermediate/kernel",
+        "wi/bias": "experts/intermediate/bias",
+        "wo/kernel": "experts/output/kernel",
+        "wo/bias": "experts/output/bias",
+    }
     if backbone:
         for ours, theirs in (("wi", "intermediate"), ("wo", "output")):
             for what in ("kernel", "bias"):
@@ -91,12 +109,15 @@ def record(case: str, settings: dict) -> dict:
         objective = tf.reduce_sum(outputs * direction) + tf.add_n(layer.losses)
     gradients = tape.gradient(objective, [*variables.values(), x])
 
-    arrays = {"inputs": inputs, "outputs": outputs.numpy(),
-              "loss": tf.add_n(layer.losses).numpy()}
+    arrays = {"inputs": inputs, "outputs": outputs.numpy(), "loss": tf.add_n(layer.losses).numpy()}
     # Their biases of experts have a dimension of 1 for the slots.
     arrays.update({f"weights/{name}": v.numpy().squeeze() for name, v in variables.items()})
-    arrays.update({f"gradients/{name}": tf.convert_to_tensor(g).numpy().squeeze()
-                   for name, g in zip([*variables, "inputs"], gradients)})
+    arrays.update(
+        {
+            f"gradients/{name}": tf.convert_to_tensor(g).numpy().squeeze()
+            for name, g in zip([*variables, "inputs"], gradients)
+        }
+    )
     arrays.update({f"metrics/{m.name}": m.result().numpy() for m in layer.metrics})
     arrays["combine"] = combine_weights(router, x, settings)
     return arrays
@@ -107,12 +128,16 @@ def combine_weights(router, x, settings):
     tokens = int(LENGTH * settings["examples_per_group"])
     which = "train" if settings["training"] else "eval"
     capacity = round(settings[f"{which}_capacity_factor"] * tokens / EXPERTS)
-    mask = router(tf.reshape(x, [-1, tokens, DEPTH]), expert_capacity=capacity,
-                  training=settings["training"])
+    mask = router(
+        tf.reshape(x, [-1, tokens, DEPTH]), expert_capacity=capacity, training=settings["training"]
+    )
     return tf.reduce_sum(mask.combine_array, axis=-1).numpy()
 
 
 if __name__ == "__main__":
     packages = ("tf-models-official", "tf_keras", "tensorflow")
-    recorded.save("model_garden", {name: version(name) for name in packages},
-                  {case: record(case, settings) for case, settings in CASES.items()})
+    recorded.save(
+        "model_garden",
+        {name: version(name) for name in packages},
+        {case: record(case, settings) for case, settings in CASES.items()},
+    )

@@ -4,22 +4,23 @@ The scripts run where TensorFlow, or this package, may not be installed, so this
 numpy alone. An array is called "<case>/<what>", weights and gradients go by the names of our
 variables.
 """
+
 from __future__ import annotations
 
 import pathlib
 import zlib
-from typing import Dict, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent
 
-Arrays = Dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
 def seeded(name: str) -> np.random.RandomState:
     """As `tests.helpers.seeded`: the objective of `run_layer` needs the same direction."""
-    return np.random.RandomState(zlib.crc32(name.encode()) % 2 ** 31)
+    return np.random.RandomState(zlib.crc32(name.encode()) % 2**31)
 
 
 def normal(name: str, shape: Sequence[int], scale: float = 1.0) -> np.ndarray:
@@ -27,19 +28,22 @@ def normal(name: str, shape: Sequence[int], scale: float = 1.0) -> np.ndarray:
     return (seeded(name).randn(*shape) * scale).astype(np.float32)
 
 
-def save(name: str, versions: Dict[str, str], cases: Dict[str, Arrays]) -> None:
+def save(name: str, versions: dict[str, str], cases: dict[str, Arrays]) -> None:
     """Writes `<name>.npz`; versions are those of the packages that gave the numbers."""
-    arrays = {f"{case}/{what}": np.asarray(value)
-              for case, of_case in cases.items() for what, value in of_case.items()}
+    arrays = {
+        f"{case}/{what}": np.asarray(value)
+        for case, of_case in cases.items()
+        for what, value in of_case.items()
+    }
     arrays["versions"] = np.array([f"{package} {number}" for package, number in versions.items()])
     path = FOLDER / f"{name}.npz"
     np.savez_compressed(path, **arrays)
     print(f"{path}: {len(cases)} cases, {path.stat().st_size} bytes; {arrays['versions']}")
 
 
-def load(name: str) -> Dict[str, Arrays]:
+def load(name: str) -> dict[str, Arrays]:
     """Arrays of each case of a file."""
-    cases: Dict[str, Arrays] = {}
+    cases: dict[str, Arrays] = {}
     with np.load(FOLDER / f"{name}.npz") as arrays:
         for key in arrays.files:
             case, _, what = key.partition("/")
@@ -50,5 +54,8 @@ def load(name: str) -> Dict[str, Arrays]:
 
 def part(arrays: Arrays, prefix: str) -> Arrays:
     """The arrays below a prefix, without it."""
-    return {what[len(prefix) + 1:]: value for what, value in arrays.items()
-            if what.startswith(f"{prefix}/")}
+    return {
+        what[len(prefix) + 1 :]: value
+        for what, value in arrays.items()
+        if what.startswith(f"{prefix}/")
+    }

@@ -2,6 +2,7 @@
 
 The block has no capacity, so outputs are compared where every expert has room for all.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -25,11 +26,19 @@ def router(k):
 def layer(num_experts, k, capacity_factor):
     # Theirs sums shares over all k choices; ours are shares of all choices.
     level = hmoe.Level(
-        "only", num_experts=num_experts, router=router(k), group_size=24, min_capacity=1,
-        capacity_factor_train=capacity_factor, balance_loss_over="batch",
-        balance_loss_choices="all", balance_loss_coef=BALANCE_WEIGHT * k)
+        "only",
+        num_experts=num_experts,
+        router=router(k),
+        group_size=24,
+        min_capacity=1,
+        capacity_factor_train=capacity_factor,
+        balance_loss_over="batch",
+        balance_loss_choices="all",
+        balance_loss_coef=BALANCE_WEIGHT * k,
+    )
     return hmoe.HierarchicalMoE(
-        [level], hmoe.FeedForwardExperts(hidden_size=11, activation=["swish", "linear"]))
+        [level], hmoe.FeedForwardExperts(hidden_size=11, activation=["swish", "linear"])
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -48,7 +57,8 @@ def test_router_alone_gives_the_weights_of_a_mixtral_block(name):
     case = RECORDED[name]
     tokens = case["inputs"].reshape([1, 24, 7])
     mine = ours.expert_weights(
-        router(k), tokens, {"kernel": case["weights/gating/kernel"]}, num_experts, capacity=24)
+        router(k), tokens, {"kernel": case["weights/gating/kernel"]}, num_experts, capacity=24
+    )
     theirs = np.zeros((24, num_experts))
     np.put_along_axis(theirs, case["expert_indices"].astype(int), case["expert_weights"], axis=1)
     tolerances.assert_close(mine[0], theirs, tolerances.PEERS)
@@ -68,8 +78,11 @@ def test_losses_with_padding_divide_by_tokens_in_both(name):
     num_experts, k = CASES[name]
     case = RECORDED[name]
     real = ~case["padding"]
-    mine = ours.run(layer(num_experts, k, num_experts), case, gradients=False,
-                    importance=real.astype(np.float32))
+    mine = ours.run(
+        layer(num_experts, k, num_experts),
+        case,
+        gradients=False,
+        importance=real.astype(np.float32),
+    )
     assert 0 < real.mean() < 1
-    tolerances.assert_close(
-        mine.loss, BALANCE_WEIGHT * case["masked_loss"], tolerances.PEERS)
+    tolerances.assert_close(mine.loss, BALANCE_WEIGHT * case["masked_loss"], tolerances.PEERS)

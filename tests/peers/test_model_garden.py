@@ -1,11 +1,12 @@
 """The same numbers as TF Model Garden's expert choice; record_model_garden.py asked for them."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
 import hmoe
-from hmoe import groups
+from hmoe.layer import groups
 from tests import tolerances
 from tests.peers import ours, recorded
 
@@ -13,14 +14,22 @@ RECORDED = recorded.load("model_garden")
 
 # Name: (settings of the level, activation, train, hidden size of the backbone, slots).
 CASES = {
-    "two_examples": (
-        dict(examples_per_group=2, capacity_factor_train=1.25), "gelu", True, None, 3),
+    "two_examples": (dict(examples_per_group=2, capacity_factor_train=1.25), "gelu", True, None, 3),
     "half_an_example": (
-        dict(examples_per_group=0.5, capacity_factor_eval=1.7), "relu", False, None, 1),
-    "backbone": (
-        dict(examples_per_group=4, capacity_factor_train=0.85), "gelu", True, 9, 4),
+        dict(examples_per_group=0.5, capacity_factor_eval=1.7),
+        "relu",
+        False,
+        None,
+        1,
+    ),
+    "backbone": (dict(examples_per_group=4, capacity_factor_train=0.85), "gelu", True, 9, 4),
     "backbone_by_example": (
-        dict(examples_per_group=1, capacity_factor_train=0.85), "relu", True, 9, 1),
+        dict(examples_per_group=1, capacity_factor_train=0.85),
+        "relu",
+        True,
+        9,
+        1,
+    ),
 }
 
 
@@ -35,10 +44,14 @@ def both(request):
     case = RECORDED[request.param]
     feed_forward = dict(activation=activation, use_bias=True)
     moe = hmoe.HierarchicalMoE(
-        [hmoe.Level("only", num_experts=5, router=router(), min_capacity=1, z_loss_coef=0.3,
-                    **settings)],
+        [
+            hmoe.Level(
+                "only", num_experts=5, router=router(), min_capacity=1, z_loss_coef=0.3, **settings
+            )
+        ],
         hmoe.FeedForwardExperts(hidden_size=11, **feed_forward),
-        shared_expert=backbone and hmoe.SharedExpert(hidden_size=backbone, **feed_forward))
+        shared_expert=backbone and hmoe.SharedExpert(hidden_size=backbone, **feed_forward),
+    )
     return case, ours.run(moe, case, train=train), slots
 
 
@@ -56,16 +69,17 @@ def test_metrics_are_those_of_model_garden(both):
         tolerances.assert_close(named[f"only/{name}"], theirs[name], tolerances.PEERS, name)
         tolerances.assert_close(named[name], theirs[name], tolerances.PEERS, name)
     tolerances.assert_close(
-        named["only/router_z_loss"], theirs["unscaled_router_z_loss"], tolerances.PEERS)
-    tolerances.assert_close(named["only/auxiliary_loss"], theirs["load_balancing_loss"],
-                            tolerances.PEERS)
+        named["only/router_z_loss"], theirs["unscaled_router_z_loss"], tolerances.PEERS
+    )
+    tolerances.assert_close(
+        named["only/auxiliary_loss"], theirs["load_balancing_loss"], tolerances.PEERS
+    )
     assert theirs["expert_usage"] == 1.0
 
 
 def test_router_alone_gives_the_combine_weights_of_model_garden(both):
     case, _, slots = both
-    kernels = {name: case[f"weights/expert_selection_gating/{name}"]
-               for name in ("kernel", "bias")}
+    kernels = {name: case[f"weights/expert_selection_gating/{name}"] for name in ("kernel", "bias")}
     theirs = case["combine"]
     tokens = case["inputs"].reshape(theirs.shape[:2] + (-1,))
     mine = ours.expert_weights(router(), tokens, kernels, 5, slots)

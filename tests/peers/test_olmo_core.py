@@ -3,13 +3,14 @@
 The router knows no capacity: outputs are compared where every expert has room for all, losses
 and loads where experts overflow too.
 """
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
 import hmoe
-from hmoe import balancing
+from hmoe.routing import balancing
 from tests import helpers, meshes, tolerances
 from tests.helpers import mtf, tf
 from tests.peers import ours, recorded
@@ -21,8 +22,13 @@ SOFTMAX, SIGMOID = hmoe.Gate(), hmoe.Gate(function="sigmoid")
 
 
 def top_k(k, weight_norm=None, gate=SOFTMAX, biased=False):
-    return hmoe.TopKRouter(k, policy_train="all", weight_norm=weight_norm, gate=gate,
-                           bias_update_rate=GAMMA if biased else None)
+    return hmoe.TopKRouter(
+        k,
+        policy_train="all",
+        weight_norm=weight_norm,
+        gate=gate,
+        bias_update_rate=GAMMA if biased else None,
+    )
 
 
 # Name: (our router, what the balance loss is over).
@@ -41,9 +47,17 @@ CASES = {
 
 def layer(router, over="group", capacity_factor=5.0):
     level = hmoe.Level(
-        "only", num_experts=5, router=router, group_size=24, min_capacity=1,
-        capacity_factor_train=capacity_factor, balance_loss_over=over,
-        balance_loss_choices="all", balance_loss_coef=0.5, z_loss_coef=0.3)
+        "only",
+        num_experts=5,
+        router=router,
+        group_size=24,
+        min_capacity=1,
+        capacity_factor_train=capacity_factor,
+        balance_loss_over=over,
+        balance_loss_choices="all",
+        balance_loss_coef=0.5,
+        z_loss_coef=0.3,
+    )
     return hmoe.HierarchicalMoE([level], hmoe.FeedForwardExperts(hidden_size=4))
 
 
@@ -58,15 +72,19 @@ def test_numbers_are_those_of_olmo_core(name):
     for run in (mine, overflowing):
         named = ours.summary(run)
         tolerances.assert_close(run.loss, case["loss"], tolerances.PEERS)
-        tolerances.assert_close(run.losses["only/balance"], theirs["load balancing loss"],
-                                tolerances.PEERS)
+        tolerances.assert_close(
+            run.losses["only/balance"], theirs["load balancing loss"], tolerances.PEERS
+        )
         tolerances.assert_close(run.losses["only/z"], theirs["router Z loss"], tolerances.PEERS)
-        tolerances.assert_close(named["only/auxiliary_loss"],
-                                theirs["load balancing loss unscaled"], tolerances.PEERS)
-        tolerances.assert_close(named["only/router_z_loss"], theirs["router Z loss unscaled"],
-                                tolerances.PEERS)
-        tolerances.assert_close(named["only/load_imbalance"], theirs["load imbalance"],
-                                tolerances.PEERS)
+        tolerances.assert_close(
+            named["only/auxiliary_loss"], theirs["load balancing loss unscaled"], tolerances.PEERS
+        )
+        tolerances.assert_close(
+            named["only/router_z_loss"], theirs["router Z loss unscaled"], tolerances.PEERS
+        )
+        tolerances.assert_close(
+            named["only/load_imbalance"], theirs["load imbalance"], tolerances.PEERS
+        )
         assert run.sums["only/load"].tolist() == case["load"].tolist()
     assert ours.summary(mine)["only/fraction_tokens_left_behind"] == 0.0
     assert ours.summary(overflowing)["only/fraction_tokens_dropped"] > 0.0
@@ -77,8 +95,12 @@ def test_router_alone_gives_the_weights_of_olmo_core(name):
     router, _ = CASES[name]
     case = RECORDED[name]
     mine = ours.expert_weights(
-        router, case["inputs"].reshape([1, 24, 7]), recorded.part(case, "weights/gating"), 5,
-        capacity=24)
+        router,
+        case["inputs"].reshape([1, 24, 7]),
+        recorded.part(case, "weights/gating"),
+        5,
+        capacity=24,
+    )
     theirs = np.zeros((3, 8, 5))
     np.put_along_axis(theirs, case["expert_indices"].astype(int), case["expert_weights"], axis=2)
     tolerances.assert_close(mine.reshape(theirs.shape), theirs, tolerances.PEERS)
@@ -91,9 +113,17 @@ def test_one_choice_keeps_its_probability_where_theirs_is_divided_by_itself():
     mine = ours.run(layer(router, "batch"), case)
     tolerances.assert_close(mine.loss, case["loss"], tolerances.PEERS)
     assert np.unique(case["expert_weights"]).tolist() == [1.0]
-    weights = ours.expert_weights(
-        router, case["inputs"].reshape([1, 24, 7]), recorded.part(case, "weights/gating"), 5,
-        capacity=24).sum(axis=2).reshape([3, 8, 1])
+    weights = (
+        ours.expert_weights(
+            router,
+            case["inputs"].reshape([1, 24, 7]),
+            recorded.part(case, "weights/gating"),
+            5,
+            capacity=24,
+        )
+        .sum(axis=2)
+        .reshape([3, 8, 1])
+    )
     assert weights.max() < 1.0
     tolerances.assert_close(mine.outputs, case["outputs"] * weights, tolerances.PEERS)
 
@@ -104,7 +134,8 @@ def test_bias_changes_who_is_chosen():
     kernels = recorded.part(case, "weights/gating")
     kernels["balance_bias"] = kernels["balance_bias"] * 0
     unbiased = ours.expert_weights(
-        router, case["inputs"].reshape([1, 24, 7]), kernels, 5, capacity=24)
+        router, case["inputs"].reshape([1, 24, 7]), kernels, 5, capacity=24
+    )
     chosen = np.sort(case["expert_indices"].reshape([24, 2]), axis=1)
     assert (np.argwhere(unbiased[0] > 0)[:, 1].reshape([24, 2]) != chosen).any(axis=1).sum() >= 3
 
@@ -117,8 +148,11 @@ def test_bias_after_each_step_is_that_of_olmo_core_but_for_a_constant():
         graph = mtf.Graph()
         mesh = mtf.Mesh(graph, "mesh")
         fed = tf.placeholder(tf.float32, shape)
-        tokens = mtf.import_tf_tensor(mesh, fed, mtf.Shape(helpers.mtf_dims(
-            tuple(zip(("batch", "length", "d_model"), shape)))))
+        tokens = mtf.import_tf_tensor(
+            mesh,
+            fed,
+            mtf.Shape(helpers.mtf_dims(tuple(zip(("batch", "length", "d_model"), shape)))),
+        )
         result = moe(tokens, mtf.Dimension("d_out", 6), train=True)
         (bias,) = [update.bias for update in result.bias_updates]
         fed_load = tf.placeholder(tf.float32, [5])
@@ -130,12 +164,20 @@ def test_bias_after_each_step_is_that_of_olmo_core_but_for_a_constant():
         update = tf.group([lowering.lowered_operation(op) for op in updates])
         with helpers.quick_session() as session:
             session.run(tf.global_variables_initializer())
-            helpers.load_weights(session, lowering, lambda name, shape: (
-                case["weights/gating/kernel"] if name.endswith("gating/kernel")
-                else np.zeros(shape, np.float32)))
+            helpers.load_weights(
+                session,
+                lowering,
+                lambda name, shape: (
+                    case["weights/gating/kernel"]
+                    if name.endswith("gating/kernel")
+                    else np.zeros(shape, np.float32)
+                ),
+            )
             for step in range(steps):
-                loads = [session.run(fetched, {fed: case["inputs"][step, number]})
-                         for number in range(microbatches)]
+                loads = [
+                    session.run(fetched, {fed: case["inputs"][step, number]})
+                    for number in range(microbatches)
+                ]
                 assert np.sum(loads, axis=0).tolist() == case["load"][step].tolist()
                 imbalance = np.max(np.sum(loads, axis=0)) / np.mean(np.sum(loads, axis=0))
                 tolerances.assert_close(imbalance, case["load_imbalance"][step], tolerances.PEERS)

@@ -9,6 +9,7 @@ is the tuple of the experts chosen above, outermost first.
 the recursion, `losses` and `names` are what is told about it, `checks` keeps the
 inputs of the tests hard enough and clear enough.
 """
+
 from tests.reference.checks import assert_not_easy, dropped_choices, smallest_margin
 from tests.reference.layer import Reference, Result, gating_name
 from tests.reference.losses import balance_loss, second_place_loss, z_loss
@@ -17,7 +18,22 @@ from tests.reference.routing import Choice, Group, best_first, softmax
 from tests.reference.specs import Family, GateSpec, LevelSpec
 
 __all__ = [
-    "FULL_ONLY", "Choice", "Family", "GateSpec", "Group", "LevelSpec", "Reference", "Result",
-    "assert_not_easy", "balance_loss", "best_first", "dropped_choices", "final_names",
-    "gating_name", "second_place_loss", "smallest_margin", "softmax", "z_loss",
+    "FULL_ONLY",
+    "Choice",
+    "Family",
+    "GateSpec",
+    "Group",
+    "LevelSpec",
+    "Reference",
+    "Result",
+    "assert_not_easy",
+    "balance_loss",
+    "best_first",
+    "dropped_choices",
+    "final_names",
+    "gating_name",
+    "second_place_loss",
+    "smallest_margin",
+    "softmax",
+    "z_loss",
 ]

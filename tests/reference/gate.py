@@ -1,7 +1,8 @@
 """Scores of one group: what happens to the inputs, the logits and their function."""
+
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,10 +26,10 @@ def score(
     places: Sequence[Place],
     gate: GateSpec,
     kernel: np.ndarray,
-    bias: Optional[np.ndarray],
+    bias: np.ndarray | None,
     numbers: Numbers,
-    margins: List[float],
-) -> Tuple[np.ndarray, np.ndarray]:
+    margins: list[float],
+) -> tuple[np.ndarray, np.ndarray]:
     """(logits, probabilities), each [token, expert]; adds to `margins`."""
     logits = []
     for t, place in enumerate(places):
@@ -43,9 +44,7 @@ def score(
     return np.array(logits), np.array([softmax(row) for row in logits])
 
 
-def _inputs(
-    t: int, place: Place, gate: GateSpec, numbers: Numbers
-) -> np.ndarray:
+def _inputs(t: int, place: Place, gate: GateSpec, numbers: Numbers) -> np.ndarray:
     token, embedding = place.vector, place.embedding
     if gate.jitter:
         token = token * (1 - gate.jitter + 2 * gate.jitter * numbers("jitter")[t])
@@ -62,7 +61,7 @@ def _inputs(
 
 
 def _explored(
-    t: int, logits: np.ndarray, gate: GateSpec, numbers: Numbers, margins: List[float]
+    t: int, logits: np.ndarray, gate: GateSpec, numbers: Numbers, margins: list[float]
 ) -> np.ndarray:
     best = int(np.argmax(logits))
     draw = numbers("explore")[t]

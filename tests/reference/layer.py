@@ -1,10 +1,11 @@
 """The recursion over levels, and the experts at its end."""
+
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -25,9 +26,9 @@ class Result:
     """
 
     outputs: np.ndarray
-    losses: Dict[str, float]
-    raw_losses: Dict[str, float]
-    groups: List[List[Group]]
+    losses: dict[str, float]
+    raw_losses: dict[str, float]
+    groups: list[list[Group]]
     reached: np.ndarray
     innermost_slots: int
 
@@ -46,23 +47,35 @@ def gating_name(specs: Sequence[LevelSpec], depth: int) -> str:
         return ("outer_gating", "inner_gating", "level_2_gating")[depth]
     spec = specs[0]
     if spec.router == "switch":
-        return ("switch_max_gating" if spec.priority else
-                "ntlb_gating" if spec.retries else "switch_gating")
-    return {"top_k": "top_2_gating" if spec.k == 2 else "top_n_gating",
-            "uniform": "uniform_gating", "expert_choice": "expert_selection_gating"}[spec.router]
+        return (
+            "switch_max_gating"
+            if spec.priority
+            else "ntlb_gating"
+            if spec.retries
+            else "switch_gating"
+        )
+    return {
+        "top_k": "top_2_gating" if spec.k == 2 else "top_n_gating",
+        "uniform": "uniform_gating",
+        "expert_choice": "expert_selection_gating",
+    }[spec.router]
 
 
 ACTIVATIONS = {
     "linear": lambda x: x,
     "relu": lambda x: np.maximum(x, 0.0),
-    "gelu": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x ** 3))),
+    "gelu": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "swish": lambda x: x / (1 + np.exp(-x)),
 }
 
 
 def feed_forward(
-    x: np.ndarray, weights: Dict[str, np.ndarray], activations: Sequence[str], at: Family,
-    scope: str = "", outputs: Sequence[str] = ("wo",),
+    x: np.ndarray,
+    weights: dict[str, np.ndarray],
+    activations: Sequence[str],
+    at: Family,
+    scope: str = "",
+    outputs: Sequence[str] = ("wo",),
 ) -> np.ndarray:
     """One expert on one token; `at` indexes the leading dimensions of its variables."""
 
@@ -84,10 +97,10 @@ class Reference:
     def __init__(
         self,
         specs: Sequence[LevelSpec],
-        weights: Dict[str, np.ndarray],
+        weights: dict[str, np.ndarray],
         activations: Sequence[str] = ("relu",),
-        shared_activations: Optional[Sequence[str]] = None,
-        uniforms: Optional[Dict[str, np.ndarray]] = None,
+        shared_activations: Sequence[str] | None = None,
+        uniforms: dict[str, np.ndarray] | None = None,
         drop_tokens: bool = True,
         outputs: Sequence[str] = ("wo",),
     ):
@@ -111,8 +124,11 @@ class Reference:
         self.outputs = outputs
 
     def __call__(
-        self, x: np.ndarray, importance: np.ndarray, embeddings: Optional[np.ndarray] = None,
-        rows: Optional[int] = None,
+        self,
+        x: np.ndarray,
+        importance: np.ndarray,
+        embeddings: np.ndarray | None = None,
+        rows: int | None = None,
     ) -> Result:
         """Routes every token and applies the experts.
 
@@ -124,15 +140,19 @@ class Reference:
         """
         x = np.asarray(x, np.float64)
         embeddings = np.zeros_like(x) if embeddings is None else np.asarray(embeddings, np.float64)
-        self._groups: List[List[Group]] = [[] for _ in self.specs]
+        self._groups: list[list[Group]] = [[] for _ in self.specs]
         self._slots = 0
         self._deepest = np.zeros(x.shape[:2])
         self._depth = x.shape[-1]
         length = x.shape[1] // (rows or x.shape[1])
         self._num_examples = x.shape[0] * x.shape[1] // length
         streams = [
-            [Place(x[a, t], embeddings[a, t], importance[a][t], (a, t // length), (a, t))
-             for t in range(x.shape[1])] for a in range(x.shape[0])]
+            [
+                Place(x[a, t], embeddings[a, t], importance[a][t], (a, t // length), (a, t))
+                for t in range(x.shape[1])
+            ]
+            for a in range(x.shape[0])
+        ]
         outputs, reached = self._level(0, (), streams)
         outputs = np.array(outputs)
         if self.shared_activations:
@@ -140,21 +160,22 @@ class Reference:
                 for t, token in enumerate(stream):
                     if token.importance > 0:
                         outputs[a, t] += feed_forward(
-                            token.vector, self.weights, self.shared_activations, (), "shared/")
+                            token.vector, self.weights, self.shared_activations, (), "shared/"
+                        )
         reached = np.concatenate([reached, self._deepest[..., None]], axis=-1)
         raw, weighted = self._losses()
         return Result(outputs, weighted, raw, self._groups, reached, self._slots)
 
-    def _level(self, depth: int, family: Family, streams: List[List[Place]]):
+    def _level(self, depth: int, family: Family, streams: list[list[Place]]):
         """Outputs and what was reached, for every place of every stream."""
         spec = self.specs[depth]
         size, capacity = self._sizes(spec, streams)
         # What each expert receives from all streams and groups, in their order.
-        sent: List[List[Place]] = [[] for _ in range(spec.num_experts)]
-        origin: List[list] = [[] for _ in range(spec.num_experts)]
+        sent: list[list[Place]] = [[] for _ in range(spec.num_experts)]
+        origin: list[list] = [[] for _ in range(spec.num_experts)]
         for a, stream in enumerate(streams):
             for g in range(len(stream) // size):
-                places = stream[g * size:(g + 1) * size]
+                places = stream[g * size : (g + 1) * size]
                 group = self._route(depth, family, a, g, places, capacity)
                 self._groups[depth].append(group)
                 for e in range(spec.num_experts):
@@ -165,7 +186,8 @@ class Reference:
                             if choice.taken_by == e:
                                 further = places[t].importance * (1.0 if choice.rank == 0 else 0.5)
                                 slots[choice.position] = dataclasses.replace(
-                                    places[t], importance=further)
+                                    places[t], importance=further
+                                )
                                 came_from[choice.position] = (a, g * size + t, choice.given)
                     sent[e] += slots
                     origin[e] += came_from
@@ -184,37 +206,44 @@ class Reference:
     def _empty(self) -> Place:
         return Place(np.zeros(self._depth), np.zeros(self._depth))
 
-    def _sizes(self, spec: LevelSpec, streams: List[List[Place]]) -> Tuple[int, int]:
+    def _sizes(self, spec: LevelSpec, streams: list[list[Place]]) -> tuple[int, int]:
         """(group size, capacity)."""
         asked = spec.group_size
         if spec.examples_per_group is not None:
             places = len(streams) * len(streams[0])
-            asked = max(1, round(
-                Fraction(str(spec.examples_per_group)) * places / self._num_examples))
+            asked = max(
+                1, round(Fraction(str(spec.examples_per_group)) * places / self._num_examples)
+            )
         size = largest_divisor(len(streams[0]), asked)
         if not self.drop_tokens:
             return size, size
-        return size, min(size, max(
-            spec.min_capacity, math.floor(
-                size * Fraction(str(spec.capacity_factor)) / spec.num_experts)))
+        return size, min(
+            size,
+            max(
+                spec.min_capacity,
+                math.floor(size * Fraction(str(spec.capacity_factor)) / spec.num_experts),
+            ),
+        )
 
-    def _expert(self, depth: int, family: Family, sent: List[Place]):
+    def _expert(self, depth: int, family: Family, sent: list[Place]):
         if depth + 1 < len(self.specs):
             outputs, reached = self._level(depth + 1, family, [sent])
             return outputs[0], reached[0]
         self._slots += len(sent)
         at = tuple(reversed(family))
-        outputs = [feed_forward(place.vector, self.weights, self.activations, at,
-                                outputs=self.outputs) for place in sent]
+        outputs = [
+            feed_forward(place.vector, self.weights, self.activations, at, outputs=self.outputs)
+            for place in sent
+        ]
         return outputs, [np.array([1.0, 1.0]) for _ in sent]
 
     def _route(
-        self, depth: int, family: Family, a: int, g: int, places: List[Place], capacity: int
+        self, depth: int, family: Family, a: int, g: int, places: list[Place], capacity: int
     ) -> Group:
         spec, above = self.specs[depth], tuple(reversed(family))
         name = gating_name(self.specs, depth)
 
-        def of_family(variable: str) -> Optional[np.ndarray]:
+        def of_family(variable: str) -> np.ndarray | None:
             value = self.weights.get(f"{name}/{variable}")
             return None if value is None else value[above]
 
@@ -222,23 +251,32 @@ class Reference:
             if place.importance > 0:
                 self._deepest[place.origin] = max(depth, self._deepest[place.origin])
         numbers = self._numbers(spec.name, above + ((a,) if depth == 0 else ()) + (g,))
-        margins: List[float] = []
+        margins: list[float] = []
         logits, probabilities = score(
-            places, spec.gate, of_family("kernel"), of_family("bias"), numbers, margins)
-        group = Group(family, [place.importance for place in places],
-                      [place.example for place in places], logits, probabilities, capacity,
-                      margins=margins)
+            places, spec.gate, of_family("kernel"), of_family("bias"), numbers, margins
+        )
+        group = Group(
+            family,
+            [place.importance for place in places],
+            [place.example for place in places],
+            logits,
+            probabilities,
+            capacity,
+            margins=margins,
+        )
         balance_bias = of_family("balance_bias")
         route(group, spec, 0.0 if balance_bias is None else balance_bias, numbers)
         return group
 
-    def _numbers(self, level: str, where: Tuple[int, ...]) -> Numbers:
+    def _numbers(self, level: str, where: tuple[int, ...]) -> Numbers:
         """Random numbers of a level: [*experts above innermost first, (A), G, S, ...]."""
+
         def of(stream: str) -> np.ndarray:
             return self.uniforms[f"{level}/{stream}" if stream else level][where]
+
         return of
 
-    def _losses(self) -> Tuple[Dict[str, float], Dict[str, float]]:
+    def _losses(self) -> tuple[dict[str, float], dict[str, float]]:
         raw, weighted = {}, {}
         for spec, groups in zip(self.specs, self._groups):
             raw[f"{spec.name}/balance"] = balance_loss(groups, spec)
@@ -248,5 +286,6 @@ class Reference:
             if spec.second_place:
                 raw[f"{spec.name}/second_place"] = second_place_loss(groups, spec)
                 weighted[f"{spec.name}/second_place"] = (
-                    0.5 * spec.balance_coef * raw[f"{spec.name}/second_place"])
+                    0.5 * spec.balance_coef * raw[f"{spec.name}/second_place"]
+                )
         return raw, weighted

@@ -1,7 +1,6 @@
 """The losses of one level, from its groups."""
-from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from __future__ import annotations
 
 import numpy as np
 
@@ -9,10 +8,10 @@ from tests.reference.routing import Group
 from tests.reference.specs import LevelSpec
 
 # Tokens over which fractions and probabilities are counted together.
-Pool = List[Tuple[Group, int]]
+Pool = list[tuple[Group, int]]
 
 
-def balance_loss(groups: List[Group], spec: LevelSpec) -> float:
+def balance_loss(groups: list[Group], spec: LevelSpec) -> float:
     """How even first choices (or all) and probabilities of full tokens are."""
     if spec.router == "expert_choice":
         return 0.0 if spec.softmax_over == "experts" else _affinity_loss(groups, spec)
@@ -34,7 +33,7 @@ def balance_loss(groups: List[Group], spec: LevelSpec) -> float:
     return _mean_of_pools(terms, spec)
 
 
-def second_place_loss(groups: List[Group], spec: LevelSpec) -> float:
+def second_place_loss(groups: list[Group], spec: LevelSpec) -> float:
     """The same of second choices; a partial token's only choice counts as one."""
     terms = []
     for pool, places in _pools(groups, spec):
@@ -58,43 +57,52 @@ def second_place_loss(groups: List[Group], spec: LevelSpec) -> float:
     return _mean_of_pools(terms, spec)
 
 
-def _pools(groups: List[Group], spec: LevelSpec) -> List[Tuple[Pool, int]]:
+def _pools(groups: list[Group], spec: LevelSpec) -> list[tuple[Pool, int]]:
     """(tokens, places) of each group, of each family, or of each example in a family."""
-    pools: Dict[object, Pool] = {}
+    pools: dict[object, Pool] = {}
     for number, group in enumerate(groups):
         for t, example in enumerate(group.examples):
-            key: object = {"group": number, "batch": group.family,
-                           "example": (group.family, example)}[spec.balance_over]
+            key: object = {
+                "group": number,
+                "batch": group.family,
+                "example": (group.family, example),
+            }[spec.balance_over]
             pools.setdefault(key, []).append((group, t))
     return [(pool, len(pool)) for pool in pools.values()]
 
 
-def _mean_of_pools(terms: List[Tuple[int, int, float]], spec: LevelSpec) -> float:
+def _mean_of_pools(terms: list[tuple[int, int, float]], spec: LevelSpec) -> float:
     """Of (tokens, places, sum over experts of counts times probabilities)."""
     if spec.balance_mean_over == "tokens":
         total = sum(tokens for tokens, _, _ in terms)
         return spec.num_experts * sum(
-            tokens / total * value / tokens ** 2 for tokens, _, value in terms if tokens)
+            tokens / total * value / tokens**2 for tokens, _, value in terms if tokens
+        )
     # As Mesh TensorFlow does.
-    return spec.num_experts * float(np.mean(
-        [value / places ** 2 for _, places, value in terms]))
+    return spec.num_experts * float(np.mean([value / places**2 for _, places, value in terms]))
 
 
-def _affinity_loss(groups: List[Group], spec: LevelSpec) -> float:
+def _affinity_loss(groups: list[Group], spec: LevelSpec) -> float:
     """Mean over groups of n * sum over its n tokens of (mean affinity)^2.
 
     Either of full tokens, all groups alike, or of real ones, groups by their number.
     """
     if spec.balance_mean_over == "tokens":
         total = sum(len(group.real()) for group in groups)
-        return sum(len(g.real()) ** 2 * sum(g.affinity[t].mean() ** 2 for t in g.real())
-                   for g in groups) / max(total, 1)
-    return float(np.mean([
-        len(group.full()) * sum(group.affinity[t].mean() ** 2 for t in group.full())
-        for group in groups]))
+        return sum(
+            len(g.real()) ** 2 * sum(g.affinity[t].mean() ** 2 for t in g.real()) for g in groups
+        ) / max(total, 1)
+    return float(
+        np.mean(
+            [
+                len(group.full()) * sum(group.affinity[t].mean() ** 2 for t in group.full())
+                for group in groups
+            ]
+        )
+    )
 
 
-def z_loss(groups: List[Group]) -> float:
+def z_loss(groups: list[Group]) -> float:
     """Mean over full tokens of logsumexp(logits)^2."""
     values = []
     for group in groups:

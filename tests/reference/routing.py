@@ -1,8 +1,10 @@
 """Who goes where in one group: choices of tokens, choices of experts, places."""
+
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,8 +30,8 @@ class Choice:
     rank: int
     weight: float
     wanted: bool = True
-    position: Optional[int] = None
-    taken_by: Optional[int] = None
+    position: int | None = None
+    taken_by: int | None = None
     given: float = 0.0
 
 
@@ -44,19 +46,19 @@ class Group:
     """
 
     family: Family
-    importance: List[float]
-    examples: List[Any]
+    importance: list[float]
+    examples: list[Any]
     logits: np.ndarray
     probabilities: np.ndarray
     capacity: int
-    choices: List[List[Choice]] = dataclasses.field(default_factory=list)
-    affinity: Optional[np.ndarray] = None
-    margins: List[float] = dataclasses.field(default_factory=list)
+    choices: list[list[Choice]] = dataclasses.field(default_factory=list)
+    affinity: np.ndarray | None = None
+    margins: list[float] = dataclasses.field(default_factory=list)
 
-    def full(self) -> List[int]:
+    def full(self) -> list[int]:
         return [t for t, value in enumerate(self.importance) if value == 1.0]
 
-    def real(self) -> List[int]:
+    def real(self) -> list[int]:
         return [t for t, value in enumerate(self.importance) if value > 0.0]
 
     def share(self, t: int) -> np.ndarray:
@@ -64,7 +66,7 @@ class Group:
         return self.probabilities[t] / self.probabilities[t].sum()
 
 
-def best_first(values: Sequence[float]) -> List[int]:
+def best_first(values: Sequence[float]) -> list[int]:
     """Indices by value; ties go to the lower one."""
     return sorted(range(len(values)), key=lambda e: (-values[e], e))
 
@@ -79,9 +81,7 @@ def route(group: Group, spec: LevelSpec, bias: np.ndarray, numbers: Numbers) -> 
     place(group, spec, ranked)
 
 
-def _rank(
-    group: Group, spec: LevelSpec, bias: np.ndarray, numbers: Numbers, t: int
-) -> List[int]:
+def _rank(group: Group, spec: LevelSpec, bias: np.ndarray, numbers: Numbers, t: int) -> list[int]:
     """All experts, in the order in which a token would take them."""
     if spec.router == "uniform":
         return [(t * spec.num_choices + e) % spec.num_experts for e in range(spec.num_experts)]
@@ -105,13 +105,13 @@ def _rank(
 
 
 def choose(
-    ranked: List[int], group: Group, spec: LevelSpec, numbers: Numbers, t: int
-) -> List[Choice]:
+    ranked: list[int], group: Group, spec: LevelSpec, numbers: Numbers, t: int
+) -> list[Choice]:
     """The choices of one token, best first."""
     importance, probabilities = group.importance[t], group.probabilities[t]
     if importance <= 0.0:
         return []
-    chosen = ranked[:spec.num_choices if importance == 1.0 else 1]
+    chosen = ranked[: spec.num_choices if importance == 1.0 else 1]
     divisor = norm_of([probabilities[e] for e in chosen], spec)
     choices = []
     for rank, expert in enumerate(chosen):
@@ -134,10 +134,10 @@ def norm_of(chosen: Sequence[float], spec: LevelSpec) -> float:
     """What the probabilities of the chosen are divided by."""
     if not spec.normalised:
         return 1.0
-    return sum(p ** spec.weight_norm for p in chosen) ** (1.0 / spec.weight_norm)
+    return sum(p**spec.weight_norm for p in chosen) ** (1.0 / spec.weight_norm)
 
 
-def place(group: Group, spec: LevelSpec, ranked: List[List[int]]) -> None:
+def place(group: Group, spec: LevelSpec, ranked: list[list[int]]) -> None:
     """Gives choices their positions, round by round and in each token by token.
 
     The only choice of a partial token waits for the second round. After all rounds
@@ -168,7 +168,7 @@ def place(group: Group, spec: LevelSpec, ranked: List[List[int]]) -> None:
                 offer(waiting[0], expert, group.probabilities[t][expert] / divisor)
 
 
-def _in_turn(group: Group, spec: LevelSpec) -> List[int]:
+def _in_turn(group: Group, spec: LevelSpec) -> list[int]:
     """The tokens in the order in which they are placed."""
     tokens = [t for t, choices in enumerate(group.choices) if choices]
     if not spec.priority:
@@ -193,10 +193,11 @@ def experts_choose(group: Group, spec: LevelSpec) -> None:
         group.affinity[real, expert] = column
         order = best_first(column)
         values = [column[i] for i in order]
-        group.margins += [a - b for a, b in zip(values[:group.capacity], values[1:])]
-        for position, i in enumerate(order[:group.capacity]):
+        group.margins += [a - b for a, b in zip(values[: group.capacity], values[1:])]
+        for position, i in enumerate(order[: group.capacity]):
             group.choices[real[i]].append(
-                Choice(expert, 0, column[i], True, position, expert, column[i]))
+                Choice(expert, 0, column[i], True, position, expert, column[i])
+            )
     if spec.softmax_over == "tokens":
         for choices in group.choices:
             for choice in choices:

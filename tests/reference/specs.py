@@ -1,12 +1,14 @@
 """What the oracle needs to know: places of tokens, and levels in training or evaluation."""
+
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Optional, Tuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-Family = Tuple[int, ...]
+Family = tuple[int, ...]
 
 # Random numbers of one group by what they are for, each with a row for every token.
 Numbers = Callable[[str], np.ndarray]
@@ -25,7 +27,7 @@ class Place:
     embedding: np.ndarray
     importance: float = 0.0
     example: Any = None
-    origin: Optional[Tuple[int, int]] = None
+    origin: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass
@@ -35,9 +37,9 @@ class GateSpec:
     function: str = "softmax"
     jitter: float = 0.0
     input_dropout: float = 0.0
-    word_embeddings: Optional[str] = None
+    word_embeddings: str | None = None
     explore_probability: float = 0.0
-    explore_temperature: Optional[float] = None
+    explore_temperature: float | None = None
 
 
 @dataclasses.dataclass
@@ -59,7 +61,7 @@ class LevelSpec:
     group_size: int
     capacity_factor: float
     min_capacity: int
-    weight_norm: Optional[float] = 1.0
+    weight_norm: float | None = 1.0
     balance_coef: float = 0.01
     z_coef: float = 0.0
     second_place: bool = False
@@ -73,7 +75,7 @@ class LevelSpec:
     balance_over: str = "group"
     balance_mean_over: str = "tokens"
     balance_choices: str = "first"
-    examples_per_group: Optional[float] = None
+    examples_per_group: float | None = None
 
     @property
     def num_choices(self) -> int:

@@ -15,7 +15,7 @@ ROOT = str(Path(__file__).parents[2])
 # begins as a command in a process of its own does: its configuration, its tasks, its files.
 SERVER = """
 import json, os, sys
-from hmoe import cli
+from hmoe.cli import main as cli
 from hmoe.t5 import commands
 
 for line in sys.stdin:
@@ -37,8 +37,12 @@ for line in sys.stdin:
 def once(*arguments: str) -> subprocess.CompletedProcess:
     """The command in a process that begins with nothing."""
     return subprocess.run(
-        [sys.executable, "-m", "hmoe.cli", *arguments], capture_output=True, text=True,
-        timeout=900, env=_environment(), stdin=subprocess.DEVNULL,
+        [sys.executable, "-m", "hmoe.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
     )
 
 
@@ -58,8 +62,13 @@ class Server:
         self._files = [folder / name for name in ("stdin", "stdout", "stderr")]
         self._log = (folder / "server").open("w")
         self._process: Any = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", SERVER], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._log, text=True, env=_environment())
+            [sys.executable, "-W", "ignore", "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=_environment(),
+        )
 
     def __call__(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
         for file, text in zip(self._files, (stdin, "", "")):

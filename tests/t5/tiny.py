@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 import gin
 import numpy as np
@@ -15,23 +16,36 @@ from mesh_tensorflow.transformer import utils
 import hmoe.t5  # noqa: F401  (registers what gin files name)
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
-from hmoe.t5 import gin_config, run, session
-from hmoe.t5.estimator import SessionEstimator
+from hmoe.t5.commands import gin_config, t5_run
+from hmoe.t5.sessions import session_settings
+from hmoe.t5.sessions.estimator import SessionEstimator
 
 compat.behave_like_v1()
 
 BATCH, LENGTH = 8, 8
 VOCABULARY = seqio.ByteVocabulary(extra_ids=100)
-SIZES = ("d_model = 16", "d_ff = 24", "d_ff_wide = 24", "num_blocks = 1", "num_heads = 2",
-         "d_kv = 8", "group_size = 16", "num_outer_experts = 2", "num_inner_experts = 2",
-         "num_experts = 4")
+SIZES = (
+    "d_model = 16",
+    "d_ff = 24",
+    "d_ff_wide = 24",
+    "num_blocks = 1",
+    "num_heads = 2",
+    "d_kv = 8",
+    "group_size = 16",
+    "num_outer_experts = 2",
+    "num_inner_experts = 2",
+    "num_experts = 4",
+)
 #: Mesh, layout rules, slices of the mesh, outer batch; those not shipped begin as one device.
 LAYOUTS = {
     "one_device": ("", "", 1, None),
     "dense_1x4": ("model:1;batch:4", "batch:batch;d_ff:model;heads:model;vocab:model", 4, None),
     "dense_2x1": ("model:2;batch:1", "batch:batch;d_ff:model;heads:model;vocab:model", 2, None),
     "cpu_2x2": (
-        "rows:2;cols:2", "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows", 4, 2,
+        "rows:2;cols:2",
+        "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows",
+        4,
+        2,
     ),
 }
 
@@ -42,7 +56,7 @@ def make(
     layout: str = "one_device",
     bindings: Sequence[str] = (),
     batch_size: int = BATCH,
-    lines: Optional[List[str]] = None,
+    lines: list[str] | None = None,
     **settings: Any,
 ) -> SessionEstimator:
     """An estimator of a tiny T5, from the shipped gin files with small sizes.
@@ -54,7 +68,7 @@ def make(
     file = "one_device" if layout.startswith("dense_") else layout
     gin_config.read([f"models/{model}.gin", f"layouts/{file}.gin"], [*SIZES, *bindings])
     told = [] if lines is None else lines
-    arguments: Dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "model_dir": str(model_dir),
         "batch_size": batch_size,
         "sequence_length": {"inputs": LENGTH, "targets": LENGTH},
@@ -71,8 +85,8 @@ def make(
         "score_in_predict_mode": False,
         **settings,
     }
-    return run.make_estimator(
-        session.SessionSettings(say=told.append, log_every_steps=1),
+    return t5_run.make_estimator(
+        session_settings.SessionSettings(say=told.append, log_every_steps=1),
         model_type="bitransformer",
         vocabulary=VOCABULARY,
         mesh_shape=mtf.convert_to_shape(mesh),
@@ -85,7 +99,7 @@ def make(
     )
 
 
-def ids(num_rows: int, seed: int = 0) -> Dict[str, np.ndarray]:
+def ids(num_rows: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Random sentences with their end and padding: int32 [num_rows, LENGTH] each."""
     draws = np.random.RandomState(seed)
     features = {}
@@ -99,10 +113,10 @@ def ids(num_rows: int, seed: int = 0) -> Dict[str, np.ndarray]:
     return features
 
 
-def input_fn(features: Dict[str, np.ndarray], batch_size: int = BATCH, skip: int = 0) -> Any:
+def input_fn(features: dict[str, np.ndarray], batch_size: int = BATCH, skip: int = 0) -> Any:
     """A function that gives batch after batch of the rows, from the batch `skip` on."""
 
-    def dataset(params: Dict[str, Any]) -> tf.data.Dataset:
+    def dataset(params: dict[str, Any]) -> tf.data.Dataset:
         del params
         return tf.data.Dataset.from_tensor_slices(features).batch(batch_size).skip(skip)
 
@@ -112,21 +126,30 @@ def input_fn(features: Dict[str, np.ndarray], batch_size: int = BATCH, skip: int
 def export(estimator: SessionEstimator, folder: Path) -> str:
     """The folder of the model, exported into `folder` as `hmoe export` does it."""
     utils.export_model(
-        estimator, str(folder), VOCABULARY, estimator.settings.sequence_length, "bitransformer",
+        estimator,
+        str(folder),
+        VOCABULARY,
+        estimator.settings.sequence_length,
+        "bitransformer",
         batch_size=BATCH,
     )
     (exported,) = folder.iterdir()
     return str(exported)
 
 
-def answers_of_export(folder: str, *batches: List[str]) -> List[List[bytes]]:
+def answers_of_export(folder: str, *batches: list[str]) -> list[list[bytes]]:
     """What an exported model answers to each batch of lines."""
     with tf.Graph().as_default(), tf.Session() as session:
         loaded = tf.saved_model.load(session, ["serve"], folder)
         signature = loaded.signature_def["serving_default"]
-        return [list(session.run(
-            signature.outputs["outputs"].name, {signature.inputs["inputs"].name: lines}))
-            for lines in batches]
+        return [
+            list(
+                session.run(
+                    signature.outputs["outputs"].name, {signature.inputs["inputs"].name: lines}
+                )
+            )
+            for lines in batches
+        ]
 
 
 def rows_of_texts(texts: Sequence[str]) -> np.ndarray:
@@ -137,13 +160,13 @@ def rows_of_texts(texts: Sequence[str]) -> np.ndarray:
     return rows
 
 
-def curves(model_dir: Any) -> List[Dict[str, float]]:
+def curves(model_dir: Any) -> list[dict[str, float]]:
     """The lines of a run's metrics.jsonl."""
     with open(os.path.join(str(model_dir), "metrics.jsonl"), encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
-def weights(model_dir: Any) -> Dict[str, np.ndarray]:
+def weights(model_dir: Any) -> dict[str, np.ndarray]:
     """All variables of the newest checkpoint."""
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(model_dir)))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}

@@ -12,7 +12,7 @@ from mesh_tensorflow.transformer import transformer, transformer_layers, vocab_e
 
 import hmoe.t5  # noqa: F401
 from hmoe.compat.stack import mtf, tf
-from hmoe.t5 import collect
+from hmoe.t5.layers import metric_collection
 from tests import meshes
 
 LAYOUT = "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows"
@@ -96,14 +96,14 @@ def import_tokens(mesh: mtf.Mesh, ids: np.ndarray, outer: int = 0) -> mtf.Tensor
     if outer:
         dims.insert(0, mtf.Dimension("outer_batch", outer))
     shape = mtf.Shape(dims)
-    return mtf.import_fully_replicated(
-        mesh, tf.constant(ids.reshape(shape.to_integer_list)), shape)
+    return mtf.import_fully_replicated(mesh, tf.constant(ids.reshape(shape.to_integer_list)), shape)
 
 
 def bitransformer(mesh_shape: str, layout: str):
     """An encoder-decoder as gin describes it."""
     return transformer.make_bitransformer(
-        input_vocab_size=VOCAB, output_vocab_size=VOCAB, mesh_shape=mesh_shape, layout=layout)
+        input_vocab_size=VOCAB, output_vocab_size=VOCAB, mesh_shape=mesh_shape, layout=layout
+    )
 
 
 def lower(build, mesh_shape: str = "", layout: str = "") -> Built:
@@ -146,15 +146,25 @@ def run(built: Built, seed: int = 0) -> dict[str, np.ndarray]:
         return session.run(built.values)
 
 
-def training(mesh: mtf.Mesh, mesh_shape: str, layout: str, targets: np.ndarray = None,
-             mode: str = "train", outer: int = 2) -> dict[str, mtf.Tensor]:
+def training(
+    mesh: mtf.Mesh,
+    mesh_shape: str,
+    layout: str,
+    targets: np.ndarray = None,
+    mode: str = "train",
+    outer: int = 2,
+) -> dict[str, mtf.Tensor]:
     """Loss, logits, gradients and the layers' sums of an encoder-decoder."""
     model = bitransformer(mesh_shape, layout)
     targets = tokens(2) if targets is None else targets
-    with collect.collecting() as records:
+    with metric_collection.collecting() as records:
         logits, loss = model.call_simple(
-            import_tokens(mesh, tokens(1), outer), import_tokens(mesh, targets, outer),
-            compute_loss=True, mode=mode, num_microbatches=1)
+            import_tokens(mesh, tokens(1), outer),
+            import_tokens(mesh, targets, outer),
+            compute_loss=True,
+            mode=mode,
+            num_microbatches=1,
+        )
     out = {"loss": loss, "logits": logits}
     variables = mesh.graph.trainable_variables
     gradients = mtf.gradients([loss], [variable.outputs[0] for variable in variables])
@@ -165,7 +175,11 @@ def training(mesh: mtf.Mesh, mesh_shape: str, layout: str, targets: np.ndarray =
 
 
 def weighted_losses(values: dict[str, np.ndarray]) -> float:
-    """What all layers add to the loss, from their sums; see `hmoe.metrics.loss_sums`."""
-    rows = [row for name, value in values.items() if name.endswith("/losses")
-            for row in value.reshape(-1, 3)]
+    """What all layers add to the loss, from their sums; see `hmoe.layer.metrics.loss_sums`."""
+    rows = [
+        row
+        for name, value in values.items()
+        if name.endswith("/losses")
+        for row in value.reshape(-1, 3)
+    ]
     return sum(loss / tokens * factor / tokens for loss, tokens, factor in rows)

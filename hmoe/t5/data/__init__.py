@@ -5,7 +5,7 @@
 | examples | the example, its split, and numbers drawn the same everywhere |
 | cldr_formats, cldr_names | generators of examples, pure Python on babel |
 | cldr | both of them under one name |
-| metrics, baselines | scores, and what a model has to beat |
+| scores, baselines | scores, and what a model has to beat |
 | tasks | registers the CLDR tasks with SeqIO |
 | vocabularies | bytes, or a SentencePiece model |
 | files, lines | registers a user's own files, and reads them line by line |

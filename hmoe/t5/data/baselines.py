@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from .metrics import AnyExample, field_of
+from hmoe.t5.data.scores import AnyExample, field_of
 
 
 def copy_baseline(examples: Iterable[AnyExample]) -> list[str]:

@@ -6,12 +6,19 @@ same examples in every process, for a given version of babel.
 
 from __future__ import annotations
 
-from .cldr_formats import DEFAULT_LANGUAGES, FormatSettings, format_examples
-from .cldr_formats import KINDS as FORMAT_KINDS
-from .cldr_names import KINDS as NAME_KINDS
-from .cldr_names import NameSettings, name_examples
-from .cldr_names import languages as name_languages
-from .examples import MAX_INPUT_BYTES, MAX_TARGET_BYTES, SEQUENCE_LENGTH, SPLITS, Example, split_of
+from hmoe.t5.data.cldr_formats import DEFAULT_LANGUAGES, FormatSettings, format_examples
+from hmoe.t5.data.cldr_formats import KINDS as FORMAT_KINDS
+from hmoe.t5.data.cldr_names import KINDS as NAME_KINDS
+from hmoe.t5.data.cldr_names import NameSettings, name_examples
+from hmoe.t5.data.cldr_names import languages as name_languages
+from hmoe.t5.data.examples import (
+    MAX_INPUT_BYTES,
+    MAX_TARGET_BYTES,
+    SEQUENCE_LENGTH,
+    SPLITS,
+    Example,
+    split_of,
+)
 
 __all__ = [
     "DEFAULT_LANGUAGES",

@@ -16,14 +16,14 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from babel import Locale, UnknownLocaleError, dates, lists, numbers, units
 
-from . import examples
-from .examples import Draws, Example
+from hmoe.t5.data import examples
+from hmoe.t5.data.examples import Draws, Example
 
 # Nine scripts. Languages whose dates are far longer in UTF-8 than these (Thai, Tamil, Burmese) work
 # too, with larger byte limits.

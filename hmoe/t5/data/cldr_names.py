@@ -19,8 +19,8 @@ from collections.abc import Iterator
 
 from babel import localedata
 
-from . import examples
-from .examples import Example
+from hmoe.t5.data import examples
+from hmoe.t5.data.examples import Example
 
 KINDS: tuple[str, ...] = ("territory", "language", "script", "currency", "city")
 

@@ -14,17 +14,15 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Iterator
-from typing import Callable, Optional
+from collections.abc import Callable, Iterator
 
 import seqio
 import t5.data.preprocessors
 from absl import logging
 
-from hmoe.needed import check_file
-
-from . import lines, metrics, tasks, vocabularies
-from .examples import digest
+from hmoe.startup.path_checks import check_file
+from hmoe.t5.data import lines, scores, tasks, vocabularies
+from hmoe.t5.data.examples import digest
 
 # One example in twenty is held out where there is no validation file.
 _HELD_OUT_PARTS = 20
@@ -34,7 +32,7 @@ _MAX_SHUFFLE_BUFFER = 10_000
 _SHOWN_SKIPPED = 3
 
 # A file, and which of its inputs belong to the split; all if None.
-_Source = tuple[str, Optional[Callable[[str], bool]]]
+_Source = tuple[str, Callable[[str], bool] | None]
 
 _reports: dict[str, Report] = {}
 
@@ -201,7 +199,7 @@ def _add_task(
             seqio.preprocessors.append_eos_after_trim,
         ],
         # What stood in the gaps of a text has many right answers: its measure is cross entropy.
-        [metrics.exact_match, metrics.character_f_score] if pairs else [],
+        [scores.exact_match, scores.character_f_score] if pairs else [],
         shuffle_buffer=min(num_training, _MAX_SHUFFLE_BUFFER),
     )
 

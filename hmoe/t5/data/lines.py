@@ -10,8 +10,8 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
-from typing import BinaryIO, Callable, TypeVar, cast
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, TypeVar, cast
 
 T = TypeVar("T")
 

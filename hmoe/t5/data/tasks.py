@@ -14,17 +14,15 @@ or, as a task beside these, by `register_formats` and `register_names`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import gin
 import seqio
 
 from hmoe.compat.stack import tf
-
-from . import cldr, metrics
-from .examples import Example
-from .vocabularies import BYTES
+from hmoe.t5.data import cldr, scores
+from hmoe.t5.data.examples import Example
+from hmoe.t5.data.vocabularies import BYTES
 
 # Elements of a generator cross into TensorFlow in blocks: one at a time costs ten times as much.
 _BLOCK = 256
@@ -163,7 +161,7 @@ def _add_cldr(
         cldr.SPLITS,
         features(BYTES, ("inputs", "targets")),
         [seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
-        [metrics.exact_match, metrics.character_f_score],
+        [scores.exact_match, scores.character_f_score],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sentencepiece
 import seqio
 
-from hmoe.needed import check_file
+from hmoe.startup.path_checks import check_file
 
 # Span corruption needs sentinels. Without extra ids they would be byte values, and a vocabulary of
 # bytes would decode them to nothing or to wrong characters.

@@ -11,11 +11,12 @@ import hmoe.t5.data
 
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(hmoe.t5.data.__file__)))
 
-# The package `data` is imported from its folder, so that the process needs no TensorFlow.
+# `hmoe.t5` loads TensorFlow, which the generators do not need: a bare package stands in for it.
 _SCRIPT = """
-import itertools, json, sys
-sys.path.insert(0, sys.argv[1])
-from data import cldr
+import itertools, json, sys, types
+sys.modules["hmoe.t5"] = types.ModuleType("hmoe.t5")
+sys.modules["hmoe.t5"].__path__ = [sys.argv[1]]
+from hmoe.t5.data import cldr
 examples = getattr(cldr, sys.argv[2])(sys.argv[3])
 print(json.dumps(list(itertools.islice(examples, int(sys.argv[4])))))
 print("tensorflow" in sys.modules)

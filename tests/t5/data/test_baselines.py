@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hmoe.t5.data import baselines, metrics
+from hmoe.t5.data import baselines, scores
 from hmoe.t5.data.examples import Example
 
 TRAINING = [
@@ -26,7 +26,7 @@ TARGETS = [example.targets for example in ASKED]
 def test_copy_takes_what_follows_the_first_colon():
     answers = baselines.copy_baseline(ASKED)
     assert answers == ["9", "c", "10: 5", "8"]
-    assert metrics.exact_match(TARGETS, answers) == {"exact_match": 75.0}
+    assert scores.exact_match(TARGETS, answers) == {"exact_match": 75.0}
 
 
 def test_copy_of_an_input_without_a_colon_is_the_input():
@@ -39,7 +39,7 @@ def test_most_frequent_of_the_same_labels():
     answers = baselines.most_frequent_baseline(TRAINING, ASKED)
     assert answers == ["b", "c", "c", "c"]
     assert baselines.most_frequent_baseline(reversed(TRAINING), ASKED) == answers
-    assert metrics.exact_match(TARGETS, answers) == {"exact_match": 50.0}
+    assert scores.exact_match(TARGETS, answers) == {"exact_match": 50.0}
 
 
 def test_most_frequent_of_one_label_or_none():

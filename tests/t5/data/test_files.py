@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from t5.models import mesh_transformer
 
 from hmoe.compat.stack import tf
-from hmoe.t5.data import files, metrics, tasks, vocabularies
+from hmoe.t5.data import files, scores, tasks, vocabularies
 from hmoe.t5.data.examples import digest
 from hmoe.t5.data.vocabularies import BYTES
 
@@ -39,7 +39,7 @@ def many_pairs(count, prefix="in"):
 def texts(name, split):
     (dataset,) = mesh_transformer.mesh_eval_dataset_fn(name, LENGTHS, split)
     return [
-        (metrics.field_of(example, "inputs"), metrics.field_of(example, "targets"))
+        (scores.field_of(example, "inputs"), scores.field_of(example, "targets"))
         for example in tfds.as_numpy(dataset.dataset_fn())
     ]
 
@@ -75,8 +75,8 @@ def test_pairs_with_validation_data(tmp_path):
 def test_pairs_train_and_have_metrics(tmp_path):
     name = files.register(write(tmp_path, "data.tsv", many_pairs(50)))
     assert seqio.get_mixture_or_task(name).metric_fns == [
-        metrics.exact_match,
-        metrics.character_f_score,
+        scores.exact_match,
+        scores.character_f_score,
     ]
     (example,) = tfds.as_numpy(mesh_transformer.mesh_train_dataset_fn(name, LENGTHS).take(1))
     assert example["inputs_segmentation"].max() > 1

@@ -7,7 +7,7 @@ import pytest
 import t5.models.mesh_transformer
 from mesh_tensorflow.transformer import utils
 
-from hmoe import gin_files
+from hmoe.startup import gin_files
 from hmoe.t5.data import cldr
 from hmoe.t5.data.vocabularies import BYTES
 

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from t5.models import mesh_transformer
 
 from hmoe.compat.stack import tf
-from hmoe.t5.data import cldr, metrics, tasks
+from hmoe.t5.data import cldr, scores, tasks
 from hmoe.t5.data.vocabularies import BYTES
 
 LENGTHS = cldr.SEQUENCE_LENGTH
@@ -46,11 +46,11 @@ def test_labels_and_metrics_reach_the_evaluation(small_mixture, small_names):
         cldr.name_examples("test", cldr.NameSettings(languages=("de", "ja"))),
     ]
     for dataset, generator in zip(datasets, generators):
-        assert dataset.metric_fns == [metrics.exact_match, metrics.character_f_score]
+        assert dataset.metric_fns == [scores.exact_match, scores.character_f_score]
         shown = list(tfds.as_numpy(dataset.dataset_fn()))
         wanted = list(itertools.islice(generator, 20))
         for field in ("inputs", "targets", "language", "kind"):
-            assert [metrics.field_of(example, field) for example in shown] == [
+            assert [scores.field_of(example, field) for example in shown] == [
                 getattr(example, field) for example in wanted
             ]
         for example, want in zip(shown, wanted):

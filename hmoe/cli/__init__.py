@@ -1,0 +1,1 @@
+"""The `hmoe` command, before TensorFlow is loaded."""

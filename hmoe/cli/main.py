@@ -1,0 +1,266 @@
+"""The `hmoe` command: one thin function a subcommand, with T5's own flags.
+
+Help and errors of the command line come before TensorFlow is imported, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from hmoe.cli import launch
+from hmoe.version import __version__
+
+_EPILOG = """\
+Flags are those of T5's own command (t5_mesh_transformer), so that its command lines work here.
+Gin files are looked for as they stand, then in --gin_location_prefix, T5's gin files, and those of
+this package (models/, layouts/, tasks/, runs/).
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Suggests what an unknown flag may have meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with the message, and a suggestion for flags that nobody knows."""
+        if message.startswith("unrecognized arguments: "):
+            unknown = message[len("unrecognized arguments: ") :].split()[0].split("=")[0]
+            close = difflib.get_close_matches(unknown, list(self._option_string_actions), n=1)
+            if close:
+                message += f"; did you mean {close[0]}?"
+        super().error(message)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses; unknown flags of a subcommand are reported with that subcommand's help."""
+        namespace, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            parser = getattr(namespace, "parser", self)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "t", "1", "yes"):
+        return True
+    if text.lower() in ("false", "f", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+
+
+def _add_switch(parser: Any, name: str, text: str) -> None:
+    """A boolean flag as absl has them: --name, --name=false, --noname."""
+    parser.add_argument(
+        f"--{name}", type=_boolean, nargs="?", const=True, default=False, metavar="BOOL", help=text
+    )
+    parser.add_argument(f"--no{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
+
+
+def _common_flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    configuration = parser.add_argument_group("configuration")
+    add = configuration.add_argument
+    add(
+        "--gin_file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a gin file; may be repeated, later ones win",
+    )
+    add(
+        "--gin_param",
+        action="append",
+        default=[],
+        metavar="BINDING",
+        help="a line of gin, such as utils.run.train_steps=100; may be repeated",
+    )
+    add(
+        "--gin_location_prefix",
+        type=_names,
+        default=[],
+        metavar="FOLDERS",
+        help="folders to look for gin files in, with commas between",
+    )
+    add(
+        "--module_import",
+        action="append",
+        default=None,
+        metavar="MODULE",
+        help="a Python module to import first, for tasks of your own; may be repeated "
+        "(default: t5.data.mixtures where there is a --gin_file)",
+    )
+    add(
+        "--model_dir",
+        metavar="FOLDER",
+        help="folder of checkpoints, curves and log (default: "
+        f"{launch.DEFAULT_MODEL_DIR}; training: "
+        "runs/ and the name of the last gin file or of the data)",
+    )
+    _add_switch(configuration, "skip_all_gin_unknowns", "pass over gin names that nobody knows")
+    add(
+        "--additional_deprecated_gin_references",
+        type=_names,
+        default=[],
+        metavar="NAMES",
+        help="gin names to pass over, with commas between",
+    )
+    data = parser.add_argument_group("data of T5's tasks").add_argument
+    data("--t5_tfds_data_dir", metavar="FOLDER", help="where TensorFlow Datasets are")
+    data(
+        "--additional_task_cache_dirs",
+        type=_names,
+        default=[],
+        metavar="FOLDERS",
+        help="folders with cached tasks, with commas between",
+    )
+    machine = parser.add_argument_group("machine").add_argument
+    machine("--tpu", metavar="NAME", help="a TPU's name or address (TensorFlow 2.15 only)")
+    machine("--tpu_job_name", metavar="NAME", help="name of the TPU's worker job")
+    machine("--tpu_zone", metavar="ZONE", help="zone of the TPU")
+    machine("--gcp_project", metavar="PROJECT", help="project of the TPU")
+    return parser
+
+
+def build_parser() -> Parser:
+    """The parser of the whole command."""
+    parser = Parser(
+        prog="hmoe",
+        description="Trains and uses a T5 with a hierarchical mixture of experts.",
+        epilog=_EPILOG,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hmoe {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    common = [_common_flags()]
+    _add_train(commands, common)
+    _add_command(commands, common, "eval", "score a trained model on held-out examples")
+    _add_predict(commands, common)
+    _add_score(commands, common)
+    export = _add_command(commands, common, "export", "write a SavedModel for serving")
+    export.add_argument("--export_dir", metavar="FOLDER", help="default: model_dir/export")
+    _add_rewriting(commands, common, "split", "give every expert variables of its own")
+    _add_rewriting(commands, common, "merge", "undo split: all experts of a layer in one variable")
+    return parser
+
+
+def _add_command(commands: Any, common: list[Any], name: str, text: str, **more: Any) -> Any:
+    parser = commands.add_parser(
+        name,
+        help=text,
+        usage=f"hmoe {name} [FLAG ...]{more.pop('positional', '')}",
+        description=f"{text[0].upper()}{text[1:]}.",
+        parents=common,
+        allow_abbrev=False,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **more,
+    )
+    parser.set_defaults(parser=parser)
+    return parser
+
+
+def _add_train(commands: Any, common: list[Any]) -> None:
+    train = _add_command(
+        commands,
+        common,
+        "train",
+        "train a model; with no flags, the default job (runs/default.gin)",
+    )
+    train.add_argument(
+        "--train_steps",
+        type=int,
+        metavar="N",
+        help="steps in all, above what gin says (utils.run.train_steps)",
+    )
+    _add_switch(train, "evaluate", "evaluate at the end (default: for the default job and --data)")
+    train.set_defaults(evaluate=None)
+    own = train.add_argument_group("data of your own, with no code")
+    own.add_argument(
+        "--data",
+        metavar="FILE",
+        help="pairs.tsv (input, tab, target) or text.txt (running text, for span corruption)",
+    )
+    own.add_argument("--validation_data", metavar="FILE", help="the same to evaluate on")
+    own.add_argument("--vocabulary", metavar="FILE", help="a SentencePiece model (default: bytes)")
+    _add_switch(own, "skip_bad_lines", "skip and count bad lines of the data")
+
+
+def _add_predict(commands: Any, common: list[Any]) -> None:
+    predict = _add_command(
+        commands, common, "predict", "answer lines of text", positional=" [TEXT ...]"
+    )
+    predict.add_argument(
+        "text",
+        nargs="*",
+        help="a line to answer; none for a prompt, or for the lines of standard input",
+    )
+    predict.add_argument("--input_file", metavar="FILE", help="lines to answer")
+    predict.add_argument("--output_file", metavar="FILE", help="where to write the answers")
+
+
+def _add_score(commands: Any, common: list[Any]) -> None:
+    score = _add_command(
+        commands, common, "score", "log likelihoods of given targets, in nats, a line each"
+    )
+    score.add_argument("--input_file", metavar="FILE", help="inputs, one a line")
+    score.add_argument("--target_file", metavar="FILE", help="targets, one a line")
+    score.add_argument(
+        "--output_file",
+        metavar="FILE",
+        help="write FILE.scores, FILE.inputs, FILE.targets and FILE.lengths",
+    )
+
+
+def _add_rewriting(commands: Any, common: list[Any], name: str, text: str) -> None:
+    parser = _add_command(commands, common, name, text)
+    parser.add_argument(
+        "--output_dir",
+        metavar="FOLDER",
+        required=True,
+        help="a new folder for the model, without the optimizer's variables",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+      argv: the command line without the program's name; that of the process by default.
+
+    Returns:
+      The exit status: 0, 1 for an error, 130 if the user interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    flags = parser.parse_args(arguments)
+    if flags.command is None:
+        parser.print_help()
+        return 0
+    _check(flags)
+    return launch.run(flags)
+
+
+def _check(flags: argparse.Namespace) -> None:
+    """Exits for flags that do not go together."""
+    data_flags = ("validation_data", "vocabulary", "skip_bad_lines")
+    if flags.command == "train" and not flags.data:
+        given = [name for name in data_flags if getattr(flags, name)]
+        if given:
+            flags.parser.error(f"--{given[0]} goes with --data")
+    if flags.command == "predict" and flags.text and flags.input_file:
+        flags.parser.error("give either a text or --input_file")
+    if flags.command == "predict" and flags.output_file and not flags.input_file:
+        flags.parser.error("--output_file goes with --input_file")
+    if flags.command == "score" and flags.output_file and not flags.target_file:
+        flags.parser.error("--output_file goes with --target_file")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

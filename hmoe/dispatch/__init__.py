@@ -1,0 +1,1 @@
+"""Moves tokens into the buffers of experts and back; every all-to-all is here."""

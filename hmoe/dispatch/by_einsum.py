@@ -1,0 +1,155 @@
+"""Moves tokens by multiplying with one-hot tensors [S, X, C], as GShard does.
+
+It costs S * X * C multiplications for each number that is moved, which matrix units do
+sooner than memory can gather rows.
+
+Dimensions: g are those of groups, Q their product, S tokens of a group, K choices, X
+experts, C slots, T all that trails (the depth, and what travels beside it).
+"""
+
+from __future__ import annotations
+
+import math
+
+from hmoe.compat.stack import tf
+from hmoe.dispatch.slot_sizes import Sizes
+
+
+def places(expert: tf.Tensor, position: tf.Tensor, sizes: Sizes) -> tuple[tf.Tensor, tf.Tensor]:
+    """Numbers of slots.
+
+    Args:
+      expert: int32 [*g, S, K].
+      position: int32 [*g, S, K], or -1.
+      sizes: X and C.
+
+    Returns:
+      `slots` int32 [*g, S, K], x * C + c of each choice, or -1; and `sources` int32
+      [X, *g, C], which are zeros that nothing reads.
+    """
+    slots = tf.where(position < 0, position, expert * sizes.capacity + position)
+    groups = expert.shape.as_list()[:-2]
+    return slots, tf.zeros([sizes.num_experts, *groups, sizes.capacity], tf.int32)
+
+
+def to_slots(rows: tf.Tensor, slots: tf.Tensor, sources: tf.Tensor, sizes: Sizes) -> tf.Tensor:
+    """[*g, S, *T] -> [X, *g, C, *T]: the token that stands in each slot; 0 in empty ones."""
+    found = tf.einsum("qst,qsxc->xqct", _grouped(rows, slots), _one_hot(slots, sizes, rows.dtype))
+    return tf.reshape(found, sources.shape.as_list() + _trailing(rows, slots))
+
+
+def to_tokens(
+    buffers: tf.Tensor,
+    slots: tf.Tensor,
+    sources: tf.Tensor,
+    sizes: Sizes,
+    weights: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """[X, *g, C, *T] -> [*g, S, *T]: the sum over the slots of each token.
+
+    Args:
+      buffers: of slots.
+      slots: of `places`.
+      sources: of `places`.
+      sizes: X and C.
+      weights: [*g, S, K], of each choice, 0 where it has no slot; None: 1 where it has one.
+    """
+    one_hot = _one_hot(slots, sizes, buffers.dtype, weights)
+    summed = tf.einsum("xqct,qsxc->qst", _of_slots(buffers, sources), one_hot)
+    return tf.reshape(
+        summed, slots.shape.as_list()[:-1] + buffers.shape.as_list()[len(sources.shape) :]
+    )
+
+
+def to_slots_weighted(
+    rows: tf.Tensor,
+    buffers: tf.Tensor,
+    slots: tf.Tensor,
+    sources: tf.Tensor,
+    sizes: Sizes,
+    weights: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The gradients of `to_tokens`.
+
+    Args:
+      rows: [*g, S, *T], gradient of what it returned.
+      buffers: [X, *g, C, *T], as it was given.
+      slots: of `places`.
+      sources: of `places`.
+      sizes: X and C.
+      weights: [*g, S, K], as it was given.
+
+    Returns:
+      Gradients of buffers [X, *g, C, *T] and of weights [*g, S, K].
+    """
+    tokens = _grouped(rows, slots)
+    found = tf.einsum("qst,qsxc->xqct", tokens, _one_hot(slots, sizes, rows.dtype, weights))
+    # [Q, S, X, C]: what each slot would give each token.
+    products = tf.einsum("qst,xqct->qsxc", tokens, _of_slots(buffers, sources))
+    products = tf.reshape(products, [*slots.shape.as_list()[:-1], sizes.num_slots])
+    if sizes.in_order:
+        by_choice = tf.reshape(products, slots.shape.as_list() + [sizes.capacity])
+        of_choices = tf.reduce_sum(by_choice * _one_hot_in_order(slots, sizes, rows.dtype), axis=-1)
+    else:
+        of_choices = tf.stack(
+            [
+                tf.reduce_sum(
+                    products * tf.one_hot(slot, sizes.num_slots, dtype=rows.dtype), axis=-1
+                )
+                for slot in tf.unstack(slots, axis=-1)
+            ],
+            axis=-1,
+        )
+    return tf.reshape(found, buffers.shape), of_choices
+
+
+def choices_to_slots(
+    values: list[tf.Tensor], slots: tf.Tensor, sources: tf.Tensor, sizes: Sizes
+) -> tf.Tensor:
+    """F of [*g, S, K] -> [X, *g, C, F]: of the choice that stands in each slot; else 0."""
+    found = [tf.einsum("qsxc->xqc", _one_hot(slots, sizes, each.dtype, each)) for each in values]
+    return tf.reshape(tf.stack(found, axis=-1), sources.shape.as_list() + [len(values)])
+
+
+def _one_hot(
+    slots: tf.Tensor, sizes: Sizes, dtype: tf.DType, values: tf.Tensor | None = None
+) -> tf.Tensor:
+    """[Q, S, X, C]: the value of the choice, or 1, where a token stands in a slot."""
+    if sizes.in_order:
+        one_hot = _one_hot_in_order(slots, sizes, dtype)
+        if values is not None:
+            one_hot *= values[..., None]
+    else:
+        # Choice by choice: summing a one-hot tensor over K costs several times as much.
+        each = [
+            tf.one_hot(slot, sizes.num_slots, dtype=dtype) for slot in tf.unstack(slots, axis=-1)
+        ]
+        if values is not None:
+            each = [one * value[..., None] for one, value in zip(each, tf.unstack(values, axis=-1))]
+        one_hot = tf.add_n(each)
+    num_tokens: int = slots.shape[-2]
+    return tf.reshape(one_hot, [-1, num_tokens, sizes.num_experts, sizes.capacity])
+
+
+def _one_hot_in_order(slots: tf.Tensor, sizes: Sizes, dtype: tf.DType) -> tf.Tensor:
+    """[*g, S, X, C] of slots [*g, S, X], each of its own expert."""
+    position = slots - tf.range(sizes.num_experts) * sizes.capacity
+    return tf.one_hot(tf.where(slots < 0, slots, position), sizes.capacity, dtype=dtype)
+
+
+def _grouped(rows: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
+    """[*g, S, *T] -> [Q, S, T]."""
+    num_tokens: int = slots.shape[-2]
+    return tf.reshape(rows, [-1, num_tokens, math.prod(_trailing(rows, slots))])
+
+
+def _of_slots(buffers: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
+    """[X, *g, C, *T] -> [X, Q, C, T]."""
+    shape: list[int] = sources.shape.as_list()
+    trailing = buffers.shape.as_list()[len(shape) :]
+    return tf.reshape(buffers, [shape[0], math.prod(shape[1:-1]), shape[-1], math.prod(trailing)])
+
+
+def _trailing(rows: tf.Tensor, slots: tf.Tensor) -> list[int]:
+    trailing: list[int] = rows.shape.as_list()[len(slots.shape) - 1 :]
+    return trailing

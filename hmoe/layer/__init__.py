@@ -1,0 +1,1 @@
+"""The mixture layer: its configuration and its recursion over levels."""

@@ -1,0 +1,216 @@
+"""Group sizes and expert capacity (integers), and the reshape into groups."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from fractions import Fraction
+
+from hmoe.compat.stack import mtf
+
+
+def exactly(number: float) -> Fraction:
+    """A number as a person wrote it: 1.15 is 115/100, not the binary fraction just below it."""
+    return Fraction(str(number))
+
+
+def largest_group_size(num_tokens: int, requested: int, num_splits: int = 1) -> int:
+    """The largest size, at most `requested`, whose groups fill and can be split.
+
+    Args:
+      num_tokens: tokens to divide into groups.
+      requested: the size asked for.
+      num_splits: the number of groups must be a multiple of this.
+
+    Returns:
+      A divisor of `num_tokens // num_splits`; 0 if `num_tokens` cannot be split.
+    """
+    if num_tokens % num_splits:
+        return 0
+    per_split = num_tokens // num_splits
+    size = min(requested, per_split)
+    while per_split % size:
+        size -= 1
+    return size
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedSize:
+    """The group size that a user asked for.
+
+    Attributes:
+      size: in tokens.
+      field: where it was asked for.
+      per_unit: tokens of one unit of that field.
+    """
+
+    size: int
+    field: str
+    per_unit: float
+
+    def told_as(self, size: int) -> str:
+        """A size as the user would ask for it, such as "group_size = 7"."""
+        return f"{self.field} = {size / self.per_unit:g}"
+
+
+def in_tokens(size: int) -> AskedSize:
+    """`Level.group_size`."""
+    return AskedSize(size, "group_size", 1.0)
+
+
+def in_examples(
+    level: str, examples_per_group: float, num_examples: int, num_places: int, num_tokens: int
+) -> AskedSize:
+    """The group size that so many examples make at a level.
+
+    Args:
+      level: name of the level, for messages.
+      examples_per_group: `Level.examples_per_group`.
+      num_examples: of the whole batch.
+      num_places: places of the level for the whole batch, of one family of experts.
+      num_tokens: those of them among which groups are made.
+
+    Returns:
+      The size, rounded to the nearest, at least 1.
+
+    Raises:
+      ValueError: there are not so many examples to make a group of.
+    """
+    per_example = Fraction(num_places, num_examples)
+    size = max(1, round(exactly(examples_per_group) * per_example))
+    if size > num_tokens:
+        raise ValueError(
+            f"level '{level}': examples_per_group = {examples_per_group:g} makes groups of {size}"
+            f" tokens, but there are {num_tokens} to make groups of, which is"
+            f" {float(num_tokens / per_example):g} examples; use at most that many, or a"
+            " larger batch"
+        )
+    return AskedSize(size, "examples_per_group", float(per_example))
+
+
+def group_size(
+    level: str,
+    num_tokens: int,
+    asked: AskedSize,
+    num_splits: int,
+    *,
+    num_experts: int,
+    exact: bool,
+) -> int:
+    """The group size of a level on a mesh, or an error that says why there is none.
+
+    Args:
+      level: name of the level, for messages.
+      num_tokens: tokens that arrive, over all devices of the batch dimension.
+      asked: for by the level.
+      num_splits: devices of the mesh axis over which the groups are split.
+      num_experts: experts of the level; groups smaller than this cannot feed them.
+      exact: whether another size than that of one device is an error.
+
+    Returns:
+      The largest divisor of the tokens, at most the size asked for, whose number of
+      groups is a multiple of `num_splits`.
+
+    Raises:
+      ValueError: no size divides, only useless ones do, or `exact` and the mesh
+        forces another size.
+    """
+    size = largest_group_size(num_tokens, asked.size, num_splits)
+    if size == 0:
+        raise ValueError(
+            f"level '{level}': {num_tokens} tokens cannot be split over {num_splits} devices;"
+            f" use a batch of which the tokens are a multiple of {num_splits}, or another layout"
+        )
+    possible = min(asked.size, num_tokens // num_splits)
+    if size < min(num_experts, possible):
+        raise ValueError(
+            f"level '{level}': the {num_tokens // num_splits} tokens of each of {num_splits}"
+            f" device(s) have no divisor between {num_experts} (the number of experts) and"
+            f" {asked.told_as(asked.size)}; the largest is {size}. Change the batch size or the"
+            f" sequence length, or set {asked.told_as(num_tokens // num_splits)}"
+        )
+    alone = largest_group_size(num_tokens, asked.size)
+    if size != alone:
+        _report_forced_size(level, size, alone, asked, num_splits, exact)
+    return size
+
+
+def _report_forced_size(
+    level: str, size: int, alone: int, asked: AskedSize, num_splits: int, exact: bool
+) -> None:
+    said = (
+        f"level '{level}': groups have {size} tokens on this mesh, but {alone} on one device,"
+        f" since their number must be a multiple of {num_splits}; results differ where buffers"
+        f" overflow. Set {asked.told_as(size)} for the same numbers on both"
+    )
+    if exact:
+        raise ValueError(said + " (exact_groups = True)")
+    logging.getLogger(__name__).warning(said)
+
+
+def expert_capacity(level: str, size: int, factor: float, num_experts: int, minimum: int) -> int:
+    """Slots of an expert for one group: min(size, max(minimum, size * factor / experts)).
+
+    Args:
+      level: name of the level, for messages.
+      size: tokens in a group.
+      factor: slots for the group as a multiple of its tokens.
+      num_experts: experts that share the slots.
+      minimum: slots that an expert has at least, unless the group is smaller.
+
+    Returns:
+      The capacity, rounded down from the exact quotient, never above the group.
+
+    Raises:
+      ValueError: there is no room for a single token.
+    """
+    slots = size * exactly(factor)
+    capacity = min(size, max(minimum, math.floor(slots / num_experts)))
+    if capacity < 1:
+        # Rounded up, so that what is recommended does give room.
+        enough = math.ceil(Fraction(100 * num_experts, size)) / 100
+        raise ValueError(
+            f"level '{level}': a group of {size} tokens with capacity factor {factor} gives each of"
+            f" {num_experts} experts {float(slots / num_experts):.3g} slots and min_capacity is"
+            f" {minimum}, so no token finds room; raise the capacity factor to"
+            f" {enough:g}, or min_capacity to 1"
+        )
+    if capacity * num_experts != slots:
+        logging.getLogger(__name__).info(
+            "level '%s': capacity factor %g asked for, %g resulted: %d slots for each of %d experts"
+            " in a group of %d tokens (min_capacity = %d)",
+            level,
+            factor,
+            capacity * num_experts / size,
+            capacity,
+            num_experts,
+            size,
+            minimum,
+        )
+    return capacity
+
+
+def into_groups(
+    tokens: mtf.Tensor,
+    leading: list[mtf.Dimension],
+    trailing: list[mtf.Dimension],
+    name: str,
+    shape: tuple[int, int],
+    tokens_name: str,
+) -> mtf.Tensor:
+    """Reshapes everything between `leading` and `trailing` into groups.
+
+    Args:
+      tokens: [*leading, ..., *trailing].
+      leading: dimensions that stay in front.
+      trailing: dimensions that stay behind (the depth, or none).
+      name: name of the dimension of groups.
+      shape: (number of groups, tokens in each).
+      tokens_name: name of the dimension of tokens in a group.
+
+    Returns:
+      A tensor [*leading, groups, group, *trailing].
+    """
+    inner = [mtf.Dimension(name, shape[0]), mtf.Dimension(tokens_name, shape[1])]
+    return mtf.reshape(tokens, mtf.Shape(leading + inner + trailing))

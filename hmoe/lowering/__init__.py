@@ -1,0 +1,1 @@
+"""From named-dimension graphs to TensorFlow: mesh implementations with small graphs."""

@@ -1,0 +1,90 @@
+"""What the package needs of TensorFlow's graphs and TensorFlow keeps to itself."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def creating(graph: Any, create_by: Callable) -> Iterator[None]:
+    """Within it, new operations of a graph are made by a function; one may be within another.
+
+    Args:
+      graph: a `tf.Graph`.
+      create_by: called as `create_by(create, op_type, inputs, **keywords)`; returns an
+        operation. `create(op_type, inputs, **keywords)` makes one. Among the keywords are
+        "name" and "attrs", the values of attributes by their names.
+    """
+
+    def create(
+        op_type: str,
+        inputs: Any,
+        dtypes: Any = None,
+        input_types: Any = None,
+        name: str | None = None,
+        attrs: Any = None,
+        op_def: Any = None,
+        compute_device: bool = True,
+    ) -> Any:
+        return create_by(
+            before,
+            op_type,
+            inputs,
+            dtypes=dtypes,
+            input_types=input_types,
+            name=name,
+            attrs=attrs,
+            op_def=op_def,
+            compute_device=compute_device,
+        )
+
+    # One attribute of one graph is all that is touched.
+    before = graph._create_op_internal
+    graph._create_op_internal = create
+    try:
+        yield
+    finally:
+        if inspect.ismethod(before):
+            del graph._create_op_internal
+        else:
+            graph._create_op_internal = before
+
+
+def create(graph: Any, op_type: str, inputs: Any, **keywords: Any) -> Any:
+    """Makes an operation from the keywords that `creating` tells.
+
+    As `tf.Graph.create_op`, which spends more time on its deprecated arguments.
+    """
+    return graph._create_op_internal(op_type, inputs, **keywords)
+
+
+def is_plain(graph: Any) -> bool:
+    """Whether a new operation would be its type, inputs, attributes, and the names of its device.
+
+    Not so inside loops, control dependencies and the like.
+    """
+    return (
+        graph._get_control_flow_context() is None
+        and not graph._control_dependencies_stack
+        and not list(graph._colocation_stack.peek_objs())
+        and None not in devices(graph)
+    )
+
+
+def surroundings(graph: Any) -> tuple:
+    """Equal where a new operation would be placed, ordered and nested alike."""
+    return (
+        *devices(graph),
+        id(graph._get_control_flow_context()),
+        *map(id, graph._control_dependencies_stack),
+        *map(id, graph._colocation_stack.peek_objs()),
+    )
+
+
+def devices(graph: Any) -> list[str | None]:
+    """Names of devices around a new operation; None for a function that would choose one."""
+    names = [spec.raw_string for spec in graph._device_function_stack.peek_objs()]
+    return [name for name in names if name != ""]

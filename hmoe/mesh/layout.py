@@ -1,0 +1,172 @@
+"""The mesh and how named dimensions are split over it: the only reader of the mesh shape."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hmoe.compat.stack import mtf
+
+# The expert dimension of each level, outermost first; upstream's names, so that its
+# layout rules carry over.
+_ONE_LEVEL = ("experts",)
+_SEVERAL_LEVELS = ("expert_x", "expert_y", "expert_z")
+
+# What the layer names besides, and may be split.
+LAYER_DIMENSIONS = ("outer_batch", "batch", "expert_hidden", "d_ff", "d_model")
+
+MAX_LEVELS = len(_SEVERAL_LEVELS)
+
+
+def expert_dimension_names(num_levels: int) -> tuple[str, ...]:
+    """Names of the expert dimensions of a layer with so many levels, outermost first."""
+    return _ONE_LEVEL if num_levels == 1 else _SEVERAL_LEVELS[:num_levels]
+
+
+def unsplit_name(name: str) -> str:
+    """The name of the same dimension while its tensor is split along another one."""
+    return "expert_unsplit" if name == "experts" else f"{name}_unsplit"
+
+
+class MeshLayout:
+    """A mesh shape with layout rules, as users write them."""
+
+    def __init__(self, mesh_shape: Any = None, layout: Any = None):
+        """Reads both.
+
+        Args:
+          mesh_shape: "rows:2;cols:4", a mtf.Shape, or None for one device.
+          layout: "outer_batch:rows;batch:cols", mtf.LayoutRules, or None.
+        """
+        self._mesh: dict[str, int] = {
+            dim.name: dim.size for dim in mtf.convert_to_shape(mesh_shape or []).dims
+        }
+        rules = mtf.convert_to_layout_rules(layout or [])
+        # LayoutRules has no public accessor for its pairs.
+        self._rules: list[tuple[str, str]] = sorted(rules._pairs)
+
+    def axis(self, dimension: str) -> str | None:
+        """The mesh axis over which a dimension of this name is split, if any."""
+        axes = [axis for name, axis in self._rules if name == dimension and axis in self._mesh]
+        return axes[0] if axes else None
+
+    def num_splits(self, dimension: str) -> int:
+        """Devices over which a dimension of this name is split; 1 if it is not."""
+        axis = self.axis(dimension)
+        return 1 if axis is None else self._mesh[axis]
+
+    def check_rules(self, known_dimensions: Iterable[str]) -> None:
+        """Checks that rules name dimensions and mesh axes that exist.
+
+        Args:
+          known_dimensions: every dimension name that the model can have.
+
+        Raises:
+          ValueError: a rule can have no effect, or splits a dimension twice.
+        """
+        known = sorted(set(known_dimensions))
+        seen: dict[str, str] = {}
+        for name, axis in self._rules:
+            if name not in known:
+                raise ValueError(
+                    f"layout rule '{name}:{axis}': no tensor has a dimension '{name}'"
+                    f"{_suggest(name, known)}"
+                )
+            if axis not in self._mesh:
+                raise ValueError(
+                    f"layout rule '{name}:{axis}': the mesh has no axis '{axis}'; it has"
+                    f" {self._describe_mesh()}. Name one of these, or remove the rule"
+                )
+            if name in seen:
+                raise ValueError(
+                    f"layout rules '{name}:{seen[name]}' and '{name}:{axis}': a dimension can be"
+                    " split over one mesh axis only; remove one of the rules"
+                )
+            seen[name] = axis
+
+    def check_levels(self, levels: Sequence[Any]) -> None:
+        """Checks that the experts of the levels can be split as the rules say.
+
+        Args:
+          levels: of one layer, outermost first; each has `name` and `num_experts`.
+
+        Raises:
+          ValueError: experts that their devices cannot share, or two dimensions of
+            one tensor on the same mesh axis.
+        """
+        names = expert_dimension_names(len(levels))
+        for level, name in zip(levels, names):
+            splits = self.num_splits(name)
+            if level.num_experts % splits:
+                raise ValueError(
+                    f"level '{level.name}': {name} has {level.num_experts} experts, which the"
+                    f" {splits} devices of mesh axis '{self.axis(name)}' cannot share; use a"
+                    f" multiple of {splits} or another layout"
+                )
+        if len(levels) > 2 and self.axis(names[2]):
+            raise ValueError(
+                f"level '{levels[2].name}': layout rule '{names[2]}:{self.axis(names[2])}' splits"
+                " the experts of a third level, but a T5 has two batch dimensions to exchange them"
+                " for; remove the rule, or use two levels"
+            )
+        # With one level, the outer batch is exchanged for nothing and stays in the buffers.
+        stays = ["outer_batch"] if len(levels) == 1 else []
+        self._check_together([*names, "expert_hidden", *stays])
+        self._check_together(["outer_batch", "batch"])
+        if len(levels) > 1:
+            # While tokens wait for the second level, these stand in one tensor.
+            self._check_together([names[0], "outer_batch"])
+
+    def _check_together(self, names: Sequence[str]) -> None:
+        """Raises ValueError if two of the dimensions, found in one tensor, share an axis."""
+        used: dict[str, str] = {}
+        for name in names:
+            axis = self.axis(name)
+            if axis is not None and axis in used:
+                raise ValueError(
+                    f"layout rules '{used[axis]}:{axis}' and '{name}:{axis}': one tensor has both"
+                    f" dimensions, and mesh axis '{axis}' can split only one of them; give them"
+                    " different axes"
+                )
+            if axis is not None:
+                used[axis] = name
+
+    def warnings(self, levels: Sequence[Any]) -> list[str]:
+        """Says which dimensions of the layer stay whole although the mesh has room."""
+        names = expert_dimension_names(len(levels))[:2]
+        batches = ["batch", "outer_batch"][: len(names)]
+        said = []
+        # Level by level, the experts and the batch that they are exchanged for.
+        for number, pair in enumerate(zip(names, batches)):
+            for name, partner in (pair, pair[::-1]):
+                axis = self.axis(partner) or self._free_axis(number)
+                if self.axis(name) is None and axis is not None:
+                    said.append(
+                        f"dimension '{name}' is not split, although the mesh has"
+                        f" {self._describe_mesh()}: every device holds all of it. Add a layout rule"
+                        f" such as '{name}:{axis}' if that is not meant"
+                    )
+        for name, partner in zip(names, batches):
+            if self.axis(name) != self.axis(partner) and self.axis(name) and self.axis(partner):
+                said.append(
+                    f"'{name}' is split over mesh axis '{self.axis(name)}' and '{partner}' over"
+                    f" '{self.axis(partner)}': the exchange between them is no all-to-all along one"
+                    " axis but gathers whole tensors. Split both over the same axis"
+                )
+        return said
+
+    def _free_axis(self, number: int) -> str | None:
+        """The mesh axis for the level of this number: the last for the first level, and so on."""
+        large = [axis for axis, size in self._mesh.items() if size > 1]
+        return large[-1 - number] if number < len(large) else None
+
+    def _describe_mesh(self) -> str:
+        if not self._mesh:
+            return "no axes (one device)"
+        return ", ".join(f"'{name}' of {size}" for name, size in self._mesh.items())
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"

@@ -1,0 +1,159 @@
+"""Random numbers that depend on neither the layout nor the process.
+
+Mesh TensorFlow draws each slice with a seed of its own, made from Python's salted
+hash, so its numbers change with the layout and from run to run. Here numbers are
+drawn for the whole tensor from (seed, what for, step, microbatch), and each device
+takes its slice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from hmoe.compat.stack import mtf, tf
+
+_current = threading.local()
+
+
+@contextlib.contextmanager
+def microbatch(number: mtf.Tensor) -> Iterator[None]:
+    """Within it, drawn numbers also depend on `number`, a scalar int32 mtf.Tensor."""
+    before = getattr(_current, "microbatch", None)
+    _current.microbatch = number
+    try:
+        yield
+    finally:
+        _current.microbatch = before
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomSource:
+    """A named stream of random numbers.
+
+    Attributes:
+      seed: of the run.
+      path: what the numbers are for; other paths give independent numbers.
+      alike: name of a dimension: the same numbers for all indices of the dimensions
+        before it. None: each element has a number of its own.
+    """
+
+    seed: int
+    path: str = ""
+    alike: str | None = None
+
+    def named(self, name: str) -> RandomSource:
+        """The stream for a part of what this one is for."""
+        return dataclasses.replace(self, path=f"{self.path}/{name}")
+
+    def alike_before(self, dimension: str) -> RandomSource:
+        """The stream whose numbers differ along this dimension and those after it alone."""
+        return dataclasses.replace(self, alike=dimension)
+
+    def uniform(self, mesh: mtf.Mesh, shape: mtf.Shape, dtype: tf.DType = tf.float32) -> mtf.Tensor:
+        """Numbers in [0, 1), other ones at each global step and in each microbatch."""
+        shape = mtf.convert_to_shape(shape)
+        names = shape.dimension_names
+        if self.alike not in names:
+            return StatelessUniformOperation(mesh, shape, dtype, self).outputs[0]
+        own = mtf.Shape(shape.dims[names.index(self.alike) :])
+        return mtf.broadcast(StatelessUniformOperation(mesh, own, dtype, self).outputs[0], shape)
+
+    def dropout(self, x: mtf.Tensor, rate: float) -> mtf.Tensor:
+        """Sets a share `rate` of the elements to 0 and scales the others up."""
+        if rate == 0.0:
+            return x
+        keep = mtf.cast(mtf.less(self.uniform(x.mesh, x.shape), 1.0 - rate), x.dtype)
+        return x * keep / (1.0 - rate)
+
+
+class StatelessUniformOperation(mtf.Operation):
+    """Uniform numbers for a tensor of any layout, the same on every layout."""
+
+    def __init__(self, mesh: mtf.Mesh, shape: mtf.Shape, dtype: tf.DType, source: RandomSource):
+        """Adds the operation; inside `microbatch` it takes its number as an input."""
+        number: mtf.Tensor | None = getattr(_current, "microbatch", None)
+        inputs = [] if number is None else [number]
+        super().__init__(inputs, mesh=mesh, name="stateless_uniform")
+        self._dtype = dtype
+        self._source = source
+        self._outputs = [mtf.Tensor(self, mtf.convert_to_shape(shape), dtype)]
+        self._splittable_dims, self._unsplittable_dims = (
+            self._initialize_all_dimensions_as_splittable()
+        )
+
+    @property
+    def has_gradient(self) -> bool:
+        """Random numbers have none."""
+        return False
+
+    def lower(self, lowering: mtf.Lowering) -> None:
+        """Draws the whole tensor on every device and keeps the device's slice."""
+        mesh_impl = lowering.mesh_impl(self)
+        shape = self.outputs[0].shape
+        axes = mesh_impl.tensor_layout(shape).tensor_axis_to_mesh_axis
+        slice_shape = mesh_impl.slice_shape(shape)
+        split = [axis for axis in axes if axis is not None]
+        coordinates = [mesh_impl.laid_out_pcoord(axis) for axis in split]
+
+        def cut(whole: tf.Tensor, *numbers: tf.Tensor) -> tf.Tensor:
+            where = dict(zip(split, numbers))
+            begin = [
+                0 if axis is None else where[axis] * size for axis, size in zip(axes, slice_shape)
+            ]
+            return tf.slice(whole, begin, slice_shape)
+
+        # Apart from the cut, so that an engine can draw once for devices that are one.
+        drawn = mesh_impl.slicewise(self._draw_whole, *(lowering.tensors[x] for x in self.inputs))
+        if split:
+            drawn = mesh_impl.slicewise(cut, drawn, *coordinates)
+        lowering.set_tensor_lowering(self.outputs[0], drawn)
+
+    def _draw_whole(self, *numbers: tf.Tensor) -> tf.Tensor:
+        step = tf.train.get_global_step()
+        seed = tf.constant([self._source.seed, zlib.crc32(self._source.path.encode())], tf.int64)
+        # Casting a variable to its own type returns the variable; identity reads it, once.
+        count = tf.constant(0, tf.int64) if step is None else tf.identity(tf.cast(step, tf.int64))
+        if self.inputs:
+            # Steps stay far below 2 ** 40, so no two (step, microbatch) meet.
+            count = count + tf.cast(numbers[0], tf.int64) * 2**40
+        mixed = tf.random.stateless_uniform([2], seed, tf.int64.min, tf.int64.max, tf.int64)
+        # The second draw keys on the count alone in one word, so every step differs.
+        key = tf.stack([mixed[0], tf.bitwise.bitwise_xor(mixed[1], count)])
+        shape = self.outputs[0].shape.to_integer_list
+        return tf.cast(tf.random.stateless_uniform(shape, key, dtype=tf.float32), self._dtype)
+
+
+@contextlib.contextmanager
+def layout_independent_dropout(seed: int = 0) -> Iterator[None]:
+    """Within it, mesh-tensorflow's own dropout draws from a `RandomSource`.
+
+    Streams are numbered in the order in which the model is built, which is that of
+    the code and the same on every layout.
+    """
+    ops = mtf.ops
+    original = ops.random_uniform
+    built = [0]
+
+    def random_uniform(
+        mesh: mtf.Mesh,
+        shape: mtf.Shape,
+        minval: float = 0.0,
+        maxval: float = 1.0,
+        dtype: tf.DType = tf.float32,
+        **unused: Any,
+    ) -> mtf.Tensor:
+        built[0] += 1
+        path = f"{tf.get_variable_scope().name}/random_{built[0]}"
+        numbers = RandomSource(seed, path).uniform(mesh, shape, dtype)
+        return numbers if (minval, maxval) == (0.0, 1.0) else (numbers * (maxval - minval) + minval)
+
+    ops.random_uniform = random_uniform
+    try:
+        yield
+    finally:
+        ops.random_uniform = original

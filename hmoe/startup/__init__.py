@@ -1,0 +1,1 @@
+"""What can be checked and printed before TensorFlow is loaded."""

@@ -1,0 +1,79 @@
+"""What the user sees, and where TensorFlow's own log goes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+LOG_FILE = "log.txt"
+
+
+class Console:
+    """Lines for the user; beside them, optionally, a file for everything else.
+
+    Args:
+      out: where lines go; standard output by default.
+      errors: where errors go; standard error by default.
+    """
+
+    def __init__(self, out: TextIO | None = None, errors: TextIO | None = None):
+        self._out = out or sys.stdout
+        self._errors = errors or sys.stderr
+        self.log_path: str | None = None
+
+    def say(self, line: str) -> None:
+        """Prints a line at once."""
+        print(line, file=self._out, flush=True)
+
+    def error(self, text: str) -> None:
+        """Prints an error."""
+        print(text, file=self._errors, flush=True)
+
+    def log_to(self, path: str) -> None:
+        """Sends what this process writes to standard error to a file, also from TensorFlow's C++.
+
+        Errors by `error` still reach the user. Must come before TensorFlow is imported, which
+        keeps standard error as it finds it.
+
+        Args:
+          path: the file, to which is added; its folder exists.
+
+        Raises:
+          OSError: the file cannot be written.
+        """
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._errors.flush()
+        self._errors = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+        os.dup2(log, 2)
+        os.close(log)
+        self.log_path = path
+        # TensorFlow's C++ would leave out its informative lines otherwise, or print them.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
+
+
+def duration(seconds: float) -> str:
+    """Time in words: `8 s`, `2 min 05 s`, `3 h 07 min`."""
+    seconds = int(round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: first column to the left, the others to the right."""
+    cells = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        first = row[0].ljust(widths[0])
+        others = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        return "  ".join([first, *others]).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return [line(cells[0]), rule, *[line(row) for row in cells[1:]]]

@@ -1,0 +1,77 @@
+"""Where gin files are looked for, and where those that come with the package are.
+
+In a checkout they stand at the top of the repository, in `gin/`; an installed wheel carries the
+same folder as `hmoe/gin/`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def folder() -> str:
+    """Returns the absolute path of the folder with `models/`, `layouts/`, `tasks/`, `runs/`.
+
+    Raises:
+      FileNotFoundError: the package was installed without its gin files.
+    """
+    installed = os.path.join(_PACKAGE, "gin")
+    checkout = os.path.join(os.path.dirname(_PACKAGE), "gin")
+    for candidate in (installed, checkout):
+        # A `gin` beside an installed package is gin-config's, which has no such folder.
+        if os.path.isdir(os.path.join(candidate, "models")):
+            return candidate
+    raise FileNotFoundError(
+        f"the gin files of hmoe are neither in {installed} (an installed package) nor in "
+        f"{checkout} (a checkout); install hmoe again"
+    )
+
+
+def search_folders(prefixes: Sequence[str]) -> list[str]:
+    """Folders in which gin files are looked for, after the current one.
+
+    Args:
+      prefixes: the user's, `--gin_location_prefix`.
+
+    Returns:
+      Those, then the folders of T5 and of this package.
+    """
+    # Importing T5 would import TensorFlow, only to know where it is.
+    found = importlib.util.find_spec("t5")
+    packages = found.submodule_search_locations if found else None
+    t5_folders = [os.path.join(package, "models", "gin") for package in list(packages or [])[:1]]
+    return [*prefixes, *t5_folders, folder()]
+
+
+def check_exists(
+    path: str, folders: Sequence[str], exists: Callable[[str], bool] = os.path.exists
+) -> None:
+    """Raises ValueError, with names that come close, unless one of the folders has the file.
+
+    Args:
+      path: of a gin file, in one of the folders.
+      folders: "" is the current one, and must be the first.
+      exists: tells whether there is a file.
+    """
+    if any(exists(os.path.join(folder, path)) for folder in folders):
+        return
+    known = [
+        os.path.relpath(os.path.join(where, name), folder)
+        for folder in folders[1:]
+        for where, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".gin")
+    ]
+    searched = ", ".join(folder or os.getcwd() for folder in folders)
+    raise ValueError(f"gin file {path!r} not found in {searched}{meant(path, known)}")
+
+
+def meant(name: str, known: Sequence[str]) -> str:
+    """Words that name what comes close to `name`, or none."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

@@ -1,0 +1,1 @@
+"""The subcommands of `hmoe`, and how they configure and run T5."""

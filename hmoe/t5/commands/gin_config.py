@@ -1,0 +1,110 @@
+"""Reads gin files as T5's command does, with errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+import gin
+import mesh_tensorflow.transformer
+from gin import config as gin_internals
+from gin import resource_reader
+from t5.models import mesh_transformer
+
+from hmoe.compat.stack import tf
+from hmoe.startup import gin_files
+from hmoe.startup.gin_files import meant
+
+
+def read(
+    files: Sequence[str],
+    bindings: Sequence[str],
+    prefixes: Sequence[str] = (),
+    skip_unknown: bool | Sequence[str] = False,
+) -> None:
+    """Reads Mesh TensorFlow's defaults, then files, then single bindings, and does not lock them.
+
+    Args:
+      files: gin files; each is looked for as it stands, then in
+        `gin_files.search_folders`.
+      bindings: lines of gin, such as `utils.run.train_steps = 100`.
+      prefixes: more folders to look in.
+      skip_unknown: whether unknown names are passed over; or the names that are. T5's own
+        deprecated names always are.
+
+    Raises:
+      ValueError: a file is missing, or gin does not know a name or argument in it.
+    """
+    _pass_over_plain_folders()
+    folders = gin_files.search_folders(prefixes)
+    for folder in folders:
+        gin.add_config_file_search_path(folder)
+    for path in files:
+        gin_files.check_exists(path, ["", *folders], tf.io.gfile.exists)
+    if skip_unknown is not True:
+        skip_unknown = [*mesh_transformer.DEPRECATED_GIN_REFERENCES, *(skip_unknown or ())]
+    package = os.path.dirname(mesh_tensorflow.transformer.__file__)
+    for path in [os.path.join(package, "gin", "defaults.gin"), *files]:
+        with _explained(""):
+            gin.parse_config_file(path, skip_unknown=skip_unknown)
+    for binding in bindings:
+        with _explained(f"--gin_param {binding!r}: "):
+            gin.parse_config(binding, skip_unknown=skip_unknown)
+
+
+def _pass_over_plain_folders() -> None:
+    """Lets gin find files although a folder on Python's path is called like theirs.
+
+    Gin asks whether `runs/default.gin` belongs to a package `runs`, and fails on a folder without
+    `__init__.py`, such as the one that the default job writes to.
+    """
+    readers = gin_internals._FILE_READERS
+    for number, (reader, exists) in enumerate(readers):
+        if exists is resource_reader.system_path_file_exists:
+            readers[number] = (reader, _is_in_package)
+
+
+def _is_in_package(path: str) -> bool:
+    try:
+        return resource_reader.system_path_file_exists(path)
+    except TypeError:  # a package without a file of its own
+        return False
+
+
+@contextlib.contextmanager
+def _explained(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError, SyntaxError) as error:
+        raise ValueError(where + explain(str(error))) from error
+
+
+def explain(text: str) -> str:
+    """Adds to gin's message about an unknown name or argument the names that come close."""
+    unknown = re.search(r"[Nn]o configurable matching '([^']+)'", text)
+    if unknown:
+        return f"{text.strip()}{meant(unknown.group(1), _all_configurables())}"
+    argument = re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", text)
+    if argument:
+        names = _arguments(argument.group(1))
+        known = f"\n  It has: {', '.join(names)}" if names else ""
+        return f"{text.strip()}{meant(argument.group(2), names)}{known}"
+    return text.strip()
+
+
+def _all_configurables() -> list[str]:
+    selectors = list(gin_internals._REGISTRY._selector_map)
+    short = [".".join(selector.split(".")[-2:]) for selector in selectors]
+    return sorted({*short, *(selector.split(".")[-1] for selector in selectors)})
+
+
+def _arguments(configurable: str) -> list[str]:
+    try:
+        wrapped = gin_internals._REGISTRY.get_match(configurable.split("/")[-1]).wrapped
+    except (AttributeError, ValueError):
+        return []
+    function = wrapped.__init__ if inspect.isclass(wrapped) else wrapped
+    return [name for name in inspect.signature(function).parameters if name != "self"]

@@ -1,0 +1,72 @@
+"""What a training run leaves in `model_dir`, so that later commands need no gin files again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import Any, NamedTuple
+
+import gin
+
+from hmoe.compat.stack import tf
+
+# All that gin was told, by us; and what of it training used, by T5.
+CONFIGURATIONS = ("config.gin", "operative_config.gin")
+FLAGS_FILE = "run.json"
+
+# Flags of training that a later command needs.
+KEPT_FLAGS = (
+    "data",
+    "validation_data",
+    "vocabulary",
+    "skip_bad_lines",
+    "module_import",
+    "gin_location_prefix",
+    "t5_tfds_data_dir",
+    "additional_task_cache_dirs",
+    "skip_all_gin_unknowns",
+    "additional_deprecated_gin_references",
+)
+
+
+class SavedRun(NamedTuple):
+    """What `read` found.
+
+    Attributes:
+      configuration: path of a gin file.
+      flags: of the command line of training, by name.
+    """
+
+    configuration: str
+    flags: dict[str, Any]
+
+
+def write(model_dir: str, flags: argparse.Namespace) -> None:
+    """Writes the gin configuration, and the flags without which it cannot be read."""
+    tf.io.gfile.makedirs(model_dir)
+    with tf.io.gfile.GFile(os.path.join(model_dir, CONFIGURATIONS[0]), "w") as file:
+        file.write(gin.config_str())
+    kept = {name: getattr(flags, name) for name in KEPT_FLAGS if getattr(flags, name, None)}
+    for name in ("data", "validation_data", "vocabulary"):
+        if name in kept:
+            kept[name] = os.path.abspath(kept[name])
+    with tf.io.gfile.GFile(os.path.join(model_dir, FLAGS_FILE), "w") as file:
+        file.write(json.dumps(kept, indent=1) + "\n")
+
+
+def read(model_dir: str) -> SavedRun | None:
+    """What training left in a folder, or None."""
+    for name in CONFIGURATIONS:
+        path = os.path.join(model_dir, name)
+        if tf.io.gfile.exists(path):
+            return SavedRun(os.path.abspath(path) if "://" not in path else path, _flags(model_dir))
+    return None
+
+
+def _flags(model_dir: str) -> dict[str, Any]:
+    path = os.path.join(model_dir, FLAGS_FILE)
+    if not tf.io.gfile.exists(path):
+        return {}
+    with tf.io.gfile.GFile(path) as file:
+        return json.loads(file.read())

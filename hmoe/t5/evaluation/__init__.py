@@ -1,0 +1,1 @@
+"""Evaluates checkpoints, answers lines, and reports."""

@@ -1,0 +1,1 @@
+"""Builds the graph of each mode of a T5."""

@@ -1,0 +1,1 @@
+"""The layers that stand in a T5."""

@@ -1,0 +1,80 @@
+"""Checks of a built model against mesh and layout rules, before a graph is built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hmoe.compat.stack import mtf
+from hmoe.mesh.layout import LAYER_DIMENSIONS, MeshLayout, expert_dimension_names
+from hmoe.t5.layers import moe_layer as layer_lib
+
+# What T5's transformers name besides the dimensions of the mixture layer.
+T5_DIMENSIONS = (
+    "beam",
+    "buckets",
+    "d_kv",
+    "d_model",
+    "d_ff",
+    "ensemble",
+    "heads",
+    "inputs_vocab",
+    "kv",
+    "length",
+    "memory_length",
+    "microbatch",
+    "num_memory_heads",
+    "vocab",
+)
+
+
+def check(model: Any, mesh_shape: Any, layout_rules: Any) -> list[str]:
+    """Checks layout rules, and the hmoe layers of a model.
+
+    Args:
+      model: a transformer of T5, as `utils.build_model` returns it.
+      mesh_shape: of the run.
+      layout_rules: of the run.
+
+    Returns:
+      Warnings in words, each once: dimensions left whole on a mesh that has room. None
+      for a model without experts, which layout files may give other arguments to.
+
+    Raises:
+      ValueError: a rule names a dimension or mesh axis that does not exist, the experts
+        cannot be split so, or a router does not suit a decoder.
+    """
+    layers = [(part, layer) for part in _transformers(model) for layer in _expert_layers(part)]
+    if not layers:
+        return []
+    layout = MeshLayout(mesh_shape, _without_ensembles(layout_rules))
+    names = {name for count in (1, 2, 3) for name in expert_dimension_names(count)}
+    layout.check_rules([*T5_DIMENSIONS, *LAYER_DIMENSIONS, *names])
+    warnings: dict[str, None] = {}
+    for part, layer in layers:
+        if layer.routes_own_tokens:
+            layer_lib.refuse_routers_that_look_ahead(part, layer.moe)
+        layout.check_levels(layer.moe.levels)
+        warnings.update(dict.fromkeys(layout.warnings(layer.moe.levels)))
+    return list(warnings)
+
+
+def _transformers(model: Any) -> list[Any]:
+    """The stacks of layers that a model consists of."""
+    parts = [
+        getattr(model, name)
+        for name in ("student", "teacher", "encoder", "decoder")
+        if hasattr(model, name)
+    ]
+    return [each for part in parts for each in _transformers(part)] if parts else [model]
+
+
+def _expert_layers(part: Any) -> list[Any]:
+    # Stacks have no public accessor for their layers.
+    return [layer for layer in getattr(part.layer_stack, "_layers", []) if hasattr(layer, "moe")]
+
+
+def _without_ensembles(layout_rules: Any) -> mtf.LayoutRules:
+    """T5's default rules split ensembles over an axis that only ensembles have."""
+    # LayoutRules has no public accessor for its pairs.
+    pairs = mtf.convert_to_layout_rules(layout_rules)._pairs
+    return mtf.LayoutRules(pairs - {("ensemble", "ensemble")})

@@ -1,0 +1,67 @@
+"""How metrics leave the layers of a T5 while its model is built.
+
+T5's functions return a loss and nothing else, so layers leave their sums here, and
+the model function that opened the collection picks them up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Iterator, Sequence
+
+from hmoe.compat.stack import mtf
+from hmoe.routing.balancing import BiasUpdate
+
+_open = threading.local()
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What one call of one layer told.
+
+    Attributes:
+      name: of the layer, such as "encoder/block_000/layer_001".
+      sums: sums and counts, see `hmoe.layer.metrics`.
+      loss: float32 [], what the layer adds to the loss.
+      bias_updates: what the layer wants moved after the step.
+    """
+
+    name: str
+    sums: dict[str, mtf.Tensor]
+    loss: mtf.Tensor
+    bias_updates: Sequence[BiasUpdate] = ()
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[list[Record]]:
+    """Yields a list that every hmoe layer built inside adds its record to."""
+    before = getattr(_open, "records", None)
+    _open.records = []
+    try:
+        yield _open.records
+    finally:
+        _open.records = before
+
+
+def record(
+    name: str,
+    sums: dict[str, mtf.Tensor],
+    loss: mtf.Tensor,
+    bias_updates: Sequence[BiasUpdate] = (),
+) -> None:
+    """Adds a record to the innermost open collection; without one it is dropped.
+
+    Raises:
+      ValueError: biases that nothing would move.
+    """
+    records = getattr(_open, "records", None)
+    if records is not None:
+        records.append(Record(name, sums, loss, bias_updates))
+    elif bias_updates:
+        raise ValueError(
+            f"layer {name}: its routers have bias_update_rate = {bias_updates[0].rate:g}, but"
+            " only `hmoe train` moves biases, not T5's own command; train with it, or hold them"
+            " where they are with bias_update_rate = 0"
+        )

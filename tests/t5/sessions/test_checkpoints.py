@@ -1,0 +1,143 @@
+"""Checkpoints that do not fit, and models that begin as another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hmoe.t5.sessions import checkpoints
+from tests.t5 import tiny
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    tiny.make(folder).train(tiny.input_fn(tiny.ids(8)), max_steps=1)
+    return folder
+
+
+def test_another_width_is_named(trained: Path) -> None:
+    """d_ff of 40 for 24: wi and wo of both stacks."""
+    estimator = tiny.make(trained, bindings=["d_ff_wide = 40"])
+    with pytest.raises(ValueError) as error:
+        list(estimator.predict(tiny.input_fn(tiny.ids(8))))
+    scope = "layer_001/DenseReluDense", "layer_002/DenseReluDense"
+    assert str(error.value) == (
+        f"checkpoint {trained}/model.ckpt-1 is of another architecture: 6 variables differ.\n"
+        f"  decoder/block_000/{scope[1]}/wi_0/kernel: [16, 24] in the checkpoint, [16, 40] in the "
+        "model\n"
+        f"  decoder/block_000/{scope[1]}/wi_1/kernel: [16, 24] in the checkpoint, [16, 40] in the "
+        "model\n"
+        f"  decoder/block_000/{scope[1]}/wo/kernel: [24, 16] in the checkpoint, [40, 16] in the "
+        "model\n"
+        f"  encoder/block_000/{scope[0]}/wi_0/kernel: [16, 24] in the checkpoint, [16, 40] in the "
+        "model\n"
+        f"  encoder/block_000/{scope[0]}/wi_1/kernel: [16, 24] in the checkpoint, [16, 40] in the "
+        "model\n"
+        f"  encoder/block_000/{scope[0]}/wo/kernel: [24, 16] in the checkpoint, [40, 16] in the "
+        "model\n"
+        "Use the gin files it was trained with, or another --model_dir; to start a new model from "
+        "some of its variables, set utils.run.init_checkpoint"
+    )
+
+
+def test_another_depth_is_named_when_training_goes_on(trained: Path) -> None:
+    estimator = tiny.make(trained, bindings=["num_blocks = 2"])
+    with pytest.raises(ValueError) as error:
+        estimator.train(tiny.input_fn(tiny.ids(8)), max_steps=2)
+    text = str(error.value)
+    assert "  decoder/block_001/layer_000/SelfAttention/k: only in the model\n" in text
+    assert text.count("only in the model") == checkpoints.MAX_NAMED
+    # Each of the second block's 23 weights, and the optimizer's variable for it.
+    assert "  and 38 more\n" in text
+
+
+def test_fewer_layers_than_the_checkpoint(trained: Path, tmp_path: Path) -> None:
+    tiny.make(tmp_path, bindings=["num_blocks = 2"]).train(tiny.input_fn(tiny.ids(8)), max_steps=1)
+    with pytest.raises(ValueError) as error:
+        tiny.make(tmp_path).evaluate(tiny.input_fn(tiny.ids(8)))
+    text = "  decoder/block_001/layer_000/SelfAttention/k: only in the checkpoint\n"
+    assert text in str(error.value)
+
+
+def test_begins_as_another_model(trained: Path, tmp_path: Path) -> None:
+    """A deeper model takes over what the two have in common."""
+    lines: list = []
+    path = f"{trained}/model.ckpt-1"
+    estimator = tiny.make(
+        tmp_path,
+        lines=lines,
+        init_checkpoint=path,
+        learning_rate_schedule=0.0,
+        bindings=["num_blocks = 2"],
+    )
+    estimator.train(tiny.input_fn(tiny.ids(8)), max_steps=2)
+    before, after = tiny.weights(trained), tiny.weights(tmp_path)
+    name = "encoder/block_000/layer_000/SelfAttention/q"
+    assert (after[name] == before[name]).all()
+    common = len(before)
+    assert (
+        f"{common} of {len(after)} variables begin as in {path}; the others begin as new" in lines
+    )
+
+
+def test_init_checkpoint_of_another_shape(trained: Path, tmp_path: Path) -> None:
+    path = f"{trained}/model.ckpt-1"
+    estimator = tiny.make(tmp_path, init_checkpoint=path, bindings=["d_ff_wide = 40"])
+    with pytest.raises(ValueError) as error:
+        estimator.train(tiny.input_fn(tiny.ids(8)), max_steps=2)
+    text = str(error.value)
+    assert text.startswith(
+        f"utils.run.init_checkpoint = '{path}' is of another architecture: 12 variables differ in "
+        "shape.\n  decoder/block_000/layer_002/DenseReluDense/wi_0/kernel: [16, 24] in the "
+        "checkpoint, [16, 40] in the model\n"
+    )
+    assert text.endswith(
+        "  and 4 more\nChange the model, or leave these variables out with "
+        "utils.run.init_variable_filter or should_load_variable.filter_fn"
+    )
+
+
+def test_init_checkpoint_with_nothing_in_common(trained: Path, tmp_path: Path) -> None:
+    path = f"{trained}/model.ckpt-1"
+    estimator = tiny.make(
+        tmp_path,
+        init_checkpoint=path,
+        bindings=["tpu_estimator_model_fn.init_variable_filter = '^nowhere$'"],
+    )
+    with pytest.raises(ValueError) as error:
+        estimator.train(tiny.input_fn(tiny.ids(8)), max_steps=2)
+    assert str(error.value) == (
+        f"utils.run.init_checkpoint = '{path}' has none of the model's "
+        f"{len(tiny.weights(trained))} variables. It has, for example, "
+        "decoder/block_000/layer_000/SelfAttention/k; the model has "
+        "decoder/block_000/layer_000/SelfAttention/k. Map the names with "
+        "init_checkpoint_variable_mapping.mapping_fn"
+    )
+
+
+def test_unreadable_init_checkpoint(tmp_path: Path) -> None:
+    path = f"{tmp_path}/model.ckpt-7"
+    estimator = tiny.make(tmp_path, init_checkpoint=path)
+    with pytest.raises(ValueError) as error:
+        estimator.train(tiny.input_fn(tiny.ids(8)), max_steps=2)
+    assert str(error.value) == (
+        f"no checkpoint can be read at '{path}'; name it as in model_dir/model.ckpt-1000 "
+        "(without .index)"
+    )
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as error:
+        checkpoints.require_latest(str(tmp_path))
+    assert str(error.value) == (
+        f"model_dir '{tmp_path}' holds no checkpoint; train first (hmoe train "
+        f"--model_dir={tmp_path}), or name the folder of a trained model with --model_dir"
+    )
+    with pytest.raises(ValueError) as error:
+        checkpoints.require_latest(str(tmp_path / "none"))
+    assert str(error.value) == (
+        f"model_dir '{tmp_path}/none' does not exist; train first (hmoe train "
+        f"--model_dir={tmp_path}/none), or name the folder of a trained model with --model_dir"
+    )
