@@ -130,7 +130,7 @@ def train_and_evaluate(model_dir, bindings, seed, say):
     gin.clear_config()
     seeds = (
         f"hmoe.Session.seed = {seed}",
-        f"hmoe.MoELayer.seed = {seed}",
+        f"hmoe.HierarchicalMoE.seed = {seed}",
         f"mesh_train_dataset_fn.seed = {seed}",
     )
     gin_config.read(["runs/default.gin", "layouts/one_device.gin"], [*MODEL, *seeds, *bindings])

@@ -65,7 +65,7 @@ class Trained:
     """A model that is trained, with metrics of one detail."""
 
     def __init__(self, detail, files, bindings, batch=None):
-        setting = f'hmoe.MoELayer.metrics = "{detail}"'
+        setting = f'hmoe.HierarchicalMoE.metrics = "{detail}"'
         estimator, self.batch = _estimator_and_batch(files, [*bindings, setting], batch)
         with estimator._graph() as tf_graph:
             features = {

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+# Called as check(where, field, value): returns the value to keep, or raises ValueError.
+Check = Callable[[str, str, Any], Any]
 
 
 def positive_int(where: str, field: str, value: Any) -> int:
@@ -55,11 +58,44 @@ def probability(where: str, field: str, value: Any) -> float:
     return _as_float(value)
 
 
-def one_of(where: str, field: str, value: Any, values: Sequence[str]) -> str:
-    """Returns `value` if it is one of these words."""
-    if not isinstance(value, str) or value not in values:
-        raise ValueError(f"{where}: {field} is {value!r}; it must be one of {', '.join(values)}")
-    return value
+def one_of(values: Sequence[str]) -> Check:
+    """Returns a check for one of these words."""
+
+    def check(where: str, field: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in values:
+            raise ValueError(
+                f"{where}: {field} is {value!r}; it must be one of {', '.join(values)}"
+            )
+        return value
+
+    return check
+
+
+def optional(check: Check) -> Check:
+    """Returns a check that also lets None through."""
+    return lambda where, field, value: None if value is None else check(where, field, value)
+
+
+def part(example: str, accepts: Callable[[Any], bool], *, or_none: bool = False) -> Check:
+    """Returns a check for an object that is a part of another.
+
+    Args:
+      example: how one is made, such as "hmoe.Gate()".
+      accepts: whether a value is such an object.
+      or_none: whether None is let through too.
+    """
+
+    def check(where: str, field: str, value: Any) -> Any:
+        if (or_none and value is None) or accepts(value):
+            return value
+        # In gin a reference without brackets is the class, not an object.
+        raise ValueError(
+            f"{where}: {field} is {value!r}; it must be an object such as {example}"
+            f"{', or None' if or_none else ''} (in gin: @{example.partition('(')[0]}(), with the"
+            " brackets)"
+        )
+
+    return check
 
 
 def boolean(where: str, field: str, value: Any) -> bool:

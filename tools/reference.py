@@ -47,7 +47,7 @@ Scalars of TensorBoard and lines of `metrics.jsonl`: in training in the model di
 all steps since the last; in evaluation in its folder there, over all examples. Names are
 `<layer>/<level>/<name>` for a level
 (`encoder/block_000/layer_001/outer/load_imbalance`), `<layer>/<name>` for a layer, from end to end,
-and `experts/<name>` for the model. `hmoe.MoELayer.metrics` says how many there are: those marked
+and `experts/<name>` for the model. `hmoe.HierarchicalMoE.metrics` says how many there are: those marked
 `off` always, `brief` by default, `full` on request. X is the number of experts of the level; demand
 counts choices of all tokens but padding, before policy and capacity.
 """

@@ -196,10 +196,10 @@ ARGUMENTS: dict[str, dict[str, Row]] = {
 EXAMPLES = {
     "MoELayer": """
 # All detail, a dense layer beside the experts, and one level instead of two in the encoder.
-hmoe.MoELayer.metrics = "full"
-hmoe.MoELayer.shared_expert = @hmoe.SharedExpert()
+hmoe.HierarchicalMoE.metrics = "full"
+hmoe.HierarchicalMoE.shared_expert = @hmoe.SharedExpert()
 hmoe.SharedExpert.hidden_size = 128
-encoder/hmoe.MoELayer.levels = [@flat/hmoe.Level()]
+encoder/hmoe.HierarchicalMoE.levels = [@flat/hmoe.Level()]
 flat/hmoe.Level.name = "flat"
 flat/hmoe.Level.num_experts = 16
 flat/hmoe.Level.router = @flat/hmoe.TopKRouter()
@@ -243,20 +243,20 @@ hmoe.FeedForwardExperts.hidden_size = 256
 hmoe.FeedForwardExperts.activation = ["swish", "linear"]
 """,
     "SharedExpert": """
-hmoe.MoELayer.shared_expert = @hmoe.SharedExpert()
+hmoe.HierarchicalMoE.shared_expert = @hmoe.SharedExpert()
 hmoe.SharedExpert.hidden_size = 256
 hmoe.SharedExpert.activation = ["gelu", "linear"]
 """,
     "ExpertsSelfAttention": """
 encoder/transformer.make_layer_stack.layers = [@hmoe.ExpertsSelfAttention, %expert_layer]
-hmoe.ExpertsSelfAttention.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
-hmoe.ExpertsSelfAttention.experts = @hmoe.FeedForwardExperts()
+hmoe.HierarchicalMoE.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
+hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
 """,
     "ExpertsEncDecAttention": """
 decoder/transformer.make_layer_stack.layers = [
     @transformer_layers.SelfAttention, @hmoe.ExpertsEncDecAttention, %expert_layer]
-hmoe.ExpertsEncDecAttention.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
-hmoe.ExpertsEncDecAttention.experts = @hmoe.FeedForwardExperts()
+hmoe.HierarchicalMoE.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
+hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
 hmoe.ExpertsEncDecAttention.expert_computation = "q"
 """,
 }

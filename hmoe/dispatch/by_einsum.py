@@ -1,10 +1,10 @@
 """Moves tokens by multiplying with one-hot tensors [S, X, C], as GShard does.
 
-It costs S * X * C multiplications for each number that is moved, which matrix units do
-sooner than memory can gather rows.
+This costs S * X * C multiplications for each number that is moved. Matrix units multiply faster
+than memory gathers rows.
 
-Dimensions: g are those of groups, Q their product, S tokens of a group, K choices, X
-experts, C slots, T all that trails (the depth, and what travels beside it).
+Dimensions: g stands for those of groups, Q for their product, S tokens of a group, K choices, X
+experts, C slots, T everything that trails (the depth, and what travels beside it).
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 
 from hmoe.compat.stack import tf
-from hmoe.dispatch.slot_sizes import Sizes
+from hmoe.dispatch.slot_sizes import SlotSizes
 
 
-def places(expert: tf.Tensor, position: tf.Tensor, sizes: Sizes) -> tuple[tf.Tensor, tf.Tensor]:
-    """Numbers of slots.
+def slot_index(
+    expert: tf.Tensor, position: tf.Tensor, sizes: SlotSizes
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Numbers the slots of each group.
 
     Args:
       expert: int32 [*g, S, K].
@@ -24,17 +26,19 @@ def places(expert: tf.Tensor, position: tf.Tensor, sizes: Sizes) -> tuple[tf.Ten
       sizes: X and C.
 
     Returns:
-      `slots` int32 [*g, S, K], x * C + c of each choice, or -1; and `sources` int32
-      [X, *g, C], which are zeros that nothing reads.
+      `slots` int32 [*g, S, K], the slot x * C + c of each choice, or -1; and `sources` int32
+      [X, *g, C], zeros that nothing reads.
     """
     slots = tf.where(position < 0, position, expert * sizes.capacity + position)
     groups = expert.shape.as_list()[:-2]
     return slots, tf.zeros([sizes.num_experts, *groups, sizes.capacity], tf.int32)
 
 
-def to_slots(rows: tf.Tensor, slots: tf.Tensor, sources: tf.Tensor, sizes: Sizes) -> tf.Tensor:
-    """[*g, S, *T] -> [X, *g, C, *T]: the token that stands in each slot; 0 in empty ones."""
+def to_slots(rows: tf.Tensor, slots: tf.Tensor, sources: tf.Tensor, sizes: SlotSizes) -> tf.Tensor:
+    """Moves tokens [*g, S, *T] into slots [X, *g, C, *T]; empty slots get 0."""
+    # [Q, S, T], [Q, S, X, C] -> [X, Q, C, T]
     found = tf.einsum("qst,qsxc->xqct", _grouped(rows, slots), _one_hot(slots, sizes, rows.dtype))
+    # [X, Q, C, T] -> [X, *g, C, *T]
     return tf.reshape(found, sources.shape.as_list() + _trailing(rows, slots))
 
 
@@ -42,20 +46,23 @@ def to_tokens(
     buffers: tf.Tensor,
     slots: tf.Tensor,
     sources: tf.Tensor,
-    sizes: Sizes,
+    sizes: SlotSizes,
     weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """[X, *g, C, *T] -> [*g, S, *T]: the sum over the slots of each token.
+    """Sums the slots [X, *g, C, *T] of each token, to [*g, S, *T].
 
     Args:
-      buffers: of slots.
-      slots: of `places`.
-      sources: of `places`.
+      buffers: [X, *g, C, *T].
+      slots: see `slot_index`.
+      sources: see `slot_index`.
       sizes: X and C.
-      weights: [*g, S, K], of each choice, 0 where it has no slot; None: 1 where it has one.
+      weights: [*g, S, K], the weight of each choice, 0 where it has no slot; None: 1 where it has
+        one.
     """
     one_hot = _one_hot(slots, sizes, buffers.dtype, weights)
+    # [X, Q, C, T], [Q, S, X, C] -> [Q, S, T]
     summed = tf.einsum("xqct,qsxc->qst", _of_slots(buffers, sources), one_hot)
+    # [Q, S, T] -> [*g, S, *T]
     return tf.reshape(
         summed, slots.shape.as_list()[:-1] + buffers.shape.as_list()[len(sources.shape) :]
     )
@@ -66,31 +73,35 @@ def to_slots_weighted(
     buffers: tf.Tensor,
     slots: tf.Tensor,
     sources: tf.Tensor,
-    sizes: Sizes,
+    sizes: SlotSizes,
     weights: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The gradients of `to_tokens`.
+    """Returns the gradients of `to_tokens`.
 
     Args:
-      rows: [*g, S, *T], gradient of what it returned.
-      buffers: [X, *g, C, *T], as it was given.
-      slots: of `places`.
-      sources: of `places`.
+      rows: [*g, S, *T], the gradient of its result.
+      buffers: [X, *g, C, *T], its argument.
+      slots: see `slot_index`.
+      sources: see `slot_index`.
       sizes: X and C.
-      weights: [*g, S, K], as it was given.
+      weights: [*g, S, K], its argument.
 
     Returns:
       Gradients of buffers [X, *g, C, *T] and of weights [*g, S, K].
     """
     tokens = _grouped(rows, slots)
+    # [Q, S, T], [Q, S, X, C] -> [X, Q, C, T]
     found = tf.einsum("qst,qsxc->xqct", tokens, _one_hot(slots, sizes, rows.dtype, weights))
-    # [Q, S, X, C]: what each slot would give each token.
+    # [Q, S, T], [X, Q, C, T] -> [Q, S, X, C], the product of each token and each slot
     products = tf.einsum("qst,xqct->qsxc", tokens, _of_slots(buffers, sources))
+    # [Q, S, X, C] -> [*g, S, X * C]
     products = tf.reshape(products, [*slots.shape.as_list()[:-1], sizes.num_slots])
     if sizes.in_order:
+        # [*g, S, X * C] -> [*g, S, K, C] -> [*g, S, K]
         by_choice = tf.reshape(products, slots.shape.as_list() + [sizes.capacity])
         of_choices = tf.reduce_sum(by_choice * _one_hot_in_order(slots, sizes, rows.dtype), axis=-1)
     else:
+        # [*g, S, X * C] -> K of [*g, S] -> [*g, S, K]
         of_choices = tf.stack(
             [
                 tf.reduce_sum(
@@ -100,21 +111,24 @@ def to_slots_weighted(
             ],
             axis=-1,
         )
+    # [X, Q, C, T] -> [X, *g, C, *T]
     return tf.reshape(found, buffers.shape), of_choices
 
 
 def choices_to_slots(
-    values: list[tf.Tensor], slots: tf.Tensor, sources: tf.Tensor, sizes: Sizes
+    values: list[tf.Tensor], slots: tf.Tensor, sources: tf.Tensor, sizes: SlotSizes
 ) -> tf.Tensor:
-    """F of [*g, S, K] -> [X, *g, C, F]: of the choice that stands in each slot; else 0."""
+    """Moves F values of choices [*g, S, K] into slots [X, *g, C, F]; empty slots get 0."""
+    # [Q, S, X, C] -> [X, Q, C] each
     found = [tf.einsum("qsxc->xqc", _one_hot(slots, sizes, each.dtype, each)) for each in values]
+    # F of [X, Q, C] -> [X, *g, C, F]
     return tf.reshape(tf.stack(found, axis=-1), sources.shape.as_list() + [len(values)])
 
 
 def _one_hot(
-    slots: tf.Tensor, sizes: Sizes, dtype: tf.DType, values: tf.Tensor | None = None
+    slots: tf.Tensor, sizes: SlotSizes, dtype: tf.DType, values: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """[Q, S, X, C]: the value of the choice, or 1, where a token stands in a slot."""
+    """Returns [Q, S, X, C], the value of the choice, or 1, where a token stands in a slot."""
     if sizes.in_order:
         one_hot = _one_hot_in_order(slots, sizes, dtype)
         if values is not None:
@@ -128,23 +142,24 @@ def _one_hot(
             each = [one * value[..., None] for one, value in zip(each, tf.unstack(values, axis=-1))]
         one_hot = tf.add_n(each)
     num_tokens: int = slots.shape[-2]
+    # [*g, S, X * C] or [*g, S, X, C] -> [Q, S, X, C]
     return tf.reshape(one_hot, [-1, num_tokens, sizes.num_experts, sizes.capacity])
 
 
-def _one_hot_in_order(slots: tf.Tensor, sizes: Sizes, dtype: tf.DType) -> tf.Tensor:
-    """[*g, S, X, C] of slots [*g, S, X], each of its own expert."""
+def _one_hot_in_order(slots: tf.Tensor, sizes: SlotSizes, dtype: tf.DType) -> tf.Tensor:
+    """Returns [*g, S, X, C] for slots [*g, S, X] where choice j is always expert j."""
     position = slots - tf.range(sizes.num_experts) * sizes.capacity
     return tf.one_hot(tf.where(slots < 0, slots, position), sizes.capacity, dtype=dtype)
 
 
 def _grouped(rows: tf.Tensor, slots: tf.Tensor) -> tf.Tensor:
-    """[*g, S, *T] -> [Q, S, T]."""
+    """Reshapes [*g, S, *T] -> [Q, S, T]."""
     num_tokens: int = slots.shape[-2]
     return tf.reshape(rows, [-1, num_tokens, math.prod(_trailing(rows, slots))])
 
 
 def _of_slots(buffers: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
-    """[X, *g, C, *T] -> [X, Q, C, T]."""
+    """Reshapes [X, *g, C, *T] -> [X, Q, C, T]."""
     shape: list[int] = sources.shape.as_list()
     trailing = buffers.shape.as_list()[len(shape) :]
     return tf.reshape(buffers, [shape[0], math.prod(shape[1:-1]), shape[-1], math.prod(trailing)])

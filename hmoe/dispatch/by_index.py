@@ -1,10 +1,10 @@
 """Moves tokens by gathering rows: each slot knows its token, each token its slots.
 
-Gradients are gathers too, so no float is ever added up in an order that varies, and
-nothing of the size of tokens times slots is made.
+Gradients are gathers too, so that floats are never added in an order that varies, and no tensor has
+the size of tokens times slots.
 
-Dimensions: g are those of groups, Q their product, S tokens of a group, K choices, X
-experts, C slots, T all that trails (the depth, and what travels beside it).
+Dimensions: g stands for those of groups, Q for their product, S tokens of a group, K choices, X
+experts, C slots, T everything that trails (the depth, and what travels beside it).
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 
 from hmoe.compat.stack import tf
-from hmoe.dispatch.slot_sizes import Sizes
+from hmoe.dispatch.slot_sizes import SlotSizes
 
 
-def places(expert: tf.Tensor, position: tf.Tensor, sizes: Sizes) -> tuple[tf.Tensor, tf.Tensor]:
-    """Numbers of slots and of choices, counted over all groups of the device.
+def slot_index(
+    expert: tf.Tensor, position: tf.Tensor, sizes: SlotSizes
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Numbers slots and choices over all groups of the device.
 
     Args:
       expert: int32 [*g, S, K].
@@ -24,27 +26,29 @@ def places(expert: tf.Tensor, position: tf.Tensor, sizes: Sizes) -> tuple[tf.Ten
       sizes: X and C.
 
     Returns:
-      `slots` int32 [*g, S, K], (x * Q + q) * C + c of each choice, or -1; and `sources`
-      int32 [X, *g, C], (q * S + s) * K + k of the choice that stands in each slot, or -1.
+      `slots` int32 [*g, S, K], the slot (x * Q + q) * C + c of each choice, or -1; and `sources`
+      int32 [X, *g, C], the choice (q * S + s) * K + k in each slot, or -1.
     """
     shape: list[int] = expert.shape.as_list()
     num_groups, choices = math.prod(shape[:-2]), math.prod(shape)
+    # [Q] -> [*g, 1, 1]
     group = tf.reshape(tf.range(num_groups), [*shape[:-2], 1, 1])
     number = (expert * num_groups + group) * sizes.capacity + position
     slots = tf.where(position < 0, position, number)
-    # Whole numbers, each slot at most once: choices without a slot are left out, and
-    # slots without a choice stay 0.
+    # [*g, S, K] -> [X * Q * C]. Integers, and each slot at most once: choices without a slot are
+    # left out, and slots without a choice stay 0.
     sources = (
         tf.math.unsorted_segment_sum(
             tf.range(1, choices + 1), tf.reshape(slots, [-1]), num_groups * sizes.num_slots
         )
         - 1
     )
+    # [X * Q * C] -> [X, *g, C]
     return slots, tf.reshape(sources, [sizes.num_experts, *shape[:-2], sizes.capacity])
 
 
-def to_slots(rows: tf.Tensor, slots: tf.Tensor, sources: tf.Tensor, sizes: Sizes) -> tf.Tensor:
-    """[*g, S, *T] -> [X, *g, C, *T]: the token that stands in each slot; 0 in empty ones."""
+def to_slots(rows: tf.Tensor, slots: tf.Tensor, sources: tf.Tensor, sizes: SlotSizes) -> tf.Tensor:
+    """Moves tokens [*g, S, *T] into slots [X, *g, C, *T]; empty slots get 0."""
     del sizes
     found = _rows_of_slots(rows, slots, sources)
     return tf.where_v2(_beside(sources >= 0, found), found, tf.zeros([], rows.dtype))
@@ -54,17 +58,18 @@ def to_tokens(
     buffers: tf.Tensor,
     slots: tf.Tensor,
     sources: tf.Tensor,
-    sizes: Sizes,
+    sizes: SlotSizes,
     weights: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """[X, *g, C, *T] -> [*g, S, *T]: the sum over the slots of each token.
+    """Sums the slots [X, *g, C, *T] of each token, to [*g, S, *T].
 
     Args:
-      buffers: of slots.
-      slots: of `places`.
-      sources: of `places`.
+      buffers: [X, *g, C, *T].
+      slots: see `slot_index`.
+      sources: see `slot_index`.
       sizes: X and C.
-      weights: [*g, S, K], of each choice, 0 where it has no slot; None: 1 where it has one.
+      weights: [*g, S, K], the weight of each choice, 0 where it has no slot; None: 1 where it has
+        one.
     """
     trailing = buffers.shape.as_list()[len(sources.shape) :]
     flat = _flat(buffers, len(sources.shape))
@@ -73,6 +78,7 @@ def to_tokens(
         if sizes.in_order
         else _sum_of_choices(flat, slots, weights)
     )
+    # [*g, S, T] -> [*g, S, *T]
     return tf.reshape(summed, slots.shape.as_list()[:-1] + trailing)
 
 
@@ -81,18 +87,18 @@ def to_slots_weighted(
     buffers: tf.Tensor,
     slots: tf.Tensor,
     sources: tf.Tensor,
-    sizes: Sizes,
+    sizes: SlotSizes,
     weights: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The gradients of `to_tokens`.
+    """Returns the gradients of `to_tokens`.
 
     Args:
-      rows: [*g, S, *T], gradient of what it returned.
-      buffers: [X, *g, C, *T], as it was given.
-      slots: of `places`.
-      sources: of `places`.
+      rows: [*g, S, *T], the gradient of its result.
+      buffers: [X, *g, C, *T], its argument.
+      slots: see `slot_index`.
+      sources: see `slot_index`.
       sizes: X and C.
-      weights: [*g, S, K], as it was given.
+      weights: [*g, S, K], its argument.
 
     Returns:
       Gradients of buffers [X, *g, C, *T] and of weights [*g, S, K].
@@ -101,7 +107,9 @@ def to_slots_weighted(
     found = _rows_of_slots(rows, slots, sources)
     of_slots = _of_sources(weights, sources)
     trailing = list(range(len(sources.shape), len(found.shape)))
+    # [X, *g, C, *T] -> [X * Q * C]
     products = tf.reshape(tf.reduce_sum(found * buffers, axis=trailing), [-1])
+    # [X * Q * C], [*g, S, K] -> [*g, S, K]
     of_choices = tf.where_v2(
         slots >= 0, tf.gather(products, tf.maximum(slots, 0)), tf.zeros([], rows.dtype)
     )
@@ -109,35 +117,40 @@ def to_slots_weighted(
 
 
 def choices_to_slots(
-    values: list[tf.Tensor], slots: tf.Tensor, sources: tf.Tensor, sizes: Sizes
+    values: list[tf.Tensor], slots: tf.Tensor, sources: tf.Tensor, sizes: SlotSizes
 ) -> tf.Tensor:
-    """F of [*g, S, K] -> [X, *g, C, F]: of the choice that stands in each slot; else 0."""
+    """Moves F values of choices [*g, S, K] into slots [X, *g, C, F]; empty slots get 0."""
     del slots, sizes
+    # F of [*g, S, K] -> [Q * S * K, F]
     flat = tf.stack([tf.reshape(each, [-1]) for each in values], axis=-1)
+    # [Q * S * K, F], [X, *g, C] -> [X, *g, C, F]
     found = tf.gather(flat, tf.maximum(sources, 0))
     return tf.where_v2((sources >= 0)[..., None], found, tf.zeros([], flat.dtype))
 
 
 def _rows_of_slots(rows: tf.Tensor, slots: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
-    """[*g, S, *T] -> [X, *g, C, *T], any token's in empty slots."""
+    """Gathers tokens [*g, S, *T] into slots [X, *g, C, *T]; empty slots get any token."""
     num_groups, num_choices = len(slots.shape) - 2, slots.shape[-1]
     tokens = tf.maximum(sources, 0)
     if num_choices > 1:
         tokens //= num_choices
+    # [Q * S, T], [X, *g, C] -> [X, *g, C, T]
     found = tf.gather(_flat(rows, num_groups + 1), tokens)
+    # [X, *g, C, T] -> [X, *g, C, *T]
     return tf.reshape(found, sources.shape.as_list() + rows.shape.as_list()[num_groups + 1 :])
 
 
 def _sum_of_choices(flat: tf.Tensor, slots: tf.Tensor, weights: tf.Tensor | None) -> tf.Tensor:
-    """[*g, S, T] of slots [slots, T]: choice by choice, since one sum over K costs more."""
+    """Sums slots [X * Q * C, T] to [*g, S, T], choice by choice: one sum over K costs more."""
     if weights is None:
         weights = tf.cast(slots >= 0, flat.dtype)
-    places = tf.unstack(tf.maximum(slots, 0), axis=-1)
+    # [*g, S, K] -> K of [*g, S]
+    of_choices = tf.unstack(tf.maximum(slots, 0), axis=-1)
     return tf.add_n(
         [
-            # A choice without a slot reads some slot, whatever stands there.
-            tf.math.multiply_no_nan(tf.gather(flat, place), weight)
-            for place, weight in zip(places, tf.unstack(weights[..., None], axis=-2))
+            # [X * Q * C, T], [*g, S] -> [*g, S, T]. A choice without a slot reads any slot.
+            tf.math.multiply_no_nan(tf.gather(flat, slot), weight)
+            for slot, weight in zip(of_choices, tf.unstack(weights[..., None], axis=-2))
         ]
     )
 
@@ -145,30 +158,34 @@ def _sum_of_choices(flat: tf.Tensor, slots: tf.Tensor, weights: tf.Tensor | None
 def _sum_of_placed(
     flat: tf.Tensor, slots: tf.Tensor, sources: tf.Tensor, weights: tf.Tensor | None
 ) -> tf.Tensor:
-    """[tokens, T] of slots [slots, T]: where experts choose, most of K leave a token out."""
+    """Sums slots [X * Q * C, T] to [Q * S, T] where experts choose and most leave a token out."""
     if weights is not None:
-        flat = tf.math.multiply_no_nan(flat, tf.reshape(_of_sources(weights, sources), [-1, 1]))
+        # [X, *g, C] -> [X * Q * C, 1]
+        of_slots = tf.reshape(_of_sources(weights, sources), [-1, 1])
+        flat = tf.math.multiply_no_nan(flat, of_slots)
+    # [*g, S, K] -> [Q * S, K]
     slots = tf.reshape(slots, [-1, slots.shape[-1]])
     placed = tf.where(slots >= 0)
-    # In the order of tokens, so that every sum is taken in one order.
+    # [X * Q * C, T] -> [Q * S, T], in the order of tokens, so that every sum has one order.
     return tf.sparse.segment_sum(
         flat, tf.gather_nd(slots, placed), placed[:, 0], num_segments=slots.shape[0]
     )
 
 
 def _of_sources(values: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
-    """[*g, S, K] -> [X, *g, C]: of the choice that stands in each slot; 0 in empty ones."""
+    """Gathers values of choices [*g, S, K] into slots [X, *g, C]; empty slots get 0."""
+    # [Q * S * K], [X, *g, C] -> [X, *g, C]
     found = tf.gather(tf.reshape(values, [-1]), tf.maximum(sources, 0))
     return tf.where_v2(sources >= 0, found, tf.zeros([], values.dtype))
 
 
 def _flat(tensor: tf.Tensor, num_leading: int) -> tf.Tensor:
-    """[rows, T] of a tensor with so many dimensions of rows."""
+    """Reshapes a tensor with so many dimensions of rows to [rows, T]."""
     trailing = tensor.shape.as_list()[num_leading:]
     return tf.reshape(tensor, [-1, math.prod(trailing)])
 
 
 def _beside(of_rows: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """A number for each row, with as many dimensions as the rows."""
+    """Reshapes a number for each row to as many dimensions as the rows have."""
     extra = len(rows.shape) - len(of_rows.shape)
     return tf.reshape(of_rows, of_rows.shape.as_list() + [1] * extra)

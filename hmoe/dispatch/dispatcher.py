@@ -1,8 +1,9 @@
-"""Tokens to the buffers of experts and back; every all-to-all of the package is here.
+"""Moves tokens to the buffers of experts and back; every all-to-all of the package is here.
 
-Dimensions: E outer experts that were chosen already, B batch dimensions that wait
-for further levels, G groups, S tokens of a group, X experts, C slots of a buffer,
-M depth. A tick marks a dimension that is split over a mesh axis.
+Dimensions: E outer experts that were chosen already, B batch dimensions that wait for further
+  levels,
+G groups, S tokens of a group, X experts, C slots of a buffer, M depth. A tick marks a dimension
+that is split over a mesh axis.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from hmoe.routing.assignment import Assignment
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """The one mesh axis along which a level exchanges tokens.
+    """The two dimensions that swap along one mesh axis when a level exchanges tokens.
 
     Attributes:
       group: G', the dimension of groups, split.
@@ -31,37 +32,40 @@ class Exchange:
     experts_unsplit: mtf.Dimension
 
     def to_experts(self, buffers: mtf.Tensor) -> mtf.Tensor:
-        """[X, ..., G', C, ...] -> [X', ..., G, C, ...]: an all-to-all."""
+        """Sends [X, ..., G', ...] to the experts [X', ..., G, ...] by an all-to-all."""
         return self._rename(
-            buffers, {self.experts_unsplit.name: self.experts, self.group.name: self.group_unsplit}
+            buffers,
+            {self.experts_unsplit.name: self.experts, self.group.name: self.group_unsplit},
         )
 
     def to_groups(self, buffers: mtf.Tensor) -> mtf.Tensor:
-        """[X', ..., G, C, ...] -> [X, ..., G', C, ...]: the all-to-all back."""
+        """Sends [X', ..., G, ...] back to the groups [X, ..., G', ...] by an all-to-all."""
         return self._rename(
-            buffers, {self.experts.name: self.experts_unsplit, self.group_unsplit.name: self.group}
+            buffers,
+            {self.experts.name: self.experts_unsplit, self.group_unsplit.name: self.group},
         )
 
     @staticmethod
-    def _rename(tensor: mtf.Tensor, names: dict) -> mtf.Tensor:
+    def _rename(tensor: mtf.Tensor, names: dict[str, mtf.Dimension]) -> mtf.Tensor:
         dims = [names.get(dim.name, dim) for dim in tensor.shape.dims]
+        # A reshape that splits one dimension and gathers another lowers to one all-to-all.
         return mtf.reshape(tensor, mtf.Shape(dims), name="exchange")
 
 
 class Dispatcher:
-    """Moves what belongs to tokens into buffers, and what belongs to slots back."""
+    """Moves values of tokens into the slots of experts, and values of slots back to tokens."""
 
     def __init__(self, assignment: Assignment, exchange: Exchange, engine: str):
-        """Prepares the movement of one level.
+        """Indexes the slots of one level.
 
         Args:
-          assignment: who goes where, dimensions [*E, *B, G', S, K].
+          assignment: the slot of each choice, with dimensions [*E, *B, G', S, K].
           exchange: the dimensions to swap.
           engine: one of `hmoe.dispatch.operations.ENGINES`.
         """
-        self._assignment = assignment
+        self._weight = assignment.weight
         self._exchange = exchange
-        self._places = operations.places(
+        self._index = operations.slot_index(
             assignment.expert,
             assignment.position,
             [exchange.experts_unsplit, assignment.capacity_dim],
@@ -69,30 +73,54 @@ class Dispatcher:
             engine=engine,
         )
 
+    @property
+    def slot_dims(self) -> list[mtf.Dimension]:
+        """The dimensions of slots, [X', *E, *B, G, C]."""
+        names = {
+            self._exchange.experts_unsplit.name: self._exchange.experts,
+            self._exchange.group.name: self._exchange.group_unsplit,
+        }
+        return [names.get(dim.name, dim) for dim in self._index.sources.shape.dims]
+
     def dispatch(self, tokens: mtf.Tensor) -> mtf.Tensor:
-        """[*E, *B, G', S, ..., M] -> [X', *E, *B, G, C, ..., M]; 0 in empty slots."""
-        return self._exchange.to_experts(operations.to_slots(tokens, self._places))
+        """Sends tokens [*E, *B, G', S, ..., M] to slots [X', *E, *B, G, C, ..., M].
+
+        Empty slots get 0.
+        """
+        return self._exchange.to_experts(operations.to_slots(tokens, self._index))
 
     def dispatch_per_choice(self, fields: list[mtf.Tensor]) -> list[mtf.Tensor]:
-        """Each float32 [*E, *B, G', S, K] -> [X', *E, *B, G, C]; 0 in empty slots.
+        """Sends values of choices, each float32 [*E, *B, G', S, K], to slots [X', *E, *B, G, C].
 
-        All travel in one all-to-all, and have no gradient.
+        All travel in one all-to-all, without a gradient. Empty slots get 0.
         """
         dim = mtf.Dimension("fields", len(fields))
-        sent = self._exchange.to_experts(operations.choices_to_slots(fields, self._places, dim))
+        sent = self._exchange.to_experts(operations.choices_to_slots(fields, self._index, dim))
+        # [X', *E, *B, G, C, F] -> F of [X', *E, *B, G, C]
         return mtf.unstack(sent, dim)
 
     def combine(self, buffers: mtf.Tensor) -> mtf.Tensor:
-        """[X', *E, *B, G, C, ..., N] -> weighted sums [*E, *B, G', S, ..., N]."""
-        weights = mtf.cast(self._assignment.weight, buffers.dtype)
-        return operations.to_tokens(self._exchange.to_groups(buffers), self._places, weights)
+        """Sends slots [X', *E, *B, G, C, ..., N] back and sums them by weight.
+
+        Returns:
+          [*E, *B, G', S, ..., N].
+        """
+        weights = mtf.cast(self._weight, buffers.dtype)
+        return operations.to_tokens(self._exchange.to_groups(buffers), self._index, weights)
 
     def collect(self, buffers: mtf.Tensor) -> mtf.Tensor:
-        """float32 [X', *E, *B, G, C, F] -> [*E, *B, G', S, F]: sums, of the last field weighted."""
+        """Sends F numbers of each slot back and sums them, the last one by weight. No gradient.
+
+        Args:
+          buffers: float32 [X', *E, *B, G, C, F].
+
+        Returns:
+          float32 [*E, *B, G', S, F].
+        """
         buffers = mtf.stop_gradient(self._exchange.to_groups(buffers))
         dim = buffers.shape.dims[-1]
-        counted = operations.to_tokens(mtf.slice(buffers, 0, dim.size - 1, dim.name), self._places)
+        counted = operations.to_tokens(mtf.slice(buffers, 0, dim.size - 1, dim.name), self._index)
         weighted = operations.to_tokens(
-            mtf.slice(buffers, dim.size - 1, 1, dim.name), self._places, self._assignment.weight
+            mtf.slice(buffers, dim.size - 1, 1, dim.name), self._index, self._weight
         )
         return mtf.stop_gradient(mtf.concat([counted, weighted], dim.name))

@@ -1,33 +1,38 @@
-"""Operations of Mesh TensorFlow that move tokens; the engine of the mesh says how.
+"""Mesh TensorFlow operations that move tokens, each in the way that suits the mesh.
 
-Each is local to a device: what is split over the mesh stays where it is. Their inputs
-and outputs are the only state, so that graphs that are copied (microbatches) work.
+Each operation is local to a device: what is split over the mesh stays where it is. Their inputs and
+outputs are their only state, so that graphs that are copied (for microbatches) work.
 
-Dimensions: G are those of groups, S tokens of a group, K choices, X experts, C slots, T
-all that trails.
+Dimensions: G stands for those of groups, S tokens of a group, K choices, X experts, C slots, T
+everything that trails.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from types import ModuleType
-from typing import Any
+from typing import Union
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.dispatch import by_einsum, by_index
-from hmoe.dispatch.slot_sizes import Sizes
-from hmoe.mesh.local_ops import Local
+from hmoe.dispatch.slot_sizes import SlotSizes
 
 ENGINES = ("auto", "index", "einsum")
 
+# One tensor of a device, or one for each output.
+_Outputs = Union[tf.Tensor, tuple[tf.Tensor, ...]]  # noqa: UP007 (a wrapped class knows no |)
 
-def engine_of(mesh_impl: Any, asked: str) -> ModuleType:
-    """The engine for a mesh.
+
+def engine_for(mesh_impl: mtf.MeshImpl, asked: str) -> ModuleType:
+    """Returns the module that moves tokens on a mesh.
+
+    An engine has the functions `slot_index`, `to_slots`, `to_tokens`, `to_slots_weighted` and
+    `choices_to_slots`, on TensorFlow's tensors of one device. All engines compute the same.
 
     Args:
-      mesh_impl: what the graph is lowered for.
-      asked: "index", "einsum", or "auto": einsum on TPUs, whose matrix units multiply
-        sooner than memory gathers; index on processors and GPUs.
+      mesh_impl: the mesh that the graph is lowered to.
+      asked: "index", "einsum", or "auto": einsum on TPUs, whose matrix units multiply faster than
+        memory gathers; index on processors and GPUs.
     """
     if asked == "auto":
         asked = "einsum" if isinstance(mesh_impl, mtf.simd_mesh_impl.SimdMeshImpl) else "index"
@@ -35,13 +40,13 @@ def engine_of(mesh_impl: Any, asked: str) -> ModuleType:
 
 
 @dataclasses.dataclass(frozen=True)
-class Places:
-    """Where the choices of a level stand, in the numbers of an engine.
+class SlotIndex:
+    """Which slot holds which choice, in the numbering of an engine.
 
     Attributes:
       slots: int32 [*G, S, K], the slot of each choice, or -1.
       sources: int32 [X, *G, C], the choice in each slot, or -1.
-      in_order: whether choice j is always of expert j.
+      in_order: whether choice j is always expert j.
       engine: one of `ENGINES`.
     """
 
@@ -51,74 +56,84 @@ class Places:
     engine: str
 
     @property
-    def sizes(self) -> Sizes:
+    def sizes(self) -> SlotSizes:
         """X and C."""
         dims = self.sources.shape.dims
-        return Sizes(dims[0].size, dims[-1].size, self.in_order)
+        return SlotSizes(dims[0].size, dims[-1].size, self.in_order)
 
     @property
     def tensors(self) -> list[mtf.Tensor]:
-        """What operations take as inputs."""
+        """The tensors, as inputs of operations."""
         return [self.slots, self.sources]
 
-    def of(self, slots: mtf.Tensor, sources: mtf.Tensor) -> Places:
-        """The same places in other tensors: those of an operation that was copied."""
+    def with_tensors(self, slots: mtf.Tensor, sources: mtf.Tensor) -> SlotIndex:
+        """Returns the same index in other tensors: those of an operation that was copied."""
         return dataclasses.replace(self, slots=slots, sources=sources)
 
 
-def places(
+def slot_index(
     expert: mtf.Tensor,
     position: mtf.Tensor,
     slot_dims: list[mtf.Dimension],
     *,
     in_order: bool,
     engine: str,
-) -> Places:
-    """The places of choices.
+) -> SlotIndex:
+    """Indexes the slots of choices.
 
     Args:
       expert: int32 [*G, S, K].
       position: int32 [*G, S, K], or -1.
       slot_dims: [X, C].
-      in_order: whether choice j is always of expert j.
+      in_order: whether choice j is always expert j.
       engine: one of `ENGINES`.
     """
-    slots, sources = _FindPlaces(expert, position, slot_dims, in_order, engine).outputs
-    return Places(slots, sources, in_order, engine)
+    slots, sources = _IndexSlots(expert, position, slot_dims, in_order, engine).outputs
+    return SlotIndex(slots, sources, in_order, engine)
 
 
-def to_slots(tokens: mtf.Tensor, to: Places) -> mtf.Tensor:
-    """[*G, S, *T] -> [X, *G, C, *T]: the token that stands in each slot; 0 in empty ones."""
-    return _ToSlots(tokens, to).outputs[0]
+def to_slots(tokens: mtf.Tensor, index: SlotIndex) -> mtf.Tensor:
+    """Moves tokens [*G, S, *T] into slots [X, *G, C, *T]; empty slots get 0."""
+    return _ToSlots(tokens, index).outputs[0]
 
 
-def to_tokens(buffers: mtf.Tensor, of: Places, weights: mtf.Tensor | None = None) -> mtf.Tensor:
-    """[X, *G, C, *T] -> [*G, S, *T]: the sum over the slots of each token.
+def to_tokens(
+    buffers: mtf.Tensor, index: SlotIndex, weights: mtf.Tensor | None = None
+) -> mtf.Tensor:
+    """Sums the slots [X, *G, C, *T] of each token, to [*G, S, *T].
 
-    `weights` [*G, S, K], in the type of the buffers, are those of choices, 0 where one has no
-    slot; None: 1 where it has one, and no gradient.
+    Args:
+      buffers: [X, *G, C, *T].
+      index: the slot of each choice.
+      weights: [*G, S, K], the weights of choices in the type of the buffers, 0 where a choice has
+        no slot. None: 1 where it has one, and no gradient.
     """
-    return _ToTokens(buffers, of, weights).outputs[0]
+    return _ToTokens(buffers, index, weights).outputs[0]
 
 
-def choices_to_slots(values: list[mtf.Tensor], to: Places, fields: mtf.Dimension) -> mtf.Tensor:
-    """F of [*G, S, K] -> [X, *G, C, F]: of the choice in each slot, else 0. No gradient."""
-    return _ChoicesToSlots(values, to, fields).outputs[0]
+def choices_to_slots(
+    values: list[mtf.Tensor], index: SlotIndex, fields: mtf.Dimension
+) -> mtf.Tensor:
+    """Moves F values of choices [*G, S, K] into slots [X, *G, C, F], without a gradient.
+
+    Empty slots get 0.
+    """
+    return _ChoicesToSlots(values, index, fields).outputs[0]
 
 
 class _Local(mtf.Operation):
-    """An operation that each device does for itself."""
+    """An operation that each device does by itself."""
 
     def __init__(
         self,
         inputs: list[mtf.Tensor],
         outputs: list[tuple[mtf.Shape, tf.DType]],
         engine: str,
-        sizes: Sizes,
+        sizes: SlotSizes,
         whole: list[mtf.Dimension],
         name: str,
     ):
-        """`whole` are the dimensions that may not be split."""
+        """Adds the operation; `whole` lists the dimensions that may not be split."""
         super().__init__(inputs, name=name)
         self._engine = engine
         self._sizes = sizes
@@ -142,28 +157,31 @@ class _Local(mtf.Operation):
                         f"{self.name}: {dim} must not be split over the mesh, but the layout"
                         " does; remove its rule"
                     )
-        engine = engine_of(mesh_impl, self._engine)
+        # Not `self` in the function below, so that a mesh can know it from another operation.
+        compute, engine, sizes = self.compute, engine_for(mesh_impl, self._engine), self._sizes
         values = mesh_impl.slicewise(
-            Local(self.compute, (engine, self._sizes)),
+            lambda *slices: compute(engine, sizes, *slices),
             *[lowering.tensors[each] for each in self.inputs],
         )
         values = values if len(self.outputs) > 1 else (values,)
         for output, value in zip(self.outputs, values):
             lowering.set_tensor_lowering(output, self.summed(lowering, value, output))
 
-    def summed(self, lowering: mtf.Lowering, value: Any, output: mtf.Tensor) -> Any:
-        """What is added up over devices, where an operation needs that."""
+    def summed(
+        self, lowering: mtf.Lowering, value: mtf.LazyAllreduceSum, output: mtf.Tensor
+    ) -> mtf.LazyAllreduceSum:
+        """Returns an output, summed over devices where an operation needs that."""
         del lowering, output
         return value
 
     @staticmethod
-    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
-        """The outputs on one device, of its inputs."""
+    def compute(engine: ModuleType, sizes: SlotSizes, *slices: tf.Tensor) -> _Outputs:
+        """Returns the outputs on one device for its inputs."""
         raise NotImplementedError
 
 
-class _FindPlaces(_Local):
-    """Outputs `Places.slots` and `Places.sources`."""
+class _IndexSlots(_Local):
+    """Outputs `SlotIndex.slots` and `SlotIndex.sources`."""
 
     def __init__(
         self,
@@ -179,48 +197,46 @@ class _FindPlaces(_Local):
             [expert, position],
             [(expert.shape, tf.int32), (mtf.Shape([experts, *groups, capacity]), tf.int32)],
             engine,
-            Sizes(experts.size, capacity.size, in_order),
+            SlotSizes(experts.size, capacity.size, in_order),
             [*expert.shape.dims[-2:], *slot_dims],
-            "places",
+            "slot_index",
         )
 
     @staticmethod
-    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
-        return engine.places(*slices, sizes)
+    def compute(engine: ModuleType, sizes: SlotSizes, *slices: tf.Tensor) -> _Outputs:
+        return engine.slot_index(*slices, sizes)
 
 
 class _Move(_Local):
-    """What moves between tokens and slots."""
+    """An operation that moves values between tokens and slots."""
 
     def __init__(
         self,
         inputs: list[mtf.Tensor],
-        places: Places,
+        index: SlotIndex,
         outputs: list[tuple[mtf.Shape, tf.DType]],
         name: str,
     ):
-        """`inputs` come before the tensors of places."""
-        self._places = places
-        dims = places.slots.shape.dims[-2:] + [
-            places.sources.shape.dims[0],
-            places.sources.shape.dims[-1],
+        """Adds the operation; its inputs are `inputs` and the tensors of the index."""
+        self._index = index
+        dims = index.slots.shape.dims[-2:] + [
+            index.sources.shape.dims[0],
+            index.sources.shape.dims[-1],
         ]
-        super().__init__(
-            [*inputs, *places.tensors], outputs, places.engine, places.sizes, dims, name
-        )
+        super().__init__([*inputs, *index.tensors], outputs, index.engine, index.sizes, dims, name)
 
     @property
-    def places(self) -> Places:
-        """Of the inputs as they are now."""
-        return self._places.of(*self.inputs[-2:])
+    def index(self) -> SlotIndex:
+        """The index, in the inputs as they are now."""
+        return self._index.with_tensors(*self.inputs[-2:])
 
     def lower(self, lowering: mtf.Lowering) -> None:
         """Also counts the multiplications of einsums, as Mesh TensorFlow does."""
         super().lower(lowering)
         mesh_impl = lowering.mesh_impl(self)
-        if engine_of(mesh_impl, self._engine) is by_einsum:
+        if engine_for(mesh_impl, self._engine) is by_einsum:
             dims = {dim for tensor in [*self.inputs, *self.outputs] for dim in tensor.shape.dims}
-            shape = mtf.Shape([*dims - {self._places.slots.shape.dims[-1]}])
+            shape = mtf.Shape([*dims - {self._index.slots.shape.dims[-1]}])
             lowering.add_counter("einsum", mesh_impl.laid_out_size(shape))
             lowering.add_counter("einsum_unique", shape.size)
 
@@ -228,66 +244,72 @@ class _Move(_Local):
 class _ToSlots(_Move):
     """See `to_slots`."""
 
-    def __init__(self, tokens: mtf.Tensor, to: Places):
-        trailing = tokens.shape.dims[len(to.slots.shape) - 1 :]
-        super().__init__([tokens], to, [(to.sources.shape + trailing, tokens.dtype)], "to_slots")
+    def __init__(self, tokens: mtf.Tensor, index: SlotIndex):
+        trailing = tokens.shape.dims[len(index.slots.shape) - 1 :]
+        super().__init__(
+            [tokens], index, [(index.sources.shape + trailing, tokens.dtype)], "to_slots"
+        )
 
     @staticmethod
-    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
+    def compute(engine: ModuleType, sizes: SlotSizes, *slices: tf.Tensor) -> _Outputs:
         return engine.to_slots(*slices, sizes)
 
     def gradient(self, grad_ys: list[mtf.Tensor]) -> list[mtf.Tensor | None]:
-        return [to_tokens(grad_ys[0], self.places), None, None]
+        return [to_tokens(grad_ys[0], self.index), None, None]
 
 
 class _ToTokens(_Move):
     """See `to_tokens`."""
 
-    def __init__(self, buffers: mtf.Tensor, of: Places, weights: mtf.Tensor | None):
-        trailing = buffers.shape.dims[len(of.sources.shape) :]
-        shape = mtf.Shape(of.slots.shape.dims[:-1] + trailing)
+    def __init__(self, buffers: mtf.Tensor, index: SlotIndex, weights: mtf.Tensor | None):
+        trailing = buffers.shape.dims[len(index.sources.shape) :]
+        shape = mtf.Shape(index.slots.shape.dims[:-1] + trailing)
         self._is_weighted = weights is not None
         super().__init__(
             [buffers, weights] if self._is_weighted else [buffers],
-            of,
+            index,
             [(shape, buffers.dtype)],
             "to_tokens",
         )
 
     @staticmethod
-    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
+    def compute(engine: ModuleType, sizes: SlotSizes, *slices: tf.Tensor) -> _Outputs:
         buffers, *weights, slots, sources = slices
         return engine.to_tokens(buffers, slots, sources, sizes, *weights)
 
     def gradient(self, grad_ys: list[mtf.Tensor]) -> list[mtf.Tensor | None]:
         if not self._is_weighted:
-            return [to_slots(grad_ys[0], self.places), None, None]
+            return [to_slots(grad_ys[0], self.index), None, None]
         buffers, weights = self.inputs[:2]
-        gradient = _ToTokensGradient(grad_ys[0], buffers, weights, self.places)
+        gradient = _ToTokensGradient(grad_ys[0], buffers, weights, self.index)
         return [*gradient.outputs, None, None]
 
 
 class _ToTokensGradient(_Move):
-    """Gradients of the buffers and of the weights of `to_tokens`."""
+    """Outputs the gradients of `to_tokens` for buffers and weights."""
 
     has_gradient = False
 
-    def __init__(self, tokens: mtf.Tensor, buffers: mtf.Tensor, weights: mtf.Tensor, of: Places):
-        self._trailing = buffers.shape.dims[len(of.sources.shape) :]
+    def __init__(
+        self, tokens: mtf.Tensor, buffers: mtf.Tensor, weights: mtf.Tensor, index: SlotIndex
+    ):
+        self._trailing = buffers.shape.dims[len(index.sources.shape) :]
         super().__init__(
             [tokens, buffers, weights],
-            of,
+            index,
             [(buffers.shape, buffers.dtype), (weights.shape, weights.dtype)],
             "to_slots_weighted",
         )
 
     @staticmethod
-    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
+    def compute(engine: ModuleType, sizes: SlotSizes, *slices: tf.Tensor) -> _Outputs:
         tokens, buffers, weights, slots, sources = slices
         return engine.to_slots_weighted(tokens, buffers, slots, sources, sizes, weights)
 
-    def summed(self, lowering: mtf.Lowering, value: Any, output: mtf.Tensor) -> Any:
-        """The weights' gradient sums over the depth, which may be split."""
+    def summed(
+        self, lowering: mtf.Lowering, value: mtf.LazyAllreduceSum, output: mtf.Tensor
+    ) -> mtf.LazyAllreduceSum:
+        """Sums the gradient of weights over the depth, which may be split."""
         mesh_impl = lowering.mesh_impl(self)
         axes = [mesh_impl.tensor_dimension_to_mesh_axis(dim) for dim in self._trailing]
         axes = [axis for axis in axes if axis is not None]
@@ -307,11 +329,11 @@ class _ChoicesToSlots(_Move):
 
     has_gradient = False
 
-    def __init__(self, values: list[mtf.Tensor], to: Places, fields: mtf.Dimension):
+    def __init__(self, values: list[mtf.Tensor], index: SlotIndex, fields: mtf.Dimension):
         super().__init__(
-            values, to, [(to.sources.shape + [fields], values[0].dtype)], "choices_to_slots"
+            values, index, [(index.sources.shape + [fields], values[0].dtype)], "choices_to_slots"
         )
 
     @staticmethod
-    def compute(engine: Any, sizes: Sizes, *slices: tf.Tensor) -> Any:
+    def compute(engine: ModuleType, sizes: SlotSizes, *slices: tf.Tensor) -> _Outputs:
         return engine.choices_to_slots(list(slices[:-2]), *slices[-2:], sizes)

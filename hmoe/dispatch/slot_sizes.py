@@ -1,4 +1,4 @@
-"""What an engine must know besides the shapes of tensors."""
+"""Sizes of the buffers that tokens are moved into."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
-    """What an engine must know besides the shapes of tensors.
+class SlotSizes:
+    """Sizes of buffers that the shapes of tensors do not show.
 
     Attributes:
       num_experts: X.
       capacity: C.
-      in_order: whether choice j is always of expert j.
+      in_order: whether choice j is always expert j.
     """
 
     num_experts: int

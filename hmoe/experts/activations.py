@@ -1,8 +1,7 @@
-"""Activations of experts: those of Mesh TensorFlow, the common ones with fewer passes.
+"""Activations of experts: those of Mesh TensorFlow, the common ones in fewer passes over memory.
 
-Hidden layers are the largest tensors of a mixture, so that what is done to each number of
-them costs time by memory. Mesh TensorFlow makes an operation of every product and sum, and
-takes cubes by powers.
+Hidden layers are the largest tensors of a mixture, so that every pass over them takes time. Mesh
+TensorFlow makes an operation of each product and sum, and computes cubes as powers.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import math
 from collections.abc import Callable
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.mesh.local_ops import Local
 
 LINEAR = "linear"
 
@@ -20,17 +18,17 @@ _GELU_CUBIC = 0.044715
 
 
 def is_known(name: object) -> bool:
-    """Whether there is an activation of this name."""
+    """Returns whether there is an activation of this name."""
     return name == LINEAR or (isinstance(name, str) and callable(getattr(mtf, name, None)))
 
 
 def activate(name: str, x: mtf.Tensor) -> mtf.Tensor:
-    """The activation of this name, of a tensor of any shape.
+    """Applies an activation to each number of a tensor.
 
     Args:
-      name: of a function of Mesh TensorFlow such as "relu", "gelu" (with tanh) or "swish";
-        or "linear".
-      x: activations.
+      name: a function of Mesh TensorFlow such as "relu", "gelu" (with tanh) or "swish", or
+        "linear".
+      x: a tensor of any shape.
     """
     if name == LINEAR:
         return x
@@ -53,7 +51,7 @@ def _of_each(
     function: Callable, tensors: list[mtf.Tensor], gradient: Callable | int, name: str
 ) -> mtf.Tensor:
     return mtf.slicewise(
-        Local(function),
+        function,
         tensors,
         splittable_dims=tensors[0].shape.dims,
         grad_function=gradient,
@@ -71,7 +69,7 @@ def _relu_gradient(x: tf.Tensor, y: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
 
 
 def _gelu(x: tf.Tensor) -> tf.Tensor:
-    """Hendrycks and Gimpel 2016, with tanh."""
+    """Returns GELU with tanh (Hendrycks and Gimpel 2016)."""
     return 0.5 * x * (1.0 + _gelu_tanh(x))
 
 
@@ -87,7 +85,7 @@ def _gelu_gradient(x: tf.Tensor, y: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
 
 
 def _swish(x: tf.Tensor) -> tf.Tensor:
-    """Ramachandran et al. 2017."""
+    """Returns swish (Ramachandran et al. 2017)."""
     return x * tf.sigmoid(x)
 
 

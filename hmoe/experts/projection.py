@@ -8,10 +8,13 @@ from hmoe.compat.stack import mtf
 def project(
     inputs: mtf.Tensor, kernel: mtf.Tensor, new_dim: mtf.Dimension, name: str
 ) -> mtf.Tensor:
-    """[*experts, ..., I] with a kernel [*experts, I, `new_dim`] -> [*experts, ..., `new_dim`].
+    """Multiplies [*experts, ..., I] by a kernel [*experts, I, `new_dim`].
 
-    Forward and both backward passes are one batched matrix multiply each, of tensors as
+    The forward pass and both backward passes are one batched matrix multiply each, of tensors as
     they lie in memory.
+
+    Returns:
+      [*experts, ..., `new_dim`].
     """
     shape = mtf.Shape([*inputs.shape.dims[:-1], new_dim])
     outputs: mtf.Tensor = _Projection([inputs, kernel], shape, name=f"{name}/einsum").outputs[0]
@@ -23,8 +26,8 @@ def project(
 class _Projection(mtf.EinsumOperation):
     """An einsum whose gradients need no transposing.
 
-    Mesh TensorFlow's own puts the gradient of the output first, which makes that of a kernel
-    a multiply of the other order and a transpose, in twice the time.
+    Mesh TensorFlow's own puts the gradient of the output first. The kernel's gradient then is a
+    multiply in the other order and a transpose, which takes twice the time.
     """
 
     def gradient(self, grad_ys: list[mtf.Tensor]) -> list[mtf.Tensor]:

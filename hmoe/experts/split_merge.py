@@ -1,9 +1,9 @@
-"""Experts as one variable, or as one each: the same weights under other names.
+"""Splits the variables of experts into one variable for each expert, and merges them again.
 
-A layer's variable with all experts, `<layer>/wi/kernel` [expert_y, expert_x, M, F], is split
-into `<layer>/expert_<x>_<y>/wi/kernel` [M, F], with the outermost level's number first, and
-back. Nothing is computed, so both ways are exact to the bit. Which variables are of experts
-is told by shapes alone: those of the first projection, and the layer's gating weights.
+A layer's variable with all experts, `<layer>/wi/kernel` [expert_y, expert_x, M, F], is split into
+`<layer>/expert_<x>_<y>/wi/kernel` [M, F], with the outermost level's number first. Nothing is
+computed, so both directions are exact to the bit. Variables of experts are recognized by shapes
+alone: those of the first projection, and of the layer's gating weights.
 """
 
 from __future__ import annotations
@@ -24,15 +24,12 @@ _SEPARATE = re.compile(
 
 
 def expert_scope(numbers: Sequence[int]) -> str:
-    """The name of an expert, such as "expert_3_0".
+    """Returns the name of an expert, such as "expert_3_0".
 
     Args:
-      numbers: of the expert at each level, innermost first, as in tensors of experts.
-
-    Returns:
-      The name, with the outermost level's number first.
+      numbers: the number of the expert at each level, outermost first.
     """
-    return "_".join(["expert", *[str(number) for number in reversed(numbers)]])
+    return "_".join(["expert", *[str(number) for number in numbers]])
 
 
 def split_experts(variables: Mapping[str, np.ndarray]) -> Variables:
@@ -66,12 +63,12 @@ def split_experts(variables: Mapping[str, np.ndarray]) -> Variables:
         layer, variable = _parts(name)
         sizes = value.shape[: joined[name]]
         for numbers in itertools.product(*map(range, sizes)):
-            made[f"{layer}{expert_scope(numbers)}/{variable}"] = value[numbers]
+            made[f"{layer}{expert_scope(numbers[::-1])}/{variable}"] = value[numbers]
     return made
 
 
 def merge_experts(variables: Mapping[str, np.ndarray]) -> Variables:
-    """Puts all experts of a layer into one variable each: the inverse of `split_experts`.
+    """Merges the variables of single experts, the inverse of `split_experts`.
 
     Args:
       variables: all of a checkpoint, by name.
@@ -104,18 +101,18 @@ def merge_experts(variables: Mapping[str, np.ndarray]) -> Variables:
 
 
 def _without_slots(variables: Mapping[str, np.ndarray]) -> Variables:
-    """All but the optimizer's variables: factored ones cannot be split."""
+    """Returns all but the optimizer's variables, of which factored ones cannot be split."""
     return {name: value for name, value in variables.items() if not _SLOT.search(name)}
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """`a/b/wi/kernel` -> `a/b/`, `wi/kernel`."""
+    """Splits the name `a/b/wi/kernel` into `a/b/` and `wi/kernel`."""
     layer, projection, kind = ("/" + name).rsplit("/", 2)
     return (layer + "/")[1:], f"{projection}/{kind}"
 
 
 def _layers(variables: Variables) -> dict[str, int]:
-    """Layers whose first projection has several experts, with their number of levels."""
+    """Returns the number of levels of each layer whose first projection has several experts."""
     layers = {}
     for name, value in variables.items():
         found = re.fullmatch(r"((?:.+/)?)wi(_0)?/kernel", name)
@@ -126,7 +123,7 @@ def _layers(variables: Variables) -> dict[str, int]:
 
 
 def _gating_sizes(variables: Variables, layer: str) -> dict[int, int]:
-    """Number of experts by level, the outermost first, as the gating weights have it.
+    """Returns the number of experts at each level, as the gating weights have it.
 
     They are [*experts of outer levels, M, X]: the number of dimensions tells the level.
     """
@@ -138,7 +135,7 @@ def _gating_sizes(variables: Variables, layer: str) -> dict[int, int]:
 
 
 def _joined(variables: Variables, layer: str, num_levels: int) -> list[str]:
-    """Names of the variables of a layer's experts."""
+    """Returns the names of the variables of a layer's experts."""
     gating = _gating_sizes(variables, layer)
     # Innermost first, as the variables of experts have them.
     sizes = tuple(gating.get(level, 0) for level in reversed(range(num_levels)))
@@ -163,7 +160,7 @@ def _joined(variables: Variables, layer: str, num_levels: int) -> list[str]:
 
 
 def _stacked(variables: Variables, name: str, names: dict[tuple[int, ...], str]) -> np.ndarray:
-    """[*experts, ...] of the variables `names`, by the experts' numbers."""
+    """Stacks the variables `names`, by the experts' numbers, into one [*experts, ...]."""
     depths = {len(numbers) for numbers in names}
     if len(depths) > 1:
         raise ValueError(
@@ -177,7 +174,7 @@ def _stacked(variables: Variables, name: str, names: dict[tuple[int, ...], str])
         if numbers not in names:
             layer, variable = _parts(name)
             raise ValueError(
-                f"{layer}{expert_scope(numbers)}/{variable} is missing, of"
+                f"{layer}{expert_scope(numbers[::-1])}/{variable} is missing, of"
                 f" {int(np.prod(sizes))} experts; use the whole checkpoint"
             )
         row = variables[names[numbers]]
@@ -192,7 +189,7 @@ def _stacked(variables: Variables, name: str, names: dict[tuple[int, ...], str])
 
 
 def _sizes(variables: Variables, name: str, names: dict[tuple[int, ...], str]) -> tuple[int, ...]:
-    """How many experts there are at each level, innermost first, by gating and numbers."""
+    """Returns the number of experts at each level, innermost first as in tensors."""
     gating = _gating_sizes(variables, _parts(name)[0])
     sizes = []
     num_levels = len(min(names))

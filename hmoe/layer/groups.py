@@ -1,4 +1,4 @@
-"""Group sizes and expert capacity (integers), and the reshape into groups."""
+"""Group sizes and expert capacity, in exact integers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import logging
 import math
 from fractions import Fraction
 
-from hmoe.compat.stack import mtf
-
 
 def exactly(number: float) -> Fraction:
-    """A number as a person wrote it: 1.15 is 115/100, not the binary fraction just below it."""
+    """Returns a number as a person wrote it: 1.15 is 115/100, not a binary fraction below it."""
     return Fraction(str(number))
 
 
 def largest_group_size(num_tokens: int, requested: int, num_splits: int = 1) -> int:
-    """The largest size, at most `requested`, whose groups fill and can be split.
+    """Returns the largest size, at most `requested`, that divides the tokens into full groups.
 
     Args:
       num_tokens: tokens to divide into groups.
@@ -40,42 +38,42 @@ class AskedSize:
     """The group size that a user asked for.
 
     Attributes:
-      size: in tokens.
-      field: where it was asked for.
-      per_unit: tokens of one unit of that field.
+      size: the size in tokens.
+      field: the field that it was asked for with.
+      per_unit: tokens in one unit of that field.
     """
 
     size: int
     field: str
     per_unit: float
 
-    def told_as(self, size: int) -> str:
-        """A size as the user would ask for it, such as "group_size = 7"."""
+    def setting(self, size: int) -> str:
+        """Returns the setting that asks for a size, such as "group_size = 7"."""
         return f"{self.field} = {size / self.per_unit:g}"
 
 
-def in_tokens(size: int) -> AskedSize:
-    """`Level.group_size`."""
+def asked_in_tokens(size: int) -> AskedSize:
+    """Returns what `Level.group_size` asks for."""
     return AskedSize(size, "group_size", 1.0)
 
 
-def in_examples(
+def asked_in_examples(
     level: str, examples_per_group: float, num_examples: int, num_places: int, num_tokens: int
 ) -> AskedSize:
-    """The group size that so many examples make at a level.
+    """Returns what `Level.examples_per_group` asks for.
 
     Args:
       level: name of the level, for messages.
       examples_per_group: `Level.examples_per_group`.
-      num_examples: of the whole batch.
-      num_places: places of the level for the whole batch, of one family of experts.
-      num_tokens: those of them among which groups are made.
+      num_examples: examples in the whole batch.
+      num_places: the level's places for tokens of the whole batch, of one set of siblings.
+      num_tokens: those of them that groups are made of.
 
     Returns:
-      The size, rounded to the nearest, at least 1.
+      The size, rounded to the nearest integer, at least 1.
 
     Raises:
-      ValueError: there are not so many examples to make a group of.
+      ValueError: there are fewer examples than that.
     """
     per_example = Fraction(num_places, num_examples)
     size = max(1, round(exactly(examples_per_group) * per_example))
@@ -98,23 +96,23 @@ def group_size(
     num_experts: int,
     exact: bool,
 ) -> int:
-    """The group size of a level on a mesh, or an error that says why there is none.
+    """Returns the group size of a level on a mesh.
 
     Args:
       level: name of the level, for messages.
       num_tokens: tokens that arrive, over all devices of the batch dimension.
-      asked: for by the level.
+      asked: the size that the level asks for.
       num_splits: devices of the mesh axis over which the groups are split.
       num_experts: experts of the level; groups smaller than this cannot feed them.
-      exact: whether another size than that of one device is an error.
+      exact: whether another size than on one device is an error.
 
     Returns:
       The largest divisor of the tokens, at most the size asked for, whose number of
       groups is a multiple of `num_splits`.
 
     Raises:
-      ValueError: no size divides, only useless ones do, or `exact` and the mesh
-        forces another size.
+      ValueError: no size divides the tokens, only useless ones do, or the mesh forces another size
+        than one device and `exact` is set.
     """
     size = largest_group_size(num_tokens, asked.size, num_splits)
     if size == 0:
@@ -127,8 +125,8 @@ def group_size(
         raise ValueError(
             f"level '{level}': the {num_tokens // num_splits} tokens of each of {num_splits}"
             f" device(s) have no divisor between {num_experts} (the number of experts) and"
-            f" {asked.told_as(asked.size)}; the largest is {size}. Change the batch size or the"
-            f" sequence length, or set {asked.told_as(num_tokens // num_splits)}"
+            f" {asked.setting(asked.size)}; the largest is {size}. Change the batch size or the"
+            f" sequence length, or set {asked.setting(num_tokens // num_splits)}"
         )
     alone = largest_group_size(num_tokens, asked.size)
     if size != alone:
@@ -142,7 +140,7 @@ def _report_forced_size(
     said = (
         f"level '{level}': groups have {size} tokens on this mesh, but {alone} on one device,"
         f" since their number must be a multiple of {num_splits}; results differ where buffers"
-        f" overflow. Set {asked.told_as(size)} for the same numbers on both"
+        f" overflow. Set {asked.setting(size)} for the same numbers on both"
     )
     if exact:
         raise ValueError(said + " (exact_groups = True)")
@@ -150,7 +148,7 @@ def _report_forced_size(
 
 
 def expert_capacity(level: str, size: int, factor: float, num_experts: int, minimum: int) -> int:
-    """Slots of an expert for one group: min(size, max(minimum, size * factor / experts)).
+    """Returns min(size, max(minimum, size * factor / experts)), an expert's slots for one group.
 
     Args:
       level: name of the level, for messages.
@@ -189,28 +187,3 @@ def expert_capacity(level: str, size: int, factor: float, num_experts: int, mini
             minimum,
         )
     return capacity
-
-
-def into_groups(
-    tokens: mtf.Tensor,
-    leading: list[mtf.Dimension],
-    trailing: list[mtf.Dimension],
-    name: str,
-    shape: tuple[int, int],
-    tokens_name: str,
-) -> mtf.Tensor:
-    """Reshapes everything between `leading` and `trailing` into groups.
-
-    Args:
-      tokens: [*leading, ..., *trailing].
-      leading: dimensions that stay in front.
-      trailing: dimensions that stay behind (the depth, or none).
-      name: name of the dimension of groups.
-      shape: (number of groups, tokens in each).
-      tokens_name: name of the dimension of tokens in a group.
-
-    Returns:
-      A tensor [*leading, groups, group, *trailing].
-    """
-    inner = [mtf.Dimension(name, shape[0]), mtf.Dimension(tokens_name, shape[1])]
-    return mtf.reshape(tokens, mtf.Shape(leading + inner + trailing))

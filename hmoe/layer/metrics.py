@@ -1,272 +1,350 @@
-"""What a layer tells about itself: sums and counts on the devices, names on the host.
+"""Metrics of layers for people: names, meanings and values, from the sums of any number of calls.
 
-On the devices everything is a sum or a count, so that microbatches, steps and
-evaluation batches add up; `summarize` divides once, at the end.
+The tables below define each metric once: its name, what it means, and how it is computed. The
+reference page lists them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from hmoe.compat.stack import mtf, tf
-from hmoe.mesh.local_ops import Local
-from hmoe.routing.assignment import Assignment
-from hmoe.routing.gate import Scores
+from hmoe.layer import metric_sums
 
-DETAILS = ("brief", "full", "off")
-
-# Fields of "<level>/tokens". In full, two blocks of one field per choice follow.
-_BRIEF_FIELDS = ("full", "arrivals", "left_behind", "filled", "slots", "confidence")
-_FULL_FIELDS = (*_BRIEF_FIELDS, "entropy")
-# Fields of "reached", before one per level: tokens that were lost there.
-_LAYER_FIELDS = (
-    "tokens",
-    "left_behind",
-    "filled",
-    "slots",
-    "confidence",
-    "groups",
-    "groups_in_use",
-)
-# Of each kind in "<level>/losses": the loss times the tokens that it is a mean of, these
-# tokens, and the factor in the training loss times these tokens.
-_LOSS_FIELDS = 3
-_LOSS_KINDS = ("balance", "z", "second_place")
-
-Sums = dict[str, mtf.Tensor]
+_SHARE = "share, 0 to 1"
+_PLACEHOLDER = re.compile(r"<\w+>")
 
 
-def losses_name(level: str) -> str:
-    """Name of the sum that holds the losses of a level."""
-    return f"{level}/losses"
+@dataclasses.dataclass(frozen=True)
+class LevelNumbers:
+    """The decoded sums of a level.
 
-
-def loss_sums(
-    raw: Mapping[str, mtf.Tensor], weight: Mapping[str, mtf.Tensor], factor: Mapping[str, float]
-) -> mtf.Tensor:
-    """float32 [kinds * 3]: the losses of a level, weighed such that calls of any size add up.
-
-    Args:
-      raw: scalars by kind, in the order of "balance", "z", "second_place".
-      weight: of each kind, the tokens that it is a mean of.
-      factor: of each kind, what it is multiplied with in the training loss.
+    Attributes:
+      losses: loss * weight, weight, and weight * factor, by kind.
+      tokens: sums over tokens by name, see `hmoe.layer.metric_sums.TOKEN_FIELDS`; empty where
+        metrics are off.
+      by_rank: vectors [ranks] of sums over tokens by name; empty without full detail.
+      load: [sets of siblings, experts], the demand for each expert; empty where metrics are off.
+      lost: real tokens of the layer that were lost at this level.
+      layer: sums of the layer by name, see `hmoe.layer.metric_sums.LAYER_FIELDS`.
     """
-    fields = [
-        each
-        for kind in _LOSS_KINDS
-        if kind in raw
-        for each in (raw[kind] * weight[kind], weight[kind], weight[kind] * factor[kind])
-    ]
-    return mtf.stack(fields, "loss_fields")
 
+    losses: Mapping[str, tuple[float, float, float]]
+    tokens: Mapping[str, float]
+    by_rank: Mapping[str, np.ndarray]
+    load: np.ndarray
+    lost: float
+    layer: Mapping[str, float]
 
-def load_name(level: str) -> str:
-    """Name of the sum that holds the demand for each expert of a level."""
-    return f"{level}/load"
+    def mean_loss(self, kind: str) -> float | None:
+        """Returns the mean loss of a kind without its coefficient; None if the level has none."""
+        if kind not in self.losses:
+            return None
+        loss, weight, _ = self.losses[kind]
+        return _ratio(loss, weight)
 
-
-def level_load(assignment: Assignment, outer_expert_dims: list[mtf.Dimension]) -> mtf.Tensor:
-    """float32 [*outer, X]: demand for each expert before policy and capacity.
-
-    Of all tokens that are not padding; those of the levels above are kept apart.
-    """
-    choices = assignment.choices
-    shape = mtf.Shape([*outer_expert_dims, choices.experts_dim])
-    return mtf.reduce_sum(choices.by_expert(choices.demand), output_shape=shape)
-
-
-def level_sums(
-    name: str,
-    scores: Scores,
-    assignment: Assignment,
-    importance: mtf.Tensor,
-    outer_expert_dims: list[mtf.Dimension],
-    detail: str,
-    ranks: int,
-) -> Sums:
-    """Sums over the groups of one level.
-
-    Args:
-      name: of the level.
-      scores: of the level.
-      assignment: of the level.
-      importance: float32 [*outer, ..., S].
-      outer_expert_dims: experts of the levels above.
-      detail: "brief" or "full".
-      ranks: different ranks that choices can have.
-
-    Returns:
-      `<name>/tokens` [*outer, 6], or in full [*outer, 7 + 2 ranks]: the fields above, then
-      choices placed by rank, then weights asked for by rank.
-    """
-    slots = float(scores.experts_dim.size * assignment.capacity_dim.size)
-    choices, groups = assignment.choices, importance.shape.dims[:-1]
-    inputs = [importance, assignment.kept, assignment.weight]
-    number = len(_BRIEF_FIELDS)
-    if detail == "full":
-        number = len(_FULL_FIELDS) + 2 * ranks
-        inputs += [scores.shares, choices.rank, choices.demand, choices.weight]
-    fields = mtf.Dimension("metric_fields", number)
-    tokens = mtf.slicewise(
-        Local(_sums_of_groups, (slots, ranks)),
-        inputs,
-        output_shape=mtf.Shape(groups + [fields]),
-        output_dtype=tf.float32,
-        splittable_dims=groups,
-        grad_function=0,
-        name="level_sums",
-    )
-    return {f"{name}/tokens": mtf.reduce_sum(tokens, output_shape=outer_expert_dims + [fields])}
-
-
-def _sums_of_groups(
-    slots: float,
-    ranks: int,
-    importance: tf.Tensor,
-    kept: tf.Tensor,
-    weight: tf.Tensor,
-    *more: tf.Tensor,
-) -> tf.Tensor:
-    """[..., fields] of each group; `more` is what `_more_fields` needs."""
-    # Without TensorFlow 2 behaviour, == compares tensors by identity.
-    full = tf.cast(tf.equal(importance, 1.0), tf.float32)
-    fields = _brief_fields(importance, full, kept, weight, slots)
-    return tf.concat([fields, _more_fields(full, kept, ranks, *more)], -1) if more else fields
-
-
-def _brief_fields(
-    importance: tf.Tensor, full: tf.Tensor, kept: tf.Tensor, weight: tf.Tensor, slots: float
-) -> tf.Tensor:
-    """[..., 6]: `_BRIEF_FIELDS` of each group."""
-    real = tf.cast(importance > 0, tf.float32)
-    placed = tf.reduce_sum(kept, axis=-1)
-    lost = real * tf.cast(tf.equal(placed, 0.0), tf.float32)
-    # Slots are of a group and not of its tokens.
-    of_tokens = [full, real, lost, placed, tf.zeros_like(real), tf.reduce_sum(weight, axis=-1)]
-    of_group = [slots if name == "slots" else 0.0 for name in _BRIEF_FIELDS]
-    return tf.reduce_sum(tf.stack(of_tokens, axis=-1), axis=-2) + of_group
-
-
-def _more_fields(
-    full: tf.Tensor,
-    kept: tf.Tensor,
-    ranks: int,
-    shares: tf.Tensor,
-    rank: tf.Tensor,
-    demand: tf.Tensor,
-    weight: tf.Tensor,
-) -> tf.Tensor:
-    """[..., 1 + 2 ranks]: entropy, choices placed by rank, weights asked for by rank."""
-    entropy = -tf.reduce_sum(shares * tf.math.log(shares + 1e-9), axis=-1) * full
-    # [..., S, K, ranks]: rank of each choice of a full token.
-    by_rank = tf.one_hot(rank, ranks, dtype=tf.float32) * full[..., None, None]
-    routed = tf.reduce_sum(by_rank * kept[..., None], axis=[-3, -2])
-    gates = tf.reduce_sum(by_rank * (weight * demand)[..., None], axis=[-3, -2])
-    return tf.concat([tf.reduce_sum(entropy, axis=-1)[..., None], routed, gates], axis=-1)
-
-
-def reached_sums(reached: mtf.Tensor, importance: mtf.Tensor, num_slots: int) -> Sums:
-    """Sums from end to end of a layer.
-
-    Args:
-      reached: float32 [..., S, levels + 1]: slots that a token fills at each level, and
-        the sum of the products of weights on the way to the innermost.
-      importance: float32 [..., S].
-      num_slots: innermost slots of the layer.
-
-    Returns:
-      `reached` [7 + levels]: see `_LAYER_FIELDS`.
-    """
-    groups = importance.shape.dims[:-1]
-    share = float(num_slots) / float(np.prod([dim.size for dim in groups]))
-    fields = mtf.Dimension("metric_fields", len(_LAYER_FIELDS) + reached.shape.dims[-1].size - 1)
-    sums = mtf.slicewise(
-        Local(_sums_of_layer, (share,)),
-        [reached, importance],
-        output_shape=mtf.Shape(groups + [fields]),
-        output_dtype=tf.float32,
-        splittable_dims=groups,
-        grad_function=0,
-        name="reached_sums",
-    )
-    return {"reached": mtf.reduce_sum(sums, output_shape=[fields])}
-
-
-def _sums_of_layer(share: float, reached: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
-    """[..., 7 + levels] of each group: see `_LAYER_FIELDS`."""
-    # [..., S, levels + 1]: 1 where a token came to a level, and to an expert in the end.
-    came = tf.math.cumprod(
-        tf.cast(tf.concat([importance[..., None], reached[..., :-1]], axis=-1) > 0, tf.float32),
-        axis=-1,
-    )
-    number, filled = tf.reduce_sum(came, axis=-2), tf.reduce_sum(reached, axis=-2)
-    every = number[..., :1]
-    in_use = tf.cast(every > 0, tf.float32)
-    return tf.concat(
-        [
-            every,
-            every - number[..., -1:],
-            filled[..., -2:-1],
-            tf.fill(every.shape, share),
-            filled[..., -1:],
-            tf.ones_like(in_use),
-            in_use,
-            number[..., :-1] - number[..., 1:],
-        ],
-        axis=-1,
-    )
-
-
-def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """Names and values for people, from sums of any number of calls.
-
-    Args:
-      sums: for each layer ("encoder/block_000/layer_001") what its calls added up to.
-
-    Returns:
-      `experts/...` for the model: mean over layers, from end to end;
-      `<layer>/...` for a layer; `<layer>/<level>/...` for a level, of the tokens that
-      arrive there. Losses are means over tokens, without their coefficients, but for
-      `weighted_loss`, which has them: what training adds.
-
-    Raises:
-      ValueError: there is nothing to summarize.
-    """
-    if not sums:
-        raise ValueError(
-            "no metrics of experts were found: no layer of the model is an hmoe.MoELayer"
+    def weighted_loss(self) -> float:
+        """Returns the sum of the mean losses times their coefficients."""
+        return float(
+            sum(
+                _ratio(loss, weight) * _ratio(factor, weight)
+                for loss, weight, factor in self.losses.values()
+            )
         )
-    named: dict[str, float] = {}
-    for layer, of_layer in sums.items():
-        for name, value in _summarize_layer(of_layer).items():
-            named[f"{layer}/{name}"] = value
-    for name in _MODEL_NAMES:
-        values = [named[f"{layer}/{name}"] for layer in sums if f"{layer}/{name}" in named]
-        if values:
-            named[f"experts/{name}"] = float(np.mean(values))
-    for name in sorted({name for layer in sums for name in _of_levels(named, layer)}):
-        values = [named[f"{layer}/{name}"] for layer in sums if f"{layer}/{name}" in named]
-        named[f"experts/{name}"] = float(np.mean(values))
-    named["experts/weighted_loss"] = float(
-        np.sum([named[f"{layer}/weighted_loss"] for layer in sums])
-    )
-    return named
 
 
-def _of_levels(named: Mapping[str, float], layer: str) -> list[str]:
-    """Names such as "outer/max_violation" that the model has of this layer's levels."""
-    return [
-        name[len(layer) + 1 :]
-        for name in named
-        if name.startswith(f"{layer}/")
-        and name.endswith(_MODEL_LEVEL_NAMES)
-        and name.count("/") == layer.count("/") + 2
-    ]
+@dataclasses.dataclass(frozen=True)
+class LayerNumbers:
+    """The decoded sums of a layer.
+
+    Attributes:
+      levels: metrics of each level by name, outermost first.
+      sums: sums of the layer by name; empty where metrics are off.
+      load: [experts], the demand for each innermost expert; empty where metrics are off.
+    """
+
+    levels: Sequence[Mapping[str, float]]
+    sums: Mapping[str, float]
+    load: np.ndarray
+
+    def of_levels(self, name: str) -> list[float]:
+        """Returns a metric of all levels."""
+        return [level[name] for level in self.levels]
 
 
-_MODEL_NAMES = (
+@dataclasses.dataclass(frozen=True)
+class LevelMetric:
+    """A metric of one level.
+
+    Attributes:
+      name: its name; one with a placeholder such as "load_<i>" stands for a name for each index.
+      detail: the least detail that includes it: "off", "brief" or "full".
+      unit: its unit.
+      meaning: what it means.
+      formula: how it is computed.
+      value: computes it; a vector for a name with a placeholder; None where a level has no such
+        metric.
+    """
+
+    name: str
+    detail: str
+    unit: str
+    meaning: str
+    formula: str
+    value: Callable[[LevelNumbers], float | np.ndarray | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerMetric:
+    """A metric of one layer, from end to end; see `LevelMetric` for the attributes."""
+
+    name: str
+    detail: str
+    unit: str
+    meaning: str
+    formula: str
+    value: Callable[[LayerNumbers], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelMetric:
+    """A metric of a model, from the metric of that name of its layers.
+
+    Attributes:
+      name: its name; "<level>/..." stands for a name for each level.
+      detail: see `LevelMetric`.
+      unit: see `LevelMetric`.
+      meaning: see `LevelMetric`.
+      formula: see `LevelMetric`.
+      combine: combines the values of all layers that have the metric.
+    """
+
+    name: str
+    detail: str
+    unit: str
+    meaning: str
+    formula: str
+    combine: Callable[[Sequence[float]], float]
+
+
+LEVEL_METRICS = (
+    LevelMetric(
+        "auxiliary_loss",
+        "off",
+        "1 where even",
+        "balance loss without its coefficient and factor, a mean over full tokens; calls, groups"
+        " and pools count by the number of full tokens in them",
+        "X^2 * mean(share of the pool that chose x * mean probability of x) over pools and x;"
+        " pools: `hmoe.Level.balance_loss_over`",
+        lambda level: level.mean_loss("balance"),
+    ),
+    LevelMetric(
+        "router_z_loss",
+        "off",
+        "nats^2",
+        "size of the logits",
+        "mean over full tokens of logsumexp(logits)^2",
+        lambda level: level.mean_loss("z"),
+    ),
+    LevelMetric(
+        "second_place_loss",
+        "off",
+        "1 where even",
+        "balance loss of second choices; only with `hmoe.Level.second_place_loss`",
+        "as above, with the probabilities that first choices left, scaled to sum to 1",
+        lambda level: level.mean_loss("second_place"),
+    ),
+    LevelMetric(
+        "weighted_loss",
+        "off",
+        "as the loss",
+        "what the level adds to the training loss",
+        "aux_loss_factor * balance_loss_coef * (auxiliary_loss + second_place_loss / 2)"
+        " + router_z_loss_factor * z_loss_coef * router_z_loss",
+        lambda level: level.weighted_loss(),
+    ),
+    LevelMetric(
+        "fraction_tokens_dropped",
+        "brief",
+        _SHARE,
+        "tokens of the layer that are lost at this level: they arrived, and no copy of them found a"
+        " slot. The sum over levels is the layer's `fraction_tokens_left_behind`",
+        "tokens lost here / real tokens of the layer",
+        lambda level: _ratio(level.lost, level.layer["tokens"]),
+    ),
+    LevelMetric(
+        "fraction_tokens_left_behind",
+        "brief",
+        _SHARE,
+        "arrivals that found no slot at this level; one token may arrive more than once",
+        "arrivals without a slot / arrivals",
+        lambda level: _ratio(level.tokens["left_behind"], level.tokens["arrivals"]),
+    ),
+    LevelMetric(
+        "expert_usage",
+        "brief",
+        _SHARE,
+        "how full buffers are, not counting those for first-level groups of padding alone",
+        "filled slots / (slots * first-level groups with a token / first-level groups)",
+        lambda level: _usage(level.tokens, level.layer),
+    ),
+    LevelMetric(
+        "router_confidence",
+        "brief",
+        "weight",
+        "mean weight of filled slots",
+        "sum of weights of filled slots / filled slots",
+        lambda level: _ratio(level.tokens["confidence"], level.tokens["filled"]),
+    ),
+    LevelMetric(
+        "load_imbalance",
+        "brief",
+        "times the mean",
+        "demand for the most wanted expert over the mean demand, before policy and capacity; each"
+        " set of siblings (experts of one outer expert) counts by its demand",
+        "X * highest demand / sum of demand",
+        lambda level: _imbalance(level.load),
+    ),
+    LevelMetric(
+        "max_violation",
+        "brief",
+        "times the mean",
+        "MaxVio; 0 where the load is even",
+        "load_imbalance - 1",
+        lambda level: _imbalance(level.load) - 1.0,
+    ),
+    LevelMetric(
+        "dead_experts",
+        "brief",
+        "experts",
+        "experts of all sets of siblings that no token chose since the last report",
+        "number of experts with demand 0",
+        lambda level: float((level.load == 0).sum()),
+    ),
+    LevelMetric(
+        "entropy",
+        "full",
+        "nats",
+        "entropy of the gate; ln X where it is undecided",
+        "mean over full tokens of -sum(p * ln(p)); with a sigmoid gate p is divided by its sum",
+        lambda level: _ratio(level.tokens["entropy"], level.tokens["full"]),
+    ),
+    LevelMetric(
+        "fraction_routed_rank_<r>",
+        "full",
+        _SHARE,
+        "choices of rank r, 0 for the best, that found a slot",
+        "placed choices of rank r of full tokens / full tokens",
+        lambda level: _ratios(level.by_rank["placed"], level.tokens["full"]),
+    ),
+    LevelMetric(
+        "gate_mean_rank_<r>",
+        "full",
+        "weight",
+        "mean weight of choices of rank r, before policy and capacity",
+        "sum of weights of choices of rank r of full tokens / full tokens",
+        lambda level: _ratios(level.by_rank["asked"], level.tokens["full"]),
+    ),
+    LevelMetric(
+        "load_<i>",
+        "full",
+        _SHARE,
+        "the part of the demand that is for expert i",
+        "demand for expert i of all sets of siblings / all demand",
+        lambda level: _ratios(level.load.sum(axis=0), level.load.sum()),
+    ),
+)
+
+LAYER_METRICS = (
+    LayerMetric(
+        "auxiliary_loss",
+        "off",
+        "1 where even",
+        "balance loss of the layer",
+        "mean over levels",
+        lambda layer: float(np.mean(layer.of_levels("auxiliary_loss"))),
+    ),
+    LayerMetric(
+        "router_z_loss",
+        "off",
+        "nats^2",
+        "router z-loss of the layer",
+        "mean over levels",
+        lambda layer: float(np.mean(layer.of_levels("router_z_loss"))),
+    ),
+    LayerMetric(
+        "weighted_loss",
+        "off",
+        "as the loss",
+        "what the layer adds to the training loss",
+        "sum over levels",
+        lambda layer: float(np.sum(layer.of_levels("weighted_loss"))),
+    ),
+    LayerMetric(
+        "fraction_tokens_left_behind",
+        "brief",
+        _SHARE,
+        "real tokens that reach no expert of the innermost level",
+        "tokens without an innermost slot / real tokens",
+        lambda layer: _ratio(layer.sums["left_behind"], layer.sums["tokens"]),
+    ),
+    LayerMetric(
+        "expert_usage",
+        "brief",
+        _SHARE,
+        "how full the experts' buffers are",
+        "filled innermost slots / innermost slots, these counted as for a level",
+        lambda layer: _usage(layer.sums, layer.sums),
+    ),
+    LayerMetric(
+        "router_confidence",
+        "brief",
+        "weight",
+        "mean weight of the experts' outputs",
+        "sum over filled innermost slots of the product of weights on the way / filled innermost"
+        " slots",
+        lambda layer: _ratio(layer.sums["confidence"], layer.sums["filled"]),
+    ),
+    LayerMetric(
+        "load_imbalance",
+        "brief",
+        "times the mean",
+        "demand for the most wanted of all experts of the layer over the mean demand",
+        "experts * highest demand / sum of demand, at the innermost level",
+        lambda layer: _imbalance(layer.load[None]),
+    ),
+    LayerMetric(
+        "max_violation",
+        "brief",
+        "times the mean",
+        "MaxVio of all experts",
+        "load_imbalance - 1",
+        lambda layer: _imbalance(layer.load[None]) - 1.0,
+    ),
+    LayerMetric(
+        "dead_experts",
+        "brief",
+        "experts",
+        "experts of the layer that no token chose since the last report",
+        "number of innermost experts with demand 0",
+        lambda layer: float((layer.load == 0).sum()),
+    ),
+)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _sum(values: Sequence[float]) -> float:
+    return float(np.sum(values))
+
+
+# Of a layer's metrics, those that a model has too.
+_OF_LAYERS = (
     "auxiliary_loss",
     "router_z_loss",
     "fraction_tokens_left_behind",
@@ -275,104 +353,157 @@ _MODEL_NAMES = (
     "load_imbalance",
     "dead_experts",
 )
+_OF_LEVELS = ("fraction_tokens_dropped", "max_violation")
 
-# Of each level, mean over layers.
-_MODEL_LEVEL_NAMES = ("/fraction_tokens_dropped", "/max_violation")
+MODEL_METRICS = (
+    *(
+        ModelMetric(
+            each.name, each.detail, each.unit, "mean of the layers", "mean over layers", _mean
+        )
+        for each in LAYER_METRICS
+        if each.name in _OF_LAYERS
+    ),
+    *(
+        ModelMetric(
+            f"<level>/{each.name}",
+            each.detail,
+            each.unit,
+            "mean of the levels of this name",
+            "mean over layers that have the level",
+            _mean,
+        )
+        for each in LEVEL_METRICS
+        if each.name in _OF_LEVELS
+    ),
+    ModelMetric(
+        "weighted_loss",
+        "off",
+        "as the loss",
+        "what all layers add to the cross entropy",
+        "sum over layers",
+        _sum,
+    ),
+)
+
+
+def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
+    """Computes the metrics of a model from the sums of any number of calls.
+
+    Args:
+      sums: for each layer ("encoder/block_000/layer_001"), the sums of its calls by name.
+
+    Returns:
+      `experts/...` for the model; `<layer>/...` for a layer, from end to end; `<layer>/<level>/...`
+      for a level, over the tokens that arrive there.
+
+    Raises:
+      ValueError: there is nothing to summarize.
+    """
+    if not sums:
+        raise ValueError(
+            "no metrics of experts were found: no layer of the model is an hmoe.MoELayer"
+        )
+    by_layer = {layer: _summarize_layer(of_layer) for layer, of_layer in sums.items()}
+    named = {
+        f"{layer}/{name}": value
+        for layer, of_layer in by_layer.items()
+        for name, value in of_layer.items()
+    }
+    for metric in MODEL_METRICS:
+        pattern = re.compile(_PLACEHOLDER.sub(r"\\w+", metric.name))
+        names = dict.fromkeys(
+            name for of_layer in by_layer.values() for name in of_layer if pattern.fullmatch(name)
+        )
+        for name in names:
+            values = [of_layer[name] for of_layer in by_layer.values() if name in of_layer]
+            named[f"experts/{name}"] = metric.combine(values)
+    return named
 
 
 def _summarize_layer(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    named: dict[str, float] = {}
-    levels = [key.split("/")[0] for key in sums if key.endswith("/losses")]
-    for level in levels:
-        values = _summarize_level(level, sums)
-        named.update({f"{level}/{name}": value for name, value in values.items()})
-    for name in ("auxiliary_loss", "router_z_loss"):
-        named[name] = float(np.mean([named[f"{level}/{name}"] for level in levels]))
-    named["weighted_loss"] = float(np.sum([named[f"{level}/weighted_loss"] for level in levels]))
-    if "reached" in sums:
-        # A level's load has one more dimension than that of the level above. The order of
-        # the keys says nothing, since sessions sort them.
-        levels.sort(key=lambda level: np.ndim(sums[load_name(level)]))
-        named.update(_end_to_end(levels, np.asarray(sums["reached"], np.float64)))
-        # The innermost level knows every expert of the layer.
-        load = np.asarray(sums[load_name(levels[-1])], np.float64)
-        named.update(_load_metrics(load.reshape([1, -1])))
-    return named
-
-
-def _end_to_end(levels: Sequence[str], reached: np.ndarray) -> dict[str, float]:
-    """What became of the layer's tokens; `levels` outermost first."""
-    of = dict(zip(_LAYER_FIELDS, reached))
+    """Computes the metrics of a layer, "<name>" and "<level>/<name>"."""
+    levels = _levels(sums)
+    has_metrics = metric_sums.LAYER in sums
+    of_layer = metric_sums.decode_layer(sums[metric_sums.LAYER], levels) if has_metrics else {}
+    by_level = {level: _summarize_level(level, sums, of_layer) for level in levels}
+    # The innermost level knows every expert of the layer.
+    load = _load(sums, levels[-1]).reshape([-1]) if has_metrics else np.zeros([0])
+    numbers = LayerNumbers(list(by_level.values()), of_layer, load)
     named = {
-        "fraction_tokens_left_behind": _ratio(of["left_behind"], of["tokens"]),
-        "expert_usage": _usage(of, of),
-        "router_confidence": _ratio(of["confidence"], of["filled"]),
+        f"{level}/{name}": value
+        for level, of_level in by_level.items()
+        for name, value in of_level.items()
     }
-    for level, lost in zip(levels, reached[len(_LAYER_FIELDS) :]):
-        named[f"{level}/fraction_tokens_dropped"] = _ratio(lost, of["tokens"])
+    for metric in LAYER_METRICS:
+        if metric.detail == "off" or has_metrics:
+            named[metric.name] = metric.value(numbers)
     return named
 
 
-def _mean_losses(fields: np.ndarray) -> dict[str, float]:
-    """Of `loss_sums`, added up over any number of calls."""
-    names = ("auxiliary_loss", "router_z_loss", "second_place_loss")
-    rows = np.asarray(fields, np.float64).reshape([-1, _LOSS_FIELDS])
-    named = {name: _ratio(loss, weight) for name, (loss, weight, _) in zip(names, rows)}
-    named["weighted_loss"] = float(
-        sum(_ratio(loss, weight) * _ratio(factor, weight) for loss, weight, factor in rows)
-    )
-    return named
+def _levels(sums: Mapping[str, np.ndarray]) -> list[str]:
+    """Returns the names of a layer's levels, outermost first."""
+    levels = [
+        key.split("/")[0] for key in sums if key == metric_sums.losses_name(key.split("/")[0])
+    ]
+    if metric_sums.LAYER in sums:
+        # A level's load has one more dimension than that of the level above. The order of the keys
+        # means nothing, since sessions sort them.
+        levels.sort(key=lambda level: np.ndim(sums[metric_sums.load_name(level)]))
+    return levels
 
 
-def _summarize_level(level: str, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-    named = _mean_losses(sums[losses_name(level)])
-    if f"{level}/tokens" not in sums:
-        return named
-    fields = np.asarray(sums[f"{level}/tokens"], np.float64)
-    fields = fields.reshape([-1, fields.shape[-1]]).sum(axis=0)
-    of = dict(zip(_FULL_FIELDS, fields))
-    named["fraction_tokens_left_behind"] = _ratio(of["left_behind"], of["arrivals"])
-    of_layer = dict(zip(_LAYER_FIELDS, np.asarray(sums["reached"], np.float64)))
-    named["expert_usage"] = _usage(of, of_layer)
-    named["router_confidence"] = _ratio(of["confidence"], of["filled"])
-    load = np.asarray(sums[load_name(level)], np.float64)
-    load = load.reshape([-1, load.shape[-1]])
-    named.update(_load_metrics(load))
-    if "entropy" in of:
-        named.update(_full_detail(of, fields[len(_FULL_FIELDS) :].reshape([2, -1]), load))
-    return named
-
-
-def _usage(of: Mapping[str, float], of_layer: Mapping[str, float]) -> float:
-    """How full slots are, but for those of groups of padding alone, as fill up the last batch."""
-    return _ratio(of["filled"], of["slots"]) * _ratio(of_layer["groups"], of_layer["groups_in_use"])
-
-
-def _full_detail(
-    of: Mapping[str, float], by_rank: np.ndarray, load: np.ndarray
+def _summarize_level(
+    level: str, sums: Mapping[str, np.ndarray], of_layer: Mapping[str, float]
 ) -> dict[str, float]:
-    named = {"entropy": _ratio(of["entropy"], of["full"])}
-    for rank in range(by_rank.shape[1]):
-        named[f"fraction_routed_rank_{rank}"] = _ratio(by_rank[0, rank], of["full"])
-        named[f"gate_mean_rank_{rank}"] = _ratio(by_rank[1, rank], of["full"])
-    for expert, demand in enumerate(load.sum(axis=0)):
-        named[f"load_{expert}"] = _ratio(demand, load.sum())
+    """Computes the metrics of a level by name."""
+    has_metrics = metric_sums.tokens_name(level) in sums
+    tokens = metric_sums.TokenNumbers({}, {})
+    if has_metrics:
+        tokens = metric_sums.decode_tokens(sums[metric_sums.tokens_name(level)])
+    numbers = LevelNumbers(
+        metric_sums.decode_losses(sums[metric_sums.losses_name(level)]),
+        tokens.sums,
+        tokens.by_rank,
+        _load(sums, level) if has_metrics else np.zeros([0, 0]),
+        of_layer.get(f"lost/{level}", 0.0),
+        of_layer,
+    )
+    details = {"off": True, "brief": has_metrics, "full": "entropy" in tokens.sums}
+    named: dict[str, float] = {}
+    for metric in LEVEL_METRICS:
+        value = metric.value(numbers) if details[metric.detail] else None
+        if isinstance(value, np.ndarray):
+            for number, each in enumerate(value):
+                named[_PLACEHOLDER.sub(str(number), metric.name)] = float(each)
+        elif value is not None:
+            named[metric.name] = value
     return named
 
 
-def _load_metrics(load: np.ndarray) -> dict[str, float]:
-    """Of a load [families of experts, experts]; imbalance is the mean over families by load."""
+def _load(sums: Mapping[str, np.ndarray], level: str) -> np.ndarray:
+    """Returns [sets of siblings, experts], the demand for each expert of a level."""
+    load = np.asarray(sums[metric_sums.load_name(level)], np.float64)
+    return load.reshape([-1, load.shape[-1]])
+
+
+def _usage(numbers: Mapping[str, float], of_layer: Mapping[str, float]) -> float:
+    """Returns how full slots are, not counting groups of padding, which fill up a last batch."""
+    in_use = _ratio(of_layer["groups"], of_layer["groups_in_use"])
+    return _ratio(numbers["filled"], numbers["slots"]) * in_use
+
+
+def _imbalance(load: np.ndarray) -> float:
+    """Returns X * highest / sum of a load [sets of siblings, X], a mean over the sets by load."""
     totals = load.sum(axis=1)
-    imbalance = 1.0
-    if totals.sum() > 0:
-        highest = load.max(axis=1) * load.shape[1] / np.maximum(totals, 1.0)
-        imbalance = float((highest * totals).sum() / totals.sum())
-    return {
-        "load_imbalance": imbalance,
-        "max_violation": imbalance - 1.0,
-        "dead_experts": float((load == 0).sum()),
-    }
+    if not totals.sum():
+        return 1.0
+    highest = load.max(axis=1) * load.shape[1] / np.maximum(totals, 1.0)
+    return float((highest * totals).sum() / totals.sum())
 
 
 def _ratio(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else 0.0
+
+
+def _ratios(parts: np.ndarray, whole: float) -> np.ndarray:
+    return np.array([_ratio(part, whole) for part in parts])

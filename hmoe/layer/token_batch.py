@@ -1,28 +1,29 @@
-"""What comes to a level, and what of it goes on to the next."""
+"""The tokens that come to a level, with everything that travels beside them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.dispatch.dispatcher import Dispatcher
 from hmoe.layer.level import Level
+from hmoe.layer.level_shape import LevelShape
 from hmoe.mesh import example_ids
-from hmoe.mesh.local_ops import Local, unstacked
+from hmoe.mesh.local_ops import unstacked
 from hmoe.routing.assignment import Assignment
 
 
 @dataclasses.dataclass(frozen=True)
-class Arrivals:
-    """What comes to a level.
+class TokenBatch:
+    """The tokens that come to a level.
 
     Attributes:
       tokens: [..., M].
-      embeddings: [..., M], of their words; None where no gate from here on asks for them.
+      embeddings: [..., M], of the tokens' words; None where no gate from here on asks for them.
       importance: float32 [...].
-      example: float32 [...], the number of the example that each is of; None where no
-        loss from here on asks for it.
+      example: float32 [...], the number of each token's example; None where no loss from here on
+        asks for it.
     """
 
     tokens: mtf.Tensor
@@ -30,36 +31,37 @@ class Arrivals:
     importance: mtf.Tensor
     example: mtf.Tensor | None
 
-    def reshaped(
-        self, reshape: Callable[[mtf.Tensor, list[mtf.Dimension]], mtf.Tensor]
-    ) -> Arrivals:
-        """The same after `reshape(tensor, trailing dimensions to keep)` of each."""
+    def grouped(self, shape: LevelShape) -> TokenBatch:
+        """Reshapes the batch into groups, [*leading, G, S, ...] each."""
         depth = self.tokens.shape.dims[-1:]
-        return Arrivals(
-            reshape(self.tokens, depth),
-            self.embeddings and reshape(self.embeddings, depth),
-            reshape(self.importance, []),
-            self.example and reshape(self.example, []),
+        return TokenBatch(
+            shape.into_groups(self.tokens, depth),
+            self.embeddings and shape.into_groups(self.embeddings, depth),
+            shape.into_groups(self.importance, []),
+            self.example and shape.into_groups(self.example, []),
         )
 
-    def sent_on(
+    def dispatched(
         self,
         dispatcher: Dispatcher,
         assignment: Assignment,
         further: Sequence[Level],
         num_examples: int,
-    ) -> Arrivals:
-        """What arrives one level further in, [X', *outer_experts, *waiting, G, C, ...].
+    ) -> TokenBatch:
+        """Sends the batch to the slots of a level, where it is the batch of the next level.
 
         Args:
-          dispatcher: of this level.
-          assignment: of this level.
-          further: the levels from the next one on, which say what they need.
-          num_examples: of the whole batch.
+          dispatcher: the dispatcher of this level.
+          assignment: the assignment of this level.
+          further: the levels from the next one on, which determine what travels.
+          num_examples: examples in the whole batch.
+
+        Returns:
+          A batch [X', *outer experts, *waiting batch dimensions, G, C, ...].
         """
         tokens, embeddings = self.tokens, None
         if first_using_embeddings(further):
-            # Beside the token, so that one all-to-all carries both.
+            # In one tensor, so that one all-to-all carries both.
             pair = mtf.stack(
                 [tokens, self.embeddings], "token_and_word", axis=len(tokens.shape) - 1
             )
@@ -69,16 +71,15 @@ class Arrivals:
             tokens = dispatcher.dispatch(tokens)
         fields = [_importance_further_in(self.importance, assignment)]
         if need_examples(further):
-            fields += example_ids.digits(self.example, num_examples)
+            fields += example_ids.to_digits(self.example, num_examples)
             fields = [mtf.broadcast(each, assignment.kept.shape) for each in fields]
         importance, *digits = dispatcher.dispatch_per_choice(fields)
-        return Arrivals(
-            tokens, embeddings, importance, example_ids.from_digits(digits) if digits else None
-        )
+        example = example_ids.from_digits(digits) if digits else None
+        return TokenBatch(tokens, embeddings, importance, example)
 
 
 def first_using_embeddings(levels: Sequence[Level]) -> Level | None:
-    """The first level whose gate asks for the embeddings of the tokens' words."""
+    """Returns the first level whose gate asks for the embeddings of the tokens' words."""
     for level in levels:
         if level.router.gate.word_embeddings:
             return level
@@ -86,18 +87,19 @@ def first_using_embeddings(levels: Sequence[Level]) -> Level | None:
 
 
 def need_examples(levels: Sequence[Level]) -> bool:
-    """Whether a loss of one of the levels tells examples apart."""
+    """Returns whether a loss of one of the levels distinguishes examples."""
     return any(level.balance_loss_over == "example" for level in levels)
 
 
 def _importance_further_in(importance: mtf.Tensor, assignment: Assignment) -> mtf.Tensor:
-    """float32 [..., S, K]: what is left of a token's importance at its destination.
+    """Returns float32 [..., S, K], the importance that a token has at its destinations.
 
-    All of it at the first choice, half at others; from the rank, never from weights.
+    A first choice keeps all of it, others half. This depends on the rank and never on weights.
     """
     rank = assignment.choices.rank
     return mtf.slicewise(
-        Local(_share),
+        # [..., S, K], [..., S, 1] -> [..., S, K]
+        lambda importance, rank: tf.where_v2(rank > 0, 0.5, 1.0) * importance[..., None],
         [importance, rank],
         output_shape=rank.shape,
         output_dtype=tf.float32,
@@ -105,7 +107,3 @@ def _importance_further_in(importance: mtf.Tensor, assignment: Assignment) -> mt
         grad_function=0,
         name="importance_further_in",
     )
-
-
-def _share(importance: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
-    return tf.where_v2(rank > 0, 0.5, 1.0) * importance[..., None]

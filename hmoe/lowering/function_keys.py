@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.mesh.local_ops import Local
 
 # Operations whose functions read but one thing of them.
 _SCALED = (mtf.ops.ScalarMultiplyOperation, mtf.ops.ScalarAddOperation)
@@ -23,7 +22,7 @@ def meaning(fn: Callable) -> Hashable | None:
       None for a function of which that is not known: a user's own may read what changes, such as
       random numbers of Python's.
     """
-    if isinstance(fn, Local) or _is_of("tensorflow", fn):
+    if _is_of("tensorflow", fn):
         return fn
     return _contents(fn)
 

@@ -1,7 +1,7 @@
-"""Two batch dimensions where the caller has one, and back.
+"""Makes two batch dimensions where the caller has one, and undoes it.
 
-Two levels exchange tokens along two axes of the mesh, so tokens need two batch
-dimensions. Training in T5 has them; prediction and scoring do not.
+Two levels exchange tokens along two axes of the mesh, so tokens need two batch dimensions. Training
+in T5 has them; prediction and scoring do not.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ NAME = "outer_batch"
 
 @dataclasses.dataclass(frozen=True)
 class BatchDims:
-    """How the leading dimensions of a tensor become [A, B] and what follows.
+    """How the leading dimensions of a tensor become [A, B, ...].
 
     Attributes:
-      original: all dimensions before the depth, as the caller has them.
-      outer: A.
-      inner: B.
+      original: the caller's dimensions before the depth.
+      outer: A, the outer batch.
+      inner: B, the batch.
       inserted: whether A was cut out of the caller's batch.
     """
 
@@ -36,14 +36,14 @@ class BatchDims:
 
     @property
     def _whole(self) -> mtf.Dimension:
-        """A by a name that no rule splits."""
+        """A, by a name that no layout rule splits."""
         return mtf.Dimension(f"{NAME}_unsplit", self.outer.size)
 
     def split(self, tensor: mtf.Tensor) -> mtf.Tensor:
-        """[*original, ...] -> [A, B, *rest, ...].
+        """Reshapes [*original, ...] -> [A, B, *rest, ...].
 
-        An inserted A is the minor part of the batch: the batch stays split as it is,
-        and each device keeps its share of A without communication.
+        An inserted A is the minor part of the batch: the batch stays split as it is, and each
+        device keeps its share of A without communication.
         """
         if not self.inserted:
             return tensor
@@ -56,7 +56,7 @@ class BatchDims:
         return mtf.transpose(tensor, mtf.Shape([self.outer, self.inner] + tail))
 
     def merge(self, tensor: mtf.Tensor) -> mtf.Tensor:
-        """[A, B, *rest, ...] -> [*original, ...]; an inserted A is gathered."""
+        """Reshapes [A, B, *rest, ...] -> [*original, ...]; an inserted A is gathered."""
         if not self.inserted:
             return tensor
         tail = tensor.shape.dims[2 + len(self._rest) :]
@@ -72,12 +72,12 @@ def batch_dims(dims: list[mtf.Dimension], layout: MeshLayout, size: int | None =
 
     Args:
       dims: all dimensions before the depth; `outer_batch` first if there is one.
-      layout: says over how many devices each is split.
-      size: size of an outer batch to insert; None: as many as devices share it.
+      layout: how dimensions are split over devices.
+      size: the size of an outer batch to insert; None: the number of devices that share it.
 
     Returns:
-      How to go there and back. Where the batch does not divide, the outer batch has
-      size 1 and a name that no rule splits.
+      How to split and merge tensors. Where the batch cannot be divided, the outer batch has size 1
+      and a name that no layout rule splits.
 
     Raises:
       ValueError: there is no batch dimension, or `size` does not divide it.

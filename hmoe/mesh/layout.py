@@ -1,4 +1,4 @@
-"""The mesh and how named dimensions are split over it: the only reader of the mesh shape."""
+"""How named dimensions are split over the mesh; the only reader of the mesh shape."""
 
 from __future__ import annotations
 
@@ -13,27 +13,37 @@ from hmoe.compat.stack import mtf
 _ONE_LEVEL = ("experts",)
 _SEVERAL_LEVELS = ("expert_x", "expert_y", "expert_z")
 
-# What the layer names besides, and may be split.
+# Other dimensions of the layer that a layout rule may split.
 LAYER_DIMENSIONS = ("outer_batch", "batch", "expert_hidden", "d_ff", "d_model")
 
 MAX_LEVELS = len(_SEVERAL_LEVELS)
 
 
 def expert_dimension_names(num_levels: int) -> tuple[str, ...]:
-    """Names of the expert dimensions of a layer with so many levels, outermost first."""
+    """Returns the names of a layer's expert dimensions, outermost first."""
     return _ONE_LEVEL if num_levels == 1 else _SEVERAL_LEVELS[:num_levels]
 
 
 def unsplit_name(name: str) -> str:
-    """The name of the same dimension while its tensor is split along another one."""
+    """Returns the name of the same dimension in a tensor that is split along another one."""
     return "expert_unsplit" if name == "experts" else f"{name}_unsplit"
+
+
+def tensor_order(expert_dims: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
+    """Returns expert dimensions in the order that tensors and variables have them.
+
+    Lists of levels and of expert dimensions run outermost first. In tensors the innermost level
+    comes first, as in the variables of upstream's checkpoints and as dispatch adds one dimension in
+    front of the others.
+    """
+    return list(reversed(expert_dims))
 
 
 class MeshLayout:
     """A mesh shape with layout rules, as users write them."""
 
     def __init__(self, mesh_shape: Any = None, layout: Any = None):
-        """Reads both.
+        """Reads a mesh shape and layout rules.
 
         Args:
           mesh_shape: "rows:2;cols:4", a mtf.Shape, or None for one device.
@@ -47,12 +57,12 @@ class MeshLayout:
         self._rules: list[tuple[str, str]] = sorted(rules._pairs)
 
     def axis(self, dimension: str) -> str | None:
-        """The mesh axis over which a dimension of this name is split, if any."""
+        """Returns the mesh axis over which a dimension of this name is split, if any."""
         axes = [axis for name, axis in self._rules if name == dimension and axis in self._mesh]
         return axes[0] if axes else None
 
     def num_splits(self, dimension: str) -> int:
-        """Devices over which a dimension of this name is split; 1 if it is not."""
+        """Returns the number of devices that share a dimension of this name; 1 if it is whole."""
         axis = self.axis(dimension)
         return 1 if axis is None else self._mesh[axis]
 
@@ -89,11 +99,11 @@ class MeshLayout:
         """Checks that the experts of the levels can be split as the rules say.
 
         Args:
-          levels: of one layer, outermost first; each has `name` and `num_experts`.
+          levels: the levels of a layer, outermost first; each has `name` and `num_experts`.
 
         Raises:
-          ValueError: experts that their devices cannot share, or two dimensions of
-            one tensor on the same mesh axis.
+          ValueError: devices cannot share the experts evenly, or two dimensions of one tensor are
+            split over the same mesh axis.
         """
         names = expert_dimension_names(len(levels))
         for level, name in zip(levels, names):
@@ -133,11 +143,11 @@ class MeshLayout:
                 used[axis] = name
 
     def warnings(self, levels: Sequence[Any]) -> list[str]:
-        """Says which dimensions of the layer stay whole although the mesh has room."""
+        """Returns a sentence for each dimension that stays whole although the mesh has room."""
         names = expert_dimension_names(len(levels))[:2]
         batches = ["batch", "outer_batch"][: len(names)]
         said = []
-        # Level by level, the experts and the batch that they are exchanged for.
+        # For each level, the experts and the batch dimension that they are exchanged for.
         for number, pair in enumerate(zip(names, batches)):
             for name, partner in (pair, pair[::-1]):
                 axis = self.axis(partner) or self._free_axis(number)
@@ -157,7 +167,7 @@ class MeshLayout:
         return said
 
     def _free_axis(self, number: int) -> str | None:
-        """The mesh axis for the level of this number: the last for the first level, and so on."""
+        """Returns a mesh axis for a level: the last one for the first level, and so on."""
         large = [axis for axis, size in self._mesh.items() if size > 1]
         return large[-1 - number] if number < len(large) else None
 

@@ -1,8 +1,7 @@
-"""Who goes where: the choices of tokens, and their places in the buffers of experts.
+"""The choices of tokens, and the slots that they get in the buffers of experts.
 
-Dimensions: S tokens of a group, K choices of a token, R experts to fall back on, X
-experts, C slots of an expert's buffer; "..." are the dimensions of groups and of outer
-experts.
+Dimensions: S tokens of a group, K choices of a token, R experts to fall back on, X experts, C slots
+of an expert's buffer; "..." stands for the dimensions of groups and of outer experts.
 """
 
 from __future__ import annotations
@@ -10,17 +9,17 @@ from __future__ import annotations
 import dataclasses
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.mesh.local_ops import Local, indicator
+from hmoe.mesh.local_ops import indicator
 
 
 @dataclasses.dataclass(frozen=True)
 class Fallback:
-    """Where a choice may go whose expert is full.
+    """Experts that a choice may go to when its own is full.
 
     Attributes:
-      expert: int32 [..., S, R], none of them chosen, best first; the last dimension has
-        the name of the choices.
-      weight: float32 [..., S, R], of the output of each. Has a gradient.
+      expert: int32 [..., S, R], none of them chosen, best first. The last dimension has the name of
+        the dimension of choices.
+      weight: float32 [..., S, R], the weight of each expert's output. Has a gradient.
     """
 
     expert: mtf.Tensor
@@ -29,27 +28,27 @@ class Fallback:
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """What a router chose, before buffers are filled.
+    """The choices of a router, before buffers are filled.
 
-    A choice dimension counts rounds of placement: all first choices of a group
-    are placed before any second one. `demand` says which entries mean something;
-    `wanted` is what is left of them after the router's policy.
+    The dimension of choices counts rounds of placement: all first choices of a group are placed
+    before any second one. `demand` marks the entries that are choices; `wanted` is what the
+    router's policy leaves of them.
 
     Attributes:
-      expert: int32 [..., S, K], the expert chosen.
-      weight: float32 [..., S, K], the weight of the expert's output; 0 where there
-        is no demand. Has a gradient, as no other field but the fallback's.
-      rank: int32 [..., S, K], 0 for a token's best expert, 1 for its next, ....
-      demand: float32 [..., S, K], 1 where a token chose, before policy and capacity.
+      expert: int32 [..., S, K], the chosen expert.
+      weight: float32 [..., S, K], the weight of the expert's output; 0 where there is no demand.
+        Has a gradient; of the other fields only the fallback's weight has one.
+      rank: int32 [..., S, K], 0 for a token's best expert, 1 for its next, and so on.
+      demand: float32 [..., S, K], 1 where a token chose an expert, before policy and capacity.
       wanted: float32 [..., S, K], 1 where the choice is to be placed.
       tokens_dim: S.
       choice_dim: K.
       experts_dim: X.
-      priority: float32 [..., S]: tokens are placed from the highest to the lowest; None:
-        in their order.
+      priority: float32 [..., S]; tokens are placed from the highest to the lowest. None: in the
+        order in which they stand.
       fallback: where choices go that find no room; None: nowhere.
-      in_order: whether choice j is always of expert j, as where experts choose; much
-        that is sorted by expert then is so already.
+      in_order: whether choice j is always expert j, as where experts choose. What would have to be
+        sorted by expert is sorted already then.
     """
 
     expert: mtf.Tensor
@@ -65,15 +64,21 @@ class Choices:
     in_order: bool = False
 
     def by_expert(self, values: mtf.Tensor) -> mtf.Tensor:
-        """float32 [..., S, K] -> [..., S, X]: of the choice of each expert. No gradient."""
+        """Sorts values of choices by expert: float32 [..., S, K] -> [..., S, X]. No gradient."""
         if self.in_order:
             return mtf.rename_dimension(
                 mtf.stop_gradient(values), self.choice_dim.name, self.experts_dim.name
             )
+        tokens, num_experts = values.shape.dims[:-1], self.experts_dim.size
 
-        tokens = values.shape.dims[:-1]
+        def spread(values: tf.Tensor, expert: tf.Tensor) -> tf.Tensor:
+            # [..., S, K, X]
+            one_hot = tf.one_hot(expert, num_experts, dtype=tf.float32)
+            # [..., S, K, X] -> [..., S, X]
+            return tf.reduce_sum(one_hot * values[..., None], axis=-2)
+
         return mtf.slicewise(
-            Local(_spread, (self.experts_dim.size,)),
+            spread,
             [values, self.expert],
             output_shape=mtf.Shape([*tokens, self.experts_dim]),
             splittable_dims=tokens,
@@ -84,16 +89,15 @@ class Choices:
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """Choices with places: everything that dispatch, losses and metrics need.
+    """Choices with their slots: everything that dispatch, losses and metrics need.
 
     Attributes:
-      choices: what was asked for.
-      expert: int32 [..., S, K], where each choice went: to what it asked for, or to a
-        fallback.
-      position: int32 [..., S, K], place in that expert's buffer, or -1.
+      choices: the choices that were made.
+      expert: int32 [..., S, K], the expert where each choice went: the chosen one, or a fallback.
+      position: int32 [..., S, K], the slot in that expert's buffer, or -1.
       kept: float32 [..., S, K], 1 where the choice found room.
-      weight: float32 [..., S, K], of the output of the expert where it went; 0 where it
-        found no room.
+      weight: float32 [..., S, K], the weight of the output of the expert where the choice went; 0
+        where it found no room.
       capacity_dim: C.
     """
 
@@ -105,53 +109,44 @@ class Assignment:
     capacity_dim: mtf.Dimension
 
 
-def place(choices: Choices, capacity: int, capacity_name: str = "expert_capacity") -> Assignment:
-    """Fills buffers: first choices of all tokens in their order, then second ones, ....
+def fill_buffers(choices: Choices, capacity_dim: mtf.Dimension) -> Assignment:
+    """Fills buffers with the first choices of all tokens in their order, then second ones, ...
 
-    After the last round come those of the fallback: in each, every token that has a
-    choice without a place offers the best such choice to its next expert.
+    The rounds of the fallback come last. In each, every token that has a choice without a slot
+    offers the best such choice to its next expert.
 
     Args:
-      choices: what tokens want.
-      capacity: slots of each expert for one group.
-      capacity_name: name of the dimension of slots.
+      choices: the choices to place.
+      capacity_dim: C, the slots of each expert for one group.
 
     Returns:
       The assignment; choices that find no room are not kept.
     """
     fallback, priority = choices.fallback, choices.priority
+    num_experts, capacity = choices.experts_dim.size, capacity_dim.size
     inputs = [choices.expert, choices.wanted]
     inputs += [] if fallback is None else [fallback.expert]
     inputs += [] if priority is None else [priority]
-
-    fill = Local(
-        _fill if priority is None else _fill_by_priority, (choices.experts_dim.size, capacity)
-    )
+    fill = _fill if priority is None else _fill_by_priority
+    # Three of int32 [..., S, K]
     expert, position, source = mtf.slicewise(
-        fill,
+        lambda *tensors: fill(num_experts, capacity, *tensors),
         inputs,
         output_shape=[choices.expert.shape] * 3,
         output_dtype=[tf.int32] * 3,
         splittable_dims=choices.expert.shape.dims[:-2],
         grad_function=0,
-        name="place",
+        name="fill_buffers",
     )
     weight = choices.weight if fallback is None else _weight_of_source(choices, fallback, source)
     kept = indicator(tf.greater_equal, position, 0)
-    return Assignment(
-        choices, expert, position, kept, weight * kept, mtf.Dimension(capacity_name, capacity)
-    )
-
-
-def _spread(num_experts: int, values: tf.Tensor, expert: tf.Tensor) -> tf.Tensor:
-    one_hot = tf.one_hot(expert, num_experts, dtype=tf.float32)
-    return tf.reduce_sum(one_hot * values[..., None], axis=-2)
+    return Assignment(choices, expert, position, kept, weight * kept, capacity_dim)
 
 
 def _fill_by_priority(
     num_experts: int, capacity: int, *tensors: tf.Tensor
 ) -> tuple[tf.Tensor, ...]:
-    """As `_fill`, tokens of higher priority first; the last of the tensors says which are."""
+    """Fills as `_fill`, tokens of higher priority first; the last tensor is that, [..., S]."""
     *rounds, priority = tensors
     order = tf.argsort(priority, axis=-1, direction="DESCENDING", stable=True)
     filled = _fill(num_experts, capacity, *(_reordered(each, order) for each in rounds))
@@ -166,34 +161,44 @@ def _fill(
     wanted: tf.Tensor,
     fallback: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, ...]:
-    """(expert, position, source), each int32 [..., S, K], of tokens in order of placement.
+    """Fills buffers with tokens in the order in which they stand.
 
-    The source of a choice is its own number, or K + r if it went to fallback r.
+    Args:
+      num_experts: X.
+      capacity: C.
+      expert: int32 [..., S, K].
+      wanted: float32 [..., S, K].
+      fallback: int32 [..., S, R], or None.
+
+    Returns:
+      (expert, position, source), each int32 [..., S, K]. The source of a choice is its own number,
+      or K + r if it went to fallback r.
     """
     buffers = _Buffers(num_experts, capacity)
-    went, wanted = tf.unstack(expert, axis=-1), tf.unstack(wanted > 0, axis=-1)
-    # Round after round in one sequence, which is counted once.
-    positions = tf.split(
-        buffers.add(tf.concat(went, -1), tf.concat(wanted, -1)), len(went), axis=-1
-    )
+    # [..., S, K] -> K of [..., S]
+    went, wants = tf.unstack(expert, axis=-1), tf.unstack(wanted > 0, axis=-1)
+    # Round after round in one sequence [..., K * S], which is counted once.
+    positions = tf.split(buffers.add(tf.concat(went, -1), tf.concat(wants, -1)), len(went), axis=-1)
     sources = [tf.fill(tf.shape(each), number) for number, each in enumerate(went)]
     for number, offered in enumerate([] if fallback is None else tf.unstack(fallback, axis=-1)):
-        homeless = [wants & (position < 0) for wants, position in zip(wanted, positions)]
-        place = buffers.add(offered, tf.reduce_any(tf.stack(homeless, 0), 0))
-        left = place >= 0
+        homeless = [want & (position < 0) for want, position in zip(wants, positions)]
+        # K of [..., S] -> [..., S]
+        slot = buffers.add(offered, tf.reduce_any(tf.stack(homeless, 0), 0))
+        left = slot >= 0
         for choice, moves in enumerate(homeless):
             moves &= left
             left &= ~moves
-            positions[choice] = tf.where(moves, place, positions[choice])
+            positions[choice] = tf.where(moves, slot, positions[choice])
             went[choice] = tf.where(moves, offered, went[choice])
             sources[choice] = tf.where(
-                moves, tf.fill(tf.shape(place), len(went) + number), sources[choice]
+                moves, tf.fill(tf.shape(slot), len(went) + number), sources[choice]
             )
+    # K of [..., S] -> [..., S, K]
     return tuple(tf.stack(each, axis=-1) for each in (went, positions, sources))
 
 
 class _Buffers:
-    """Fills the buffers of a group's experts, round by round, with tokens in their order."""
+    """The buffers of a group's experts, filled round by round with tokens in their order."""
 
     def __init__(self, num_experts: int, capacity: int):
         self._num_experts = num_experts
@@ -201,31 +206,35 @@ class _Buffers:
         self._asked: tf.Tensor | int = 0
 
     def add(self, expert: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
-        """int32 [..., S]: the place of each token in the buffer of its `expert`, or -1."""
+        """Returns int32 [..., S]: the slot of each token in the buffer of its expert, or -1."""
         # [..., S, X]: 1 at the expert that the token asks for.
         asks = (
             tf.one_hot(expert, self._num_experts, dtype=tf.int32)
             * tf.cast(wanted, tf.int32)[..., None]
         )
         before = tf.cumsum(asks, axis=-2, exclusive=True) + self._asked
+        # [..., S, X] -> [..., 1, X]
         self._asked += tf.reduce_sum(asks, axis=-2, keepdims=True)
-        # 0 where nothing is asked, else 1 + the place.
-        place_plus_1 = tf.reduce_sum(asks * (before + 1), axis=-1)
-        return (
-            tf.where(place_plus_1 > self._capacity, tf.zeros_like(place_plus_1), place_plus_1) - 1
-        )
+        # [..., S, X] -> [..., S]: 0 where nothing is asked, else 1 + the slot.
+        slot_plus_1 = tf.reduce_sum(asks * (before + 1), axis=-1)
+        return tf.where(slot_plus_1 > self._capacity, tf.zeros_like(slot_plus_1), slot_plus_1) - 1
 
 
 def _reordered(values: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
-    """[..., S, K] with tokens in another order."""
-    return tf.gather(values, order, axis=len(order.shape) - 1, batch_dims=len(order.shape) - 1)
+    """Returns [..., S, K] with tokens in the order [..., S]."""
+    num_leading = len(order.shape) - 1
+    # [..., S, K], [..., S] -> [..., S, K]
+    return tf.gather(values, order, axis=num_leading, batch_dims=num_leading)
 
 
 def _weight_of_source(choices: Choices, fallback: Fallback, source: mtf.Tensor) -> mtf.Tensor:
-    """float32 [..., S, K]: the choice's own weight, or that of the fallback it went to."""
+    """Returns float32 [..., S, K]: a choice's own weight, or that of the fallback it went to."""
     name = choices.choice_dim.name
+    # [..., S, K] and [..., S, R] -> [..., S, K + R]
     weights = mtf.rename_dimension(
         mtf.concat([choices.weight, fallback.weight], name), name, "candidate"
     )
+    # [..., S, K] -> [..., S, K, K + R]
     one_hot = mtf.one_hot(source, weights.shape.dims[-1], dtype=tf.float32)
+    # [..., S, K + R], [..., S, K, K + R] -> [..., S, K]
     return mtf.einsum([weights, one_hot], source.shape)

@@ -1,4 +1,4 @@
-"""Balancing without a loss: a bias per expert, moved against its load once a step.
+"""Balancing without a loss: a bias per expert that moves against its load once a step.
 
 Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing"; DeepSeek-V3, section 2.1.2.
 """
@@ -13,12 +13,12 @@ from hmoe.compat.stack import mtf, tf
 
 @dataclasses.dataclass(frozen=True)
 class BiasUpdate:
-    """A bias that wants to be moved once a step.
+    """A bias to move once a step.
 
     Attributes:
       bias: float32 [*outer experts, X], a variable.
-      load_name: of the sum that has the demand for each expert, in the layer's metrics.
-      rate: how far it moves in a step.
+      load_name: name of the metric sum that has the demand for each expert.
+      rate: how far the bias moves in a step.
     """
 
     bias: mtf.Tensor
@@ -29,11 +29,11 @@ class BiasUpdate:
         """Adds rate * sign(mean load - load) to the bias, with a mean of zero over siblings.
 
         Args:
-          load: float32 [*outer experts, X], of all microbatches and devices of a step;
+          load: float32 [*outer experts, X], the demand in all microbatches and devices of a step;
             the mean is over X.
 
         Returns:
-          The operation; run it once a step, after all that reads the bias.
+          The operation; run it once a step, after everything that reads the bias.
         """
         siblings = self.bias.shape.dims[-1]
         # Counts are whole numbers: compared as sums, a load of exactly the mean has no sign.
@@ -44,7 +44,7 @@ class BiasUpdate:
 
 
 def apply_all(updates: Sequence[BiasUpdate], sums: Mapping[str, mtf.Tensor]) -> list[mtf.Operation]:
-    """The operations that move the biases of one layer.
+    """Returns the operations that move the biases of one layer.
 
     Args:
       updates: `hmoe.MoEResult.bias_updates`.

@@ -1,13 +1,15 @@
-"""The gate: what every router's scores are made of."""
+"""The gate: scores every expert for every token."""
 
 from __future__ import annotations
 
-import dataclasses
-
 from hmoe import checks
 from hmoe.compat.stack import mtf, tf
+from hmoe.config import Configuration, choice, configuration, setting, switch
+from hmoe.mesh.layout import tensor_order
 from hmoe.mesh.local_ops import softmax
 from hmoe.mesh.randomness import RandomSource
+from hmoe.routing.context import RoutingContext
+from hmoe.routing.scores import EXCLUDED, Scores, sample_expert
 
 FUNCTIONS = ("softmax", "sigmoid")
 EMBEDDING_MODES = (
@@ -19,174 +21,131 @@ EMBEDDING_MODES = (
     "embed_only_stop_grad",
 )
 
-# Added to a logit, it leaves no probability.
-EXCLUDED = -1e9
-
 # Keeps a sigmoid above 0, so that weights can be divided by their sum (OLMo-core).
 _SIGMOID_FLOOR = 1e-7
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What a router thinks of each expert, in float32.
+@configuration()
+class Gate(Configuration):
+    """Scores experts for tokens with a linear layer and a function, in float32."""
 
-    Attributes:
-      logits: [..., S, X].
-      probabilities: [..., S, X], the gate function of the logits; weights are made of
-        them.
-      shares: [..., S, X], the probabilities divided by their sum over X; losses
-        balance them.
-      tokens_dim: S, the tokens of a group.
-      experts_dim: X, the experts (by the name that no layout rule splits).
-      balance_bias: [*outer experts, X], added to the probabilities to choose by, but
-        not to weigh by; None where the router has none.
-      bias_update_rate: how far that bias moves in a step.
-    """
+    function: str = choice(
+        "softmax",
+        FUNCTIONS,
+        doc='"softmax" over the experts, or "sigmoid" of each logit (plus 1e-7).',
+        source="Shazeer 2017; DeepSeek-V3; OLMo-core `gating_function`",
+    )
+    jitter: float = setting(
+        0.0,
+        doc="In training, inputs are multiplied by random numbers from 1 - jitter to 1 + jitter.",
+        unit="share, 0 to 1",
+        source="Switch, section 2.2; Mesh TensorFlow `switch_jitter`; OLMo-core `jitter_eps`",
+        check=checks.fraction,
+    )
+    input_dropout: float = setting(
+        0.0,
+        doc="Share of the inputs that is dropped in training.",
+        unit="share, 0 to 1",
+        source="Switch, section 2.2; Mesh TensorFlow `switch_dropout`",
+        check=checks.fraction,
+    )
+    use_bias: bool = switch(
+        False, doc="Whether the logit of each expert has a bias.", source="TF Model Garden"
+    )
+    kernel_stddev: float | None = setting(
+        None,
+        doc="""Standard deviation of the truncated normal distribution that kernels are initialized
+        from. None: Mesh TensorFlow's own initializer.""",
+        unit="deviation of the weights",
+        source="TF Model Garden; OLMo-core",
+        check=checks.optional(checks.positive_number),
+    )
+    word_embeddings: str | None = choice(
+        None,
+        EMBEDDING_MODES,
+        doc="""How the embedding of a token's word joins its input: "concat" appends it, "add" adds
+        it, "embed_only" replaces the input by it; with "_stop_grad" behind, embeddings get no
+        gradient from the gate. None: not at all.""",
+        source="Mesh TensorFlow `word_embed_mode`",
+    )
+    explore_probability: float = setting(
+        0.0,
+        doc="""In training, how often the best expert of a token is left out, so that the second
+        takes its place.""",
+        unit="probability",
+        source="Mesh TensorFlow `use_second_place_expert_prob`",
+        check=checks.probability,
+    )
+    explore_temperature: float | None = setting(
+        None,
+        doc="""Temperature at which an expert is sampled from the others when the best is left out.
+        None: the second best is taken.""",
+        unit="temperature",
+        source="Mesh TensorFlow `use_second_place_expert_prob_temp`",
+        check=checks.optional(checks.positive_number),
+    )
 
-    logits: mtf.Tensor
-    probabilities: mtf.Tensor
-    shares: mtf.Tensor
-    tokens_dim: mtf.Dimension
-    experts_dim: mtf.Dimension
-    balance_bias: mtf.Tensor | None = None
-    bias_update_rate: float = 0.0
-
-    @property
-    def preferences(self) -> mtf.Tensor:
-        """[..., S, X]: what to choose by; the higher the better."""
-        if self.balance_bias is None:
-            return self.probabilities
-        return self.probabilities + self.balance_bias
-
-
-class Gate:
-    """Scores experts for tokens: a linear layer and a function, in float32.
-
-    Attributes:
-      function: "softmax" over the experts, or "sigmoid" of each (plus 1e-7).
-      jitter: in training inputs are multiplied by numbers in 1 - jitter to 1 + jitter
-        (Switch Transformer, section 2.2).
-      input_dropout: share of the inputs dropped in training.
-      use_bias: whether each expert has a bias in its logit.
-      kernel_stddev: standard deviation of the truncated normal that kernels start
-        from; None: Mesh TensorFlow's own initialiser.
-      word_embeddings: how the embedding of the token's word joins its input: "concat"
-        beside it, "add" to it, or "embed_only" in its place; with "_stop_grad" after
-        it, the embeddings get no gradient from here. None: not at all.
-      explore_probability: in training, how often the best expert is left out, so that
-        the second is taken.
-      explore_temperature: of sampling among the others when the best is left out; None
-        takes the second.
-    """
-
-    def __init__(
-        self,
-        *,
-        function: str = "softmax",
-        jitter: float = 0.0,
-        input_dropout: float = 0.0,
-        use_bias: bool = False,
-        kernel_stddev: float | None = None,
-        word_embeddings: str | None = None,
-        explore_probability: float = 0.0,
-        explore_temperature: float | None = None,
-    ):
-        """Checks and keeps the settings; see the class for their meaning.
-
-        Raises:
-          ValueError: a setting is out of range.
-        """
-        where = "Gate"
-        self.function = checks.one_of(where, "function", function, FUNCTIONS)
-        self.jitter = checks.fraction(where, "jitter", jitter)
-        self.input_dropout = checks.fraction(where, "input_dropout", input_dropout)
-        self.use_bias = checks.boolean(where, "use_bias", use_bias)
-        self.kernel_stddev = (
-            None
-            if kernel_stddev is None
-            else (checks.positive_number(where, "kernel_stddev", kernel_stddev))
-        )
-        self.word_embeddings = (
-            None
-            if word_embeddings is None
-            else (checks.one_of(where, "word_embeddings", word_embeddings, EMBEDDING_MODES))
-        )
-        self.explore_probability = checks.probability(
-            where, "explore_probability", explore_probability
-        )
-        self.explore_temperature = (
-            None
-            if explore_temperature is None
-            else (checks.positive_number(where, "explore_temperature", explore_temperature))
-        )
-        if (word_embeddings or "").startswith("embed_only") and (jitter or input_dropout):
+    def _check(self) -> None:
+        if (self.word_embeddings or "").startswith("embed_only") and (
+            self.jitter or self.input_dropout
+        ):
             raise ValueError(
-                f"{where}: word_embeddings is {word_embeddings!r}, which leaves out the inputs that"
-                f" jitter = {jitter} and input_dropout = {input_dropout} disturb; set both to 0, or"
-                " word_embeddings to 'add' or 'concat'"
+                f"Gate: word_embeddings is {self.word_embeddings!r}, which leaves out the inputs"
+                f" that jitter = {self.jitter} and input_dropout = {self.input_dropout} disturb;"
+                " set both to 0, or word_embeddings to 'add' or 'concat'"
             )
-        if explore_temperature is not None and not self.explore_probability:
+        if self.explore_temperature is not None and not self.explore_probability:
             raise ValueError(
-                f"{where}: explore_temperature is {explore_temperature!r}, but explore_probability"
-                " is 0, so that nothing is explored; set it too, or explore_temperature to None"
+                f"Gate: explore_temperature is {self.explore_temperature!r}, but"
+                " explore_probability is 0, so that nothing is explored; set it too, or"
+                " explore_temperature to None"
             )
 
     def num_params(self, input_size: int, num_experts: int) -> int:
-        """Parameters of one such gate for inputs of this depth."""
+        """Returns the number of parameters of one gate for inputs of this depth."""
         concat = (self.word_embeddings or "").startswith("concat")
         return (input_size * (2 if concat else 1) + self.use_bias) * num_experts
 
     def __call__(
-        self,
-        tokens: mtf.Tensor,
-        embeddings: mtf.Tensor | None,
-        experts_dim: mtf.Dimension,
-        outer_expert_dims: list[mtf.Dimension],
-        *,
-        train: bool,
-        variable_dtype: mtf.VariableDType,
-        random: RandomSource,
-        name: str,
+        self, tokens: mtf.Tensor, embeddings: mtf.Tensor | None, context: RoutingContext
     ) -> Scores:
         """Scores every expert for every token.
 
         Args:
-          tokens: [..., S, M].
+          tokens: [..., S, M], with the experts of the levels above in front.
           embeddings: [..., S, M] of the tokens' words, if `word_embeddings` asks for them.
-          experts_dim: X.
-          outer_expert_dims: experts of the levels above; each has a kernel of its own.
-            They stand in `tokens` too.
-          train: whether to jitter, drop and explore.
-          variable_dtype: types of variables; the master type is used, the rest is
-            float32.
-          random: source of random numbers.
-          name: scope of the variables.
+          context: names the experts, and the scope and types of the variables. The master type is
+            used; everything else is float32.
 
         Returns:
-          The scores; creates `<name>/kernel` [*outer, M, X], with 2 M rows for
-          "concat", and `<name>/bias` [*outer, X] if there is one.
+          The scores. Creates `<scope>/kernel` [*outer experts, M, X], with 2 M rows for "concat",
+          and `<scope>/bias` [*outer experts, X] if there is one.
         """
         inputs = mtf.cast(tokens, tf.float32)
-        if train:
-            inputs = self._disturb(inputs, random)
-        inputs = self._join(inputs, embeddings)
+        if context.train:
+            inputs = self._disturb(inputs, context.random)
+        logits = self._logits(self._join(inputs, embeddings), context)
+        # One expert alone cannot be left out.
+        if context.train and self.explore_probability and context.experts_dim.size > 1:
+            logits += self._exclusions(logits, context)
+        return self._scores(logits, tokens.shape.dims[-2], context.experts_dim)
+
+    def _logits(self, inputs: mtf.Tensor, context: RoutingContext) -> mtf.Tensor:
+        """[..., S, M] -> [..., S, X]."""
         initializer = self.kernel_stddev and tf.truncated_normal_initializer(
             stddev=self.kernel_stddev
         )
-        logits = mtf.layers.dense(
+        master = context.variable_dtype.master_dtype
+        return mtf.layers.dense(
             inputs,
-            [experts_dim],
+            [context.experts_dim],
             reduced_dims=inputs.shape.dims[-1:],
-            expert_dims=outer_expert_dims,
+            expert_dims=tensor_order(context.outer_expert_dims),
             use_bias=self.use_bias,
             kernel_initializer=initializer or None,
-            name=name,
-            variable_dtype=mtf.VariableDType(variable_dtype.master_dtype, tf.float32, tf.float32),
+            name=context.variable_scope,
+            variable_dtype=mtf.VariableDType(master, tf.float32, tf.float32),
         )
-        # One expert alone cannot be left out.
-        if train and self.explore_probability and experts_dim.size > 1:
-            logits += self._exclusions(logits, experts_dim, random)
-        return self._scores(logits, tokens.shape.dims[-2], experts_dim)
 
     def _scores(
         self, logits: mtf.Tensor, tokens_dim: mtf.Dimension, experts_dim: mtf.Dimension
@@ -205,6 +164,7 @@ class Gate:
         return random.named("input_dropout").dropout(inputs, self.input_dropout)
 
     def _join(self, inputs: mtf.Tensor, embeddings: mtf.Tensor | None) -> mtf.Tensor:
+        """Joins the inputs and the embeddings, both [..., S, M]; [..., S, 2 M] for "concat"."""
         mode = self.word_embeddings
         if mode is None:
             return inputs
@@ -215,17 +175,17 @@ class Gate:
             return mtf.concat([inputs, embeddings], inputs.shape.dims[-1].name)
         return inputs + embeddings if mode.startswith("add") else embeddings
 
-    def _exclusions(
-        self, logits: mtf.Tensor, experts_dim: mtf.Dimension, random: RandomSource
-    ) -> mtf.Tensor:
-        """[..., S, X]: what leaves the best expert out where a token explores, else 0."""
+    def _exclusions(self, logits: mtf.Tensor, context: RoutingContext) -> mtf.Tensor:
+        """Returns [..., S, X], a large negative number where a token may not go, else 0."""
+        experts_dim, random = context.experts_dim, context.random
         tokens = mtf.Shape(logits.shape.dims[:-1])
         drawn = random.named("explore").uniform(logits.mesh, tokens)
         explores = mtf.cast(mtf.less(drawn, self.explore_probability), tf.float32)
+        # [..., S] -> [..., S, X]
         best = mtf.one_hot(mtf.argmax(logits, experts_dim), experts_dim, dtype=tf.float32)
         left_out = best
         if self.explore_temperature is not None:
-            sampled = sample(
+            sampled = sample_expert(
                 logits + best * EXCLUDED,
                 experts_dim,
                 self.explore_temperature,
@@ -233,12 +193,3 @@ class Gate:
             )
             left_out = 1.0 - mtf.one_hot(sampled, experts_dim, dtype=tf.float32)
         return mtf.stop_gradient(explores * left_out * EXCLUDED)
-
-
-def sample(
-    logits: mtf.Tensor, experts_dim: mtf.Dimension, temperature: float, random: RandomSource
-) -> mtf.Tensor:
-    """int32 [..., S]: an expert drawn from softmax(logits / temperature), by Gumbel's trick."""
-    uniform = random.uniform(logits.mesh, logits.shape)
-    gumbel = -mtf.log(-mtf.log(uniform + 1e-9) + 1e-9)
-    return mtf.argmax(mtf.stop_gradient(logits) / temperature + gumbel, experts_dim)

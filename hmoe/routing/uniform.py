@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.routing.gate import Gate, Scores
-from hmoe.routing.router import RoutingContext
+from hmoe.config import configuration
+from hmoe.routing.context import RoutingContext
+from hmoe.routing.scores import Scores
 from hmoe.routing.token_choice import TokenChoiceRouter
 
 
+@configuration(
+    without=(
+        "policy_train",
+        "policy_eval",
+        "threshold_train",
+        "threshold_eval",
+        "priority",
+        "retries",
+        "bias_update_rate",
+    )
+)
 class UniformRouter(TokenChoiceRouter):
     """Deals tokens out in turn, whatever their scores; for benchmarks.
 
-    Choice j of the token at place t of its group goes to expert (t * k + j) mod X, with
-    the weight that the scores give it (OLMo-core's uniform assignment).
+    Choice j of the token at place t of its group goes to expert (t * k + j) mod X, with the weight
+    that the scores give it (OLMo-core's uniform assignment).
     """
 
-    def __init__(self, k: int = 1, *, weight_norm: float | None = None, gate: Gate | None = None):
-        """Checks and keeps the settings; see `hmoe.TokenChoiceRouter` for their meaning.
-
-        Raises:
-          ValueError: a setting is out of range.
-        """
-        super().__init__(k=k, weight_norm=weight_norm, gate=gate)
-
     def variable_name(self) -> str:
-        """No layer of upstream does this."""
+        """Returns a name of its own: no layer of upstream does this."""
         return "uniform_gating"
 
     def rank_experts(self, scores: Scores, count: int, context: RoutingContext) -> mtf.Tensor:
-        """See `TokenChoiceRouter.rank_experts`."""
+        """Names the next `count` experts in turn."""
         mesh, preference = scores.logits.mesh, mtf.Dimension("preference", count)
         shape = mtf.Shape([*scores.logits.shape.dims[:-1], preference])
         place = mtf.range(mesh, scores.tokens_dim, tf.int32) * count

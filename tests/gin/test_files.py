@@ -57,7 +57,7 @@ def test_model_fits_layout(model, layout, tmp_path):
         assert settings.outer_batch_size == _num_rows(settings.mesh_shape)
         assert str(settings.variable_dtype.master_dtype.name) == "float32"
         if "dense" not in model:
-            assert gin.query_parameter("hmoe.MoELayer.inserted_outer_batch") == (
+            assert gin.query_parameter("hmoe.HierarchicalMoE.inserted_outer_batch") == (
                 settings.outer_batch_size
             )
         assert settings.model_type == ("delimited_lm" if "_lm." in model else "bitransformer")
@@ -75,7 +75,7 @@ def test_tpu_layout_has_the_cores_of_its_name(name):
         rows, cols = (mesh.get_dim_by_name(axis).size for axis in ("rows", "cols"))
         assert mesh.size == int(re.search(r"v3-(\d+)", name).group(1))
         assert gin.query_parameter("tpu_estimator_model_fn.outer_batch_size") == rows
-        assert gin.query_parameter("hmoe.MoELayer.inserted_outer_batch") == rows
+        assert gin.query_parameter("hmoe.HierarchicalMoE.inserted_outer_batch") == rows
         axes = {
             name: rules.tensor_dimension_to_mesh_axis(configs.mtf.Dimension(name, 64), mesh)
             for name in ("expert_x", "batch", "experts", "expert_y", "outer_batch")

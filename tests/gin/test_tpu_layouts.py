@@ -142,7 +142,7 @@ def test_third_axis_splits_layers(tmp_path):
         "num_outer_experts = 8",
         "num_inner_experts = 8",
         "tpu_estimator_model_fn.outer_batch_size = 8",
-        "hmoe.MoELayer.inserted_outer_batch = 8",
+        "hmoe.HierarchicalMoE.inserted_outer_batch = 8",
     ]
     with configs.parsed(["models/hierarchical_tiny.gin", "layouts/v3-128.gin"], bindings):
         lowering, _ = _lowered(configs.described(str(tmp_path)).settings, 128)

@@ -40,8 +40,8 @@ encoder/transformer.make_layer_stack.layers = [
     @transformer_layers.SelfAttention, @hmoe.MoELayer]
 decoder/transformer.make_layer_stack.layers = [
     @transformer_layers.SelfAttention, @transformer_layers.EncDecAttention, @hmoe.MoELayer]
-hmoe.MoELayer.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
-hmoe.MoELayer.experts = @hmoe.FeedForwardExperts()
+hmoe.HierarchicalMoE.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
+hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
 hmoe.FeedForwardExperts.hidden_size = 12
 hmoe.Level.router = @hmoe.TopKRouter()
 hmoe.Level.group_size = 12

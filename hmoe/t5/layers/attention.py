@@ -1,90 +1,79 @@
 """Attention of a T5 whose queries and keys come from experts.
 
-Mesh TensorFlow 0.1.21 has layers of the same names. There, keys never see the memory they
-are to be keys of: each position of self-attention reads itself alone (keys keep the
-dimension of the queries), decoding fails, and attention to the encoder never reads the
-encoder. Here they do; names of variables and what the experts compute are as there.
+Mesh TensorFlow 0.1.21 has layers of the same names, whose keys never see the memory that they are
+keys of: each position of self-attention reads itself alone (keys keep the dimension of the
+queries), decoding fails, and attention to the encoder never reads the encoder. Here they do; names
+of variables and what the experts compute are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 from mesh_tensorflow.transformer import attention, transformer, transformer_layers
 
+from hmoe import checks
 from hmoe.compat.stack import mtf, tf
+from hmoe.config import Setting
 from hmoe.experts.feed_forward import FeedForwardExperts
-from hmoe.layer.level import Level
 from hmoe.layer.moe import HierarchicalMoE
 from hmoe.t5.layers import moe_layer
 
-# What experts compute, and the names of the outputs where that is one mixture.
+# What experts compute, and the names of the outputs where one mixture computes it.
 _OUTPUTS = {"qkv": ("q_wo", "k_wo"), "q": ("wo",), "kv": ("wo",)}
+
+_EXPERT_COMPUTATION = Setting(
+    doc="""What experts compute: "qkv" (queries, and keys that are values), "q" or "kv". Ordinary
+    projections compute the others.""",
+    unit='one of `"qkv"`, `"q"`, `"kv"`',
+    source="Mesh TensorFlow `expert_computation` of `ExpertsSelfAttention`",
+    check=checks.one_of(tuple(_OUTPUTS)),
+)
 
 
 class ExpertsSelfAttention(transformer_layers.SelfAttention):
     """Self-attention whose queries, keys or both are outputs of experts.
 
-    Keys are values too. One mixture gives both queries and keys of a token, from one
-    hidden layer. Losses, metrics and decoding are those of `hmoe.MoELayer`.
+    Keys are values too. One mixture computes both queries and keys of a token, from one hidden
+    layer; the layer names its outputs. Losses, metrics and decoding are those of `hmoe.MoELayer`.
+    Further arguments are those of `transformer_layers.SelfAttention`; bindings of that class in gin
+    hold here too.
     """
+
+    arguments = {**moe_layer.MoELayer.arguments, "expert_computation": _EXPERT_COMPUTATION}
 
     def __init__(
         self,
+        moe: HierarchicalMoE | None = None,
         *,
-        levels: Sequence[Level],
-        experts: FeedForwardExperts,
         expert_computation: str = "qkv",
-        aux_loss_factor: float = 1.0,
-        router_z_loss_factor: float = 1.0,
-        exact_groups: bool = False,
-        inserted_outer_batch: int | None = None,
-        metrics: str = "brief",
-        engine: str = "auto",
-        seed: int = 0,
         **self_attention: Any,
     ):
-        """Checks and keeps the settings.
+        """Checks and keeps the arguments.
 
         Args:
-          levels: as of `hmoe.HierarchicalMoE`, like the arguments not told here.
-          experts: `hmoe.FeedForwardExperts`; this layer names their outputs.
-          expert_computation: "qkv" (queries, and keys that are values), "q" or "kv"; the
-            others are ordinary projections.
-          aux_loss_factor: see `levels`.
-          router_z_loss_factor: see `levels`.
-          exact_groups: see `levels`.
-          inserted_outer_batch: see `levels`.
-          metrics: see `levels`.
-          engine: see `levels`.
-          seed: see `levels`.
-          **self_attention: arguments of `transformer_layers.SelfAttention`. What gin binds
-            to that class holds here too, which is why they are not listed.
+          moe: an `hmoe.HierarchicalMoE` whose experts have no `output_names` of their own.
+          expert_computation: "qkv", "q" or "kv".
+          **self_attention: arguments of `transformer_layers.SelfAttention`.
 
         Raises:
-          ValueError: a setting that is unknown, or that experts cannot compute.
+          ValueError: there is no mixture, or an argument does not suit experts.
         """
+        name = type(self).__name__
+        where = f"hmoe.{name}"
+        moved = {
+            key: self_attention.pop(key)
+            for key in HierarchicalMoE.__dataclass_fields__
+            if key in self_attention
+        }
+        moe = moe_layer.checked_moe(name, moe, moved)
         super().__init__(**{"shared_kv": True, **self_attention})
-        where = f"hmoe.{type(self).__name__}"
         self._check(where)
-        if expert_computation not in _OUTPUTS:
-            raise ValueError(
-                f"{where}: expert_computation is {expert_computation!r}; it must be"
-                f" one of {', '.join(_OUTPUTS)}"
-            )
-        self.expert_computation = expert_computation
-        self.moe = HierarchicalMoE(
-            levels,
-            _with_outputs(where, experts, self._output_names()),
-            aux_loss_factor=aux_loss_factor,
-            router_z_loss_factor=router_z_loss_factor,
-            exact_groups=exact_groups,
-            inserted_outer_batch=inserted_outer_batch,
-            metrics=metrics,
-            engine=engine,
-            seed=seed,
+        self.expert_computation = _EXPERT_COMPUTATION.check(
+            where, "expert_computation", expert_computation
         )
+        self.moe = _with_outputs(where, moe, self._output_names())
 
     def _check(self, where: str) -> None:
         wanted = {
@@ -104,13 +93,22 @@ class ExpertsSelfAttention(transformer_layers.SelfAttention):
         return _OUTPUTS[self.expert_computation]
 
     def make_params(self, context: transformer.Context) -> attention.AttentionParams:
-        """The projections, for upstream's `call`."""
+        """Returns the projections, for upstream's `call`."""
         return _SelfParams(self, context)
 
     @property
     def routes_own_tokens(self) -> bool:
         """Whether experts are given the tokens of the stack that the layer stands in."""
         return True
+
+
+_RELATIVE_ATTENTION_TYPE = Setting(
+    doc="""How positions join the attention: "bias", "bias_shared" or "contextual". None: not at
+    all, whatever gin binds to `SelfAttention`.""",
+    unit='one of `"bias"`, `"bias_shared"`, `"contextual"`',
+    source="Mesh TensorFlow `relative_attention_type` of `EncDecAttention`",
+    check=lambda where, field, value: value,
+)
 
 
 class ExpertsEncDecAttention(ExpertsSelfAttention):
@@ -120,45 +118,56 @@ class ExpertsEncDecAttention(ExpertsSelfAttention):
     a mixture of its own, in the scopes `queries` and `keys`.
     """
 
-    def __init__(self, relative_attention_type: str | None = None, **settings: Any):
-        """Checks and keeps the settings.
+    arguments = {
+        **ExpertsSelfAttention.arguments,
+        "relative_attention_type": _RELATIVE_ATTENTION_TYPE,
+    }
+
+    def __init__(
+        self,
+        moe: HierarchicalMoE | None = None,
+        *,
+        relative_attention_type: str | None = None,
+        **settings: Any,
+    ):
+        """Checks and keeps the arguments.
 
         Args:
-          relative_attention_type: of positions: "bias", "bias_shared", "contextual", or None:
-            none, whatever gin binds to `SelfAttention`.
+          moe: see `ExpertsSelfAttention`.
+          relative_attention_type: "bias", "bias_shared", "contextual", or None.
           **settings: the other arguments of `ExpertsSelfAttention`.
 
         Raises:
           ValueError: as `ExpertsSelfAttention` does.
         """
-        super().__init__(relative_attention_type=relative_attention_type, **settings)
+        super().__init__(moe, relative_attention_type=relative_attention_type, **settings)
 
     @property
     def routes_own_tokens(self) -> bool:
-        """Keys are of the encoder's tokens."""
+        """Whether queries come from experts: keys belong to the encoder's tokens."""
         return self.expert_computation != "kv"
 
     def _output_names(self) -> tuple:
         return ("wo",)
 
     def make_params(self, context: transformer.Context) -> attention.AttentionParams:
-        """The projections, for upstream's `enc_dec_attention`."""
+        """Returns the projections, for upstream's `enc_dec_attention`."""
         return _EncDecParams(self, context)
 
     def call(self, context: transformer.Context, x: mtf.Tensor, losses: Any = None) -> mtf.Tensor:
-        """[<batch dimensions>, (length), d_model] -> the same shape."""
+        """Attends to the encoder: [<batch dimensions>, (length), d_model] -> the same shape."""
         return transformer_layers.enc_dec_attention(
             self, context.encoder_output, context, x, losses, z_loss_coeff=self.z_loss_coeff
         )
 
 
 class _ExpertParams(attention.AttentionParams):
-    """Projections of attention, of which experts compute some."""
+    """Projections of attention, some of which experts compute."""
 
     def __init__(self, owner: ExpertsSelfAttention, context: transformer.Context):
         model_dim = context.model.model_dim
         heads = [mtf.Dimension("heads", owner.num_heads)] if owner.num_heads > 1 else []
-        # Queries are scaled here and not in initial weights, which those of experts have not.
+        # Queries are scaled here and not by their initial weights, since those of experts are not.
         super().__init__(
             context.mesh,
             query_input_dim=model_dim,
@@ -190,10 +199,10 @@ class _ExpertParams(attention.AttentionParams):
         )
 
     def _experts(self, x: mtf.Tensor, scope: str = "", **more: Any) -> Any:
-        """[..., d_model] -> [..., heads * d_kv], or a list of several outputs."""
+        """Applies experts: [..., d_model] -> [..., heads * d_kv], or a list of several outputs."""
         name = tf.get_variable_scope().name.rpartition("/")[0]
-        # Not called as the heads are: a layout may split those and the experts' hidden
-        # dimension over one axis.
+        # Not the name of the heads: a layout may split those and the experts' hidden dimension
+        # over one axis.
         output_dim = mtf.Dimension("d_model", self.q_shape[-1].size)
         where = type(self._owner).__name__
         if not scope:
@@ -215,7 +224,7 @@ class _ExpertParams(attention.AttentionParams):
         return self._into_heads(outputs) * self.key_dim.size**-0.5
 
     def _into_heads(self, outputs: mtf.Tensor) -> mtf.Tensor:
-        """[..., heads * d_kv] -> [..., heads, d_kv]."""
+        """Reshapes [..., heads * d_kv] -> [..., heads, d_kv]."""
         leading = outputs.shape.dims[:-1]
         # One reshape either splits a dimension over the mesh or factors it.
         outputs = mtf.reshape(outputs, mtf.Shape([*leading, self.q_shape[-1]]))
@@ -223,12 +232,12 @@ class _ExpertParams(attention.AttentionParams):
 
 
 class _SelfParams(_ExpertParams):
-    """Queries and keys of the same tokens: the experts compute both at once."""
+    """Queries and keys of the same tokens, which the experts compute at once."""
 
     _keys: mtf.Tensor
 
     def compute_q(self, query_antecedent: mtf.Tensor) -> mtf.Tensor:
-        """[..., length, d_model] -> [..., length, heads, d_kv]; remembers keys of experts."""
+        """Projects [..., length, d_model] -> [..., length, heads, d_kv]; keeps the experts' keys."""
         if self._by_experts == "q":
             return self._queries(self._experts(query_antecedent))
         if self._by_experts == "kv":
@@ -238,11 +247,11 @@ class _SelfParams(_ExpertParams):
         return self._queries(queries)
 
     def compute_kv(self, memory_antecedent: mtf.Tensor) -> mtf.Tensor:
-        """[..., (memory_length), d_model] -> [..., (memory_length), heads, d_kv]."""
+        """Projects [..., (memory_length), d_model] -> [..., (memory_length), heads, d_kv]."""
         if self._by_experts == "q":
             return super().compute_kv(memory_antecedent)
         leading = memory_antecedent.shape.dims[:-1]
-        # The antecedent is that of the queries, with the length called memory_length.
+        # The antecedent is that of the queries, with its length called memory_length.
         keys = mtf.reshape(self._keys, mtf.Shape([*leading, self._keys.shape.dims[-1]]))
         return self._into_heads(keys)
 
@@ -251,13 +260,13 @@ class _EncDecParams(_ExpertParams):
     """Queries of the decoder's tokens, keys of the encoder's."""
 
     def compute_q(self, query_antecedent: mtf.Tensor) -> mtf.Tensor:
-        """[..., length, d_model] -> [..., length, heads, d_kv]."""
+        """Projects [..., length, d_model] -> [..., length, heads, d_kv]."""
         if self._by_experts == "kv":
             return super().compute_q(query_antecedent)
         return self._queries(self._experts(query_antecedent, self._scope("queries")))
 
     def compute_kv(self, memory_antecedent: mtf.Tensor) -> mtf.Tensor:
-        """[..., memory_length, d_model] -> [..., memory_length, heads, d_kv]."""
+        """Projects [..., memory_length, d_model] -> [..., memory_length, heads, d_kv]."""
         if self._by_experts == "q":
             return super().compute_kv(memory_antecedent)
         known = self._context.encoder_sequence_id
@@ -274,16 +283,18 @@ class _EncDecParams(_ExpertParams):
         return part if self._by_experts == "qkv" else ""
 
 
-def _with_outputs(where: str, experts: Any, names: tuple) -> FeedForwardExperts:
-    if not isinstance(experts, FeedForwardExperts):
+def _with_outputs(where: str, moe: HierarchicalMoE, names: tuple[str, ...]) -> HierarchicalMoE:
+    """Returns the mixture with experts whose outputs have these names."""
+    if not isinstance(moe.experts, FeedForwardExperts):
         raise ValueError(
-            f"{where}: experts is {experts!r}; it must be an object such as"
-            " hmoe.FeedForwardExperts(hidden_size=2048) (in gin:"
-            " @hmoe.FeedForwardExperts(), with the brackets)"
+            f"{where}: the experts are {moe.experts!r}; only hmoe.FeedForwardExperts can have the"
+            " outputs that this layer needs"
         )
-    if experts.output_names not in (("wo",), names):
+    given = tuple(moe.experts.output_names)
+    if given not in (("wo",), names):
         raise ValueError(
-            f"{where}: experts have output_names {list(experts.output_names)}; this"
-            " layer names their outputs: leave it out"
+            f"{where}: the experts have output_names {list(given)}; this layer names their outputs:"
+            " leave it out"
         )
-    return experts.with_outputs(names)
+    experts = moe.experts.with_outputs(names)
+    return dataclasses.replace(moe, experts=experts)

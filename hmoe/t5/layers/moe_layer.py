@@ -2,83 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from mesh_tensorflow.transformer import transformer
 
+from hmoe import checks
 from hmoe.compat.stack import mtf, tf
-from hmoe.experts.feed_forward import FeedForwardExperts, SharedExpert
-from hmoe.layer.level import Level
+from hmoe.config import Setting
 from hmoe.layer.moe import HierarchicalMoE
 from hmoe.t5.layers import metric_collection
 
-# The decoder's passes that see one position at a time, or the first ones of all.
+# Passes of the decoder that see one position at a time, or only the first positions.
 _DECODING = ("first_part", "incremental")
 
-# Where capacity counts. In all other modes (answers, scores) nothing is dropped.
+# Modes in which capacity applies. In all others (answers, scores) nothing is dropped.
 _DROPPING = ("train", "eval")
+
+_MOE = Setting(
+    doc="The mixture of experts that the layer applies.",
+    unit="object",
+    source="hmoe",
+    check=checks.part(
+        "hmoe.HierarchicalMoE(levels=..., experts=...)",
+        lambda value: isinstance(value, HierarchicalMoE),
+    ),
+)
+
+
+def checked_moe(where: str, moe: Any, moved: dict[str, Any]) -> HierarchicalMoE:
+    """Returns the mixture of a layer.
+
+    Args:
+      where: the class of the layer, for errors.
+      moe: the argument of that name.
+      moved: other arguments; those of `hmoe.HierarchicalMoE` were the layer's own once.
+
+    Raises:
+      ValueError: an argument belongs to `hmoe.HierarchicalMoE`, or there is no mixture.
+      TypeError: an argument is unknown.
+    """
+    for name in moved:
+        if name not in HierarchicalMoE.__dataclass_fields__:
+            raise TypeError(f"hmoe.{where} has no argument {name!r}")
+        raise ValueError(
+            f"hmoe.{where}.{name}: {name} is an argument of hmoe.HierarchicalMoE; in gin, write"
+            f" hmoe.HierarchicalMoE.{name} = ... in its place, and"
+            f" hmoe.{where}.moe = @hmoe.HierarchicalMoE()"
+        )
+    return _MOE.check(f"hmoe.{where}", "moe", moe)
 
 
 class MoELayer(transformer.TransformerLayer):
-    """Stands where a T5 has its feed-forward layer.
+    """Replaces the feed-forward layer of a T5.
 
-    Losses join the training loss; sums for metrics go to `hmoe.t5.layers.metric_collection`. In
-    predicting, exporting and scoring no token is dropped and none is routed together with
-    those of other examples, so that neither an answer nor a score depends on its
-    neighbours, other beams or padding, and a score is that of the distribution that
-    decoding uses.
+    Losses join the training loss; metric sums go to `hmoe.t5.layers.metric_collection`. In
+    predicting, exporting and scoring no token is dropped and none is routed together with those of
+    other examples, so that neither an answer nor a score depends on its neighbors, other beams or
+    padding, and a score is that of the distribution that decoding uses.
     """
+
+    arguments = {"moe": _MOE}
 
     # Whether experts are given the tokens of the stack that the layer stands in.
     routes_own_tokens = True
 
-    def __init__(
-        self,
-        *,
-        levels: Sequence[Level],
-        experts: FeedForwardExperts,
-        shared_expert: SharedExpert | None = None,
-        aux_loss_factor: float = 1.0,
-        router_z_loss_factor: float = 1.0,
-        exact_groups: bool = False,
-        inserted_outer_batch: int | None = None,
-        metrics: str = "brief",
-        engine: str = "auto",
-        seed: int = 0,
-    ):
-        """The arguments are those of `hmoe.HierarchicalMoE`.
-
-        Raises:
-          ValueError: as `hmoe.HierarchicalMoE` does.
-        """
-        self.moe = HierarchicalMoE(
-            levels,
-            experts,
-            shared_expert=shared_expert,
-            aux_loss_factor=aux_loss_factor,
-            router_z_loss_factor=router_z_loss_factor,
-            exact_groups=exact_groups,
-            inserted_outer_batch=inserted_outer_batch,
-            metrics=metrics,
-            engine=engine,
-            seed=seed,
-        )
-
-    def call(self, context: transformer.Context, x: mtf.Tensor, losses: Any = None) -> mtf.Tensor:
-        """[<batch dimensions>, (length), d_model] -> the same shape.
+    def __init__(self, moe: HierarchicalMoE | None = None, **moved: Any):
+        """Keeps the mixture.
 
         Args:
-          context: of the transformer; gives mesh, layout, mode and padding.
+          moe: an `hmoe.HierarchicalMoE`.
+          **moved: nothing; arguments of `hmoe.HierarchicalMoE` get an error that says so.
+
+        Raises:
+          ValueError: there is no mixture, or an argument belongs to it.
+        """
+        self.moe = checked_moe("MoELayer", moe, moved)
+
+    def call(self, context: transformer.Context, x: mtf.Tensor, losses: Any = None) -> mtf.Tensor:
+        """Applies the mixture: [<batch dimensions>, (length), d_model] -> the same shape.
+
+        Args:
+          context: the transformer's context, with mesh, layout, mode and padding.
           x: activations.
           losses: unused; part of T5's interface.
 
-        Returns:
-          The outputs of the experts.
-
         Raises:
-          ValueError: the model has an ensemble or recomputes gradients, or mesh and
-            sizes do not fit.
+          ValueError: the model has an ensemble or recomputes gradients, or mesh and sizes do not
+            fit.
         """
         del losses
         # The scope ends with the name of this class.
@@ -100,22 +110,21 @@ def apply(
 
     Args:
       moe: the mixture.
-      context: of the transformer; gives mesh, layout, mode, padding and word embeddings.
+      context: the transformer's context, with mesh, layout, mode, padding and word embeddings.
       x: activations [<batch dimensions>, (length), d_model].
       output_dim: N.
-      name: of the layer, for its metrics.
-      importance: of the tokens of `x` where these are the encoder's; None: they are the
-        stack's own, and the context knows their padding.
-      where: class of the layer, for errors.
+      name: the name of the layer, for its metrics.
+      importance: the importance of the tokens of `x` where these are the encoder's. None: they are
+        the stack's own, and the context knows their padding.
+      where: the class of the layer, for errors.
 
     Returns:
-      The outputs [<batch dimensions>, (length), N]; a list of such if the experts have
-      several outputs.
+      The outputs [<batch dimensions>, (length), N]; a list of such if the experts have several
+      outputs.
 
     Raises:
-      ValueError: the model has an ensemble or recomputes gradients, a router does not
-        suit a decoder, word embeddings of the encoder are asked for, or mesh and sizes do
-        not fit.
+      ValueError: the model has an ensemble or recomputes gradients, a router does not suit a
+        decoder, word embeddings of the encoder are asked for, or mesh and sizes do not fit.
     """
     _refuse_unsupported(context, where)
     causal = importance is None and context.model.autoregressive
@@ -170,34 +179,31 @@ def refuse_routers_that_look_ahead(model: Any, moe: HierarchicalMoE) -> None:
     for level in moe.levels:
         if level.router.sees_later_tokens:
             raise ValueError(
-                f"level '{level.name}': {level.router!r} in a decoder, where experts would choose"
-                " among tokens of which decoding knows only the first: the model would train on"
-                " what it cannot have later. Use a router where tokens choose (hmoe.TopKRouter) in"
-                " the decoder, or set allow_in_decoder = True if that is meant"
+                f"level '{level.name}': {type(level.router).__name__} in a decoder, where experts"
+                " would choose among tokens of which decoding knows only the first: the model would"
+                " train on what it cannot have later. Use a router where tokens choose"
+                " (hmoe.TopKRouter) in the decoder, or set allow_in_decoder = True if that is meant"
             )
 
 
 def _importance(context: transformer.Context, x: mtf.Tensor) -> mtf.Tensor | None:
-    """float32 per token: 0 for padding; None where all tokens are real."""
+    """Returns float32 for each token, 0 for padding; None where all tokens are real."""
     nonpadding = context.nonpadding
     if isinstance(nonpadding, mtf.Tensor):
         dims = [dim for dim in x.shape.dims[:-1] if dim in nonpadding.shape.dims]
         known = len(dims) == len(nonpadding.shape.dims)
         return mtf.cast(nonpadding, tf.float32) if known else None
-    if (
-        context.model.autoregressive
-        and context.length_dim in x.shape.dims
-        and (context.inputs is not None and context.mode not in _DECODING)
-    ):
+    is_whole_decoder = context.model.autoregressive and context.length_dim in x.shape.dims
+    if is_whole_decoder and context.inputs is not None and context.mode not in _DECODING:
         return _mask_of_shifted(context.inputs, context.length_dim)
     return None
 
 
 def _mask_of_shifted(inputs: mtf.Tensor, length_dim: mtf.Dimension) -> mtf.Tensor:
-    """float32, 0 where the target is padding, from the targets shifted right by one.
+    """Returns float32, 0 where the target is padding, from the targets shifted right by one.
 
-    T5 gives an unpacked decoder no mask. The last target is not among its inputs; it
-    counts as real if the one before it is.
+    T5 gives an unpacked decoder no mask. The last target is not among its inputs; it counts as real
+    if the one before it is.
     """
     real = mtf.cast(mtf.not_equal(inputs, 0), tf.float32)
     following = mtf.shift(real, -1, length_dim, wrap=False)

@@ -32,7 +32,7 @@ PARAMETERS = (
     'utils.run.layout_rules = ""',
     'utils.run.mesh_devices = [""]',
     "tpu_estimator_model_fn.outer_batch_size = 1",
-    "hmoe.MoELayer.inserted_outer_batch = 1",
+    "hmoe.HierarchicalMoE.inserted_outer_batch = 1",
 )
 
 

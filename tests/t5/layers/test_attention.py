@@ -22,20 +22,20 @@ encoder/transformer.make_layer_stack.layers = [
     @hmoe.ExpertsSelfAttention, @transformer_layers.DenseReluDense]
 decoder/transformer.make_layer_stack.layers = [
     @hmoe.ExpertsSelfAttention, @hmoe.ExpertsEncDecAttention, @transformer_layers.DenseReluDense]
-hmoe.ExpertsSelfAttention.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
-hmoe.ExpertsSelfAttention.experts = @hmoe.FeedForwardExperts()
-hmoe.ExpertsEncDecAttention.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
-hmoe.ExpertsEncDecAttention.experts = @hmoe.FeedForwardExperts()
+hmoe.HierarchicalMoE.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
+hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
+hmoe.HierarchicalMoE.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
+hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
 """
 # Only the encoder has experts, so that its outputs alone differ between the two.
 ONE_LEVEL = """
 encoder/transformer.make_layer_stack.layers = [@LAYER, @transformer_layers.DenseReluDense]
 decoder/transformer.make_layer_stack.layers = [
     @transformer_layers.SelfAttention, @transformer_layers.EncDecAttention]
-hmoe.ExpertsSelfAttention.levels = [@flat/hmoe.Level()]
-hmoe.ExpertsSelfAttention.experts = @hmoe.FeedForwardExperts()
-hmoe.ExpertsEncDecAttention.levels = [@flat/hmoe.Level()]
-hmoe.ExpertsEncDecAttention.experts = @hmoe.FeedForwardExperts()
+hmoe.HierarchicalMoE.levels = [@flat/hmoe.Level()]
+hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
+hmoe.HierarchicalMoE.levels = [@flat/hmoe.Level()]
+hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
 flat/hmoe.Level.name = "flat"
 flat/hmoe.Level.num_experts = 4
 hmoe.TopKRouter.policy_train = "all"
@@ -232,8 +232,8 @@ def test_training_is_the_same_on_a_mesh(kind):
     same_groups = (
         "hmoe.Level.group_size = 6",
         "inner/hmoe.Level.group_size = 2",
-        "hmoe.ExpertsSelfAttention.exact_groups = True",
-        "hmoe.ExpertsEncDecAttention.exact_groups = True",
+        "hmoe.HierarchicalMoE.exact_groups = True",
+        "hmoe.HierarchicalMoE.exact_groups = True",
     )
     with tiny_t5.configured(TWO_LEVELS, kind_of(kind), *same_groups):
         alone = train(outer=4)

@@ -14,8 +14,8 @@ from hmoe.t5 import configurables
 from hmoe.t5.layers import layout_check
 
 LEVELS = """
-hmoe.MoELayer.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
-hmoe.MoELayer.experts = @hmoe.FeedForwardExperts()
+hmoe.HierarchicalMoE.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
+hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
 hmoe.FeedForwardExperts.hidden_size = 3
 hmoe.Level.router = @hmoe.TopKRouter()
 outer/hmoe.Level.name = "outer"

@@ -28,7 +28,7 @@ def test_training_is_the_same_on_a_mesh():
     same_groups = (
         "hmoe.Level.group_size = 6",
         "inner/hmoe.Level.group_size = 2",
-        "hmoe.MoELayer.exact_groups = True",
+        "hmoe.HierarchicalMoE.exact_groups = True",
     )
     with tiny_t5.configured(*same_groups):
         alone = _train(outer=4)
@@ -142,7 +142,7 @@ def test_decoding_drops_nothing_at_any_capacity():
 
 @pytest.mark.slow
 def test_scores_without_outer_batch_are_the_same_on_a_mesh():
-    pinned = "hmoe.MoELayer.inserted_outer_batch = 2"
+    pinned = "hmoe.HierarchicalMoE.inserted_outer_batch = 2"
     with tiny_t5.configured(pinned):
         alone = _train(mode="score", outer=0)["logits"]
         split = _train(MESHES["2x2"], tiny_t5.LAYOUT, mode="score", outer=0)["logits"]

@@ -18,7 +18,7 @@ RATE = 0.125
 BALANCED = (
     f"hmoe.TopKRouter.bias_update_rate = {RATE}",
     "hmoe.TopKRouter.policy_train = 'none'",
-    "hmoe.MoELayer.metrics = 'full'",
+    "hmoe.HierarchicalMoE.metrics = 'full'",
     "hmoe.Level.balance_loss_coef = 0.0",
 )
 MICROBATCHES = (f"serialize_num_microbatches.tokens_per_microbatch_per_replica = {tiny.LENGTH}",)

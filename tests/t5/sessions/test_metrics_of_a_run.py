@@ -21,11 +21,11 @@ STEPS, OUTER = 3, 2
 BINDINGS = (
     "group_size = 8",
     "inner_group_size = 5",
-    "hmoe.MoELayer.exact_groups = True",
+    "hmoe.HierarchicalMoE.exact_groups = True",
     "hmoe.TopKRouter.policy_train = 'all'",
     "hmoe.Level.min_capacity = 1",
     "hmoe.Level.z_loss_coef = 0.01",
-    'hmoe.MoELayer.metrics = "full"',
+    'hmoe.HierarchicalMoE.metrics = "full"',
 )
 # Of a device's two sequences of a batch, one at a time.
 MICROBATCHES = (f"serialize_num_microbatches.tokens_per_microbatch_per_replica = {tiny.LENGTH}",)

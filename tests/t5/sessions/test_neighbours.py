@@ -129,7 +129,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(trained: Path) -> None:
     groups = [
         "outer/hmoe.Level.group_size = 16",
         "inner/hmoe.Level.group_size = 4",
-        "hmoe.MoELayer.metrics = 'full'",
+        "hmoe.HierarchicalMoE.metrics = 'full'",
     ]
     found = []
     for size in (4, 8, 12):
