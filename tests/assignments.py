@@ -120,7 +120,8 @@ class FedLayer:
             self._slots.append((choices.experts_dim.size, result.capacity_dim.size))
             return result
 
-        router.assign = listening
+        # Routers are frozen.
+        object.__setattr__(router, "assign", listening)
 
     def __call__(self, x: np.ndarray, importance: np.ndarray | None = None) -> Outcome:
         """Outputs, decisions from the outermost level on, and gradients if asked for."""

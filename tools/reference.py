@@ -1,61 +1,105 @@
 """Writes docs/reference.md from the code: `make reference`.
 
-Defaults come from signatures, effects from docstrings, units and sources from
-`tools.reference_tables`. tests/docs/test_reference_page.py compares the page with the code.
+Classes come from gin's registry; arguments, units, sources and meanings from their fields; metrics
+from the tables that compute them; examples from docs/examples. A test compares the page with the
+code (tests/docs/test_reference_page.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import pathlib
-import re
-import textwrap
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from hmoe import compat
+from gin import config as gin_config
+
+from hmoe import compat, config
 
 compat.behave_like_v1()
 
-from hmoe.layer.moe import HierarchicalMoE  # noqa: E402
+import hmoe.t5  # noqa: E402, F401  (registers everything)
+from hmoe.layer import metrics  # noqa: E402
 from hmoe.routing.token_choice import TokenChoiceRouter  # noqa: E402
-from hmoe.t5 import configurables  # noqa: E402
-from tools import reference_tables as tables  # noqa: E402
+from hmoe.t5.sessions import run_metrics, session_settings  # noqa: E402, F401
 
-PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "reference.md"
+DOCS = pathlib.Path(__file__).resolve().parents[1] / "docs"
+PAGE = DOCS / "reference.md"
+EXAMPLES = DOCS / "examples"
+
+REQUIRED = inspect.Parameter.empty
+
+# Sections in the order in which a reader needs them; others follow by name.
+FIRST = (
+    "MoELayer",
+    "HierarchicalMoE",
+    "Level",
+    "Gate",
+    "TopKRouter",
+    "SwitchRouter",
+    "ExpertChoiceRouter",
+    "UniformRouter",
+    "FeedForwardExperts",
+    "SharedExpert",
+    "ExpertsSelfAttention",
+    "ExpertsEncDecAttention",
+    "Session",
+)
+
+SOURCES = {
+    "DeepSeek-V3": "DeepSeek-AI 2024, arXiv:2412.19437, section 2.1.2; after Wang et al. 2024,"
+    " arXiv:2408.15664",
+    "DeepSeekMoE": "Dai et al. 2024, arXiv:2401.06066",
+    "GLU": "Shazeer 2020, arXiv:2002.05202",
+    "GShard": "Lepikhin et al. 2020, arXiv:2006.16668",
+    "hmoe": "no other library that we know of has it in this form",
+    "Mesh TensorFlow": "0.1.21, `mesh_tensorflow/transformer/moe.py` (attention:"
+    " `transformer_layers.py`); names are arguments of `MoE1D` if no other class is named",
+    "OLMo-core": "`olmo_core/nn/moe` of 3.0.0",
+    "Shazeer 2017": "Shazeer et al. 2017, arXiv:1701.06538",
+    "ST-MoE": "Zoph et al. 2022, arXiv:2202.08906",
+    "Switch": "Fedus et al. 2021, arXiv:2101.03961",
+    "T5X": "`t5x/contrib/moe`",
+    "TF Model Garden": "`official/nlp/modeling/layers/moe.py` of 2.20.0",
+    "torchtune": "the RFC of its mixture of experts",
+    "V-MoE": "Riquelme et al. 2021, arXiv:2106.05974",
+    "Zhou 2022": "Zhou et al. 2022, arXiv:2202.09368",
+}
 
 HEAD = """\
 # Reference
 
-Every argument of every class that gin files can name, and every metric. Written from the code by
-`make reference`; a test compares it.
+This page lists every argument of every class that gin files can name, and every metric. `make
+reference` writes it from the code; a test compares it.
 
-In gin a class is bound without a scope for all its uses (`hmoe.TopKRouter.k = 2`), or with one for
-those that are named with it: `inner/hmoe.TopKRouter.k = 1` holds for `@inner/hmoe.TopKRouter()`.
-In Python the same arguments go to `hmoe.Level`, `hmoe.TopKRouter` and so on; those of
-`hmoe.MoELayer` to `hmoe.HierarchicalMoE`. Lines of the examples stand beside
-`models/hierarchical_tiny.gin`, whose levels have the scopes `outer` and `inner`.
+In gin, a class is bound without a scope for all its uses (`hmoe.TopKRouter.k = 2`), or with one
+for those that are named with it: `inner/hmoe.TopKRouter.k = 1` holds for
+`@inner/hmoe.TopKRouter()`. In Python the same arguments go to `hmoe.HierarchicalMoE`,
+`hmoe.Level`, `hmoe.TopKRouter` and so on, by keyword. The examples add to
+`models/hierarchical_tiny.gin`, whose levels have the scopes `outer` and `inner`; they stand in
+`docs/examples/`.
 
-A level that is not the last sends tokens to groups of experts; its experts, below, are these
-groups. A full token is a real one that came by first choices; a partial one came by a later choice,
-and gets one expert; padding gets none.
+A full token is a real token that came by first choices. A partial token came by a later choice and
+gets one expert. Padding gets none. The [glossary](glossary.md) has the other words.
 """
 
 METRICS_HEAD = """\
 ## Metrics
 
-Scalars of TensorBoard and lines of `metrics.jsonl`: in training in the model directory, each over
-all steps since the last; in evaluation in its folder there, over all examples. Names are
-`<layer>/<level>/<name>` for a level
-(`encoder/block_000/layer_001/outer/load_imbalance`), `<layer>/<name>` for a layer, from end to end,
-and `experts/<name>` for the model. `hmoe.HierarchicalMoE.metrics` says how many there are: those marked
-`off` always, `brief` by default, `full` on request. X is the number of experts of the level; demand
-counts choices of all tokens but padding, before policy and capacity.
+Metrics are scalars of TensorBoard and lines of `metrics.jsonl`: in training in the model
+directory, each over all steps since the last; in evaluation in its folder there, over all
+examples. Names are `<layer>/<level>/<name>` for a level
+(`encoder/block_000/layer_001/outer/load_imbalance`), `<layer>/<name>` for a layer, from end to
+end, and `experts/<name>` for the model. `hmoe.HierarchicalMoE.metrics` sets how many there are:
+those marked `off` always, `brief` by default, `full` on request. X is the number of experts of the
+level; demand counts choices of all tokens but padding, before policy and capacity.
 """
 
 RUN_HEAD = """\
 ### Of the run
 
-Beside the experts' metrics stand:
+Beside the experts' metrics there are:
 """
 
 
@@ -69,110 +113,88 @@ class Argument(NamedTuple):
     source: str
 
 
-def attributes(text: str, heading: str = "Attributes") -> dict[str, str]:
-    """The entries of a section of a docstring, each on one line."""
-    found = re.search(rf"^{heading}:\n((?:[ ]+.*\n?|\n)+)", text, re.MULTILINE)
-    entries = re.findall(
-        r"^([*\w]+): ((?:.*\n?)(?:[ ]+.*\n?)*)",
-        textwrap.dedent(found.group(1)) if found else "",
-        re.MULTILINE,
-    )
-    return {name: " ".join(entry.split()) for name, entry in entries}
+def registered() -> dict[str, Callable]:
+    """Returns the classes and functions that gin knows as `hmoe.<name>`, by name."""
+    # gin has no public way to list what is registered.
+    found = {
+        each.name: each.wrapped for each in gin_config._REGISTRY.values() if each.module == "hmoe"
+    }
+    first = [name for name in FIRST if name in found]
+    return {name: found[name] for name in [*first, *sorted(found.keys() - set(first))]}
 
 
-def documented(cls: type) -> dict[str, str]:
-    """What the docstrings say of each argument; a class knows better than its base."""
-    effects: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if base.__module__.startswith("hmoe."):
-            # What is not in the class's docstring may be in the constructor's.
-            own = base.__init__.__doc__ if "__init__" in vars(base) else ""
-            effects.update(attributes(inspect.cleandoc(own or ""), "Args"))
-            effects.update(attributes(inspect.getdoc(base) or ""))
-    if "levels" in inspect.signature(_constructor(cls)).parameters:
-        effects.update(attributes(inspect.getdoc(HierarchicalMoE) or ""))
-    return effects
-
-
-def _constructor(cls: type) -> Any:
-    """The constructor that lists the arguments; one that hands all on is looked through."""
-    for base in cls.__mro__:
-        own = vars(base).get("__init__")
-        if own and "settings" not in inspect.signature(own).parameters:
-            return own
-    raise TypeError(f"{cls.__name__} has no constructor that lists its arguments")
-
-
-def parameters(cls: type) -> dict[str, Any]:
-    """{argument: default}, of the class's own constructor first."""
-    found: dict[str, Any] = {}
-    for function in (cls.__init__, _constructor(cls)):
-        for name, parameter in inspect.signature(function).parameters.items():
-            if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
-                found.setdefault(name, parameter.default)
-    return found
-
-
-def rows(cls: type) -> list[Argument]:
-    """The table of a class.
+def rows(made: Callable) -> list[Argument]:
+    """Returns the table of a class; none for a function, which gin hands on as it is.
 
     Raises:
-      ValueError: an argument lacks its unit, effect or source, or the table has one too many.
+      ValueError: an argument of the constructor is not documented.
     """
-    effects, known = documented(cls), dict(tables.ARGUMENTS.get(cls.__name__, {}))
-    table = []
-    for name, default in parameters(cls).items():
-        unit, source = known.pop(name, ("", ""))
-        # The attribute of the argument `activation` is `activations`.
-        effect = effects.get(name) or effects.get(f"{name}s", "")
-        for what, value in (("unit", unit), ("effect", effect), ("source", source)):
-            if not value:
-                raise ValueError(
-                    f"{cls.__name__}.{name} has no {what}: units and sources are in"
-                    " tools/reference_tables.py, effects in the docstrings"
-                )
-        table.append(Argument(name, unit, _shown(default), effect, source))
-    if known:
-        raise ValueError(
-            f"{cls.__name__} has no argument {', '.join(known)}, which"
-            " tools/reference_tables.py describes"
-        )
-    return table
+    if not inspect.isclass(made):
+        return []
+    documented = _documented(made)
+    parameters = {
+        name: parameter.default
+        for name, parameter in inspect.signature(made).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    missing = parameters.keys() - documented.keys()
+    if missing:
+        raise ValueError(f"{made.__name__}.{min(missing)} is not documented by a field")
+    return [
+        Argument(name, each.unit, _shown(parameters.get(name, REQUIRED)), each.doc, each.source)
+        for name, each in documented.items()
+    ]
 
 
-def _shown(default: Any) -> str:
-    if default is inspect.Parameter.empty:
+def _documented(cls: type) -> dict[str, config.Setting]:
+    """Returns the documented arguments of a class, its own before those that it inherits."""
+    if not dataclasses.is_dataclass(cls):
+        return dict(cls.arguments)
+    fields = [field for field in config.settings(cls) if field.init]
+    inherited = {name for base in cls.__mro__[1:] for name in getattr(base, "__annotations__", {})}
+    fields.sort(key=lambda field: field.name in inherited)
+    return {field.name: config.described(field) for field in fields}
+
+
+def _shown(default: object) -> str:
+    if default is REQUIRED:
         return "required"
     if isinstance(default, str):
         return f'`"{default}"`'
     if isinstance(default, tuple):
         return "`[" + ", ".join(f'"{each}"' for each in default) + "]`"
+    if callable(default):
+        return f"`{getattr(default, '__name__', default)}`"
     return f"`{default}`"
 
 
-def paragraph(cls: type) -> str:
-    """What the docstring of a class says before its attributes, without line breaks."""
-    text = (inspect.getdoc(cls) or "").split("\nAttributes:")[0]
+def paragraph(made: Callable) -> str:
+    """Returns the docstring up to its first section, without line breaks."""
+    text = inspect.cleandoc(made.__doc__ or "")
+    for heading in ("Attributes", "Args", "Raises"):
+        text = text.split(f"\n{heading}:")[0]
     return "\n\n".join(" ".join(part.split()) for part in text.strip().split("\n\n"))
 
 
-def _table(head: list[str], lines: list[list[str]]) -> str:
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     cells = [[cell.replace("|", "\\|") for cell in line] for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *cells))
+    rules = ["---"] * len(head)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rules, *cells))
 
 
-def _section(cls: type) -> str:
-    table = _table(
-        ["argument", "unit", "default", "effect", "source"],
-        [[f"`{row.name}`", *row[1:]] for row in rows(cls)],
-    )
-    example = tables.EXAMPLES[cls.__name__].strip()
-    return f"## `hmoe.{cls.__name__}`\n\n{paragraph(cls)}\n\n{table}\n\n```gin\n{example}\n```\n"
+def example(name: str) -> str:
+    """Returns the gin example of a class."""
+    return (EXAMPLES / f"{name}.gin").read_text(encoding="utf-8").strip()
 
 
-def classes() -> list[type]:
-    """The classes as they are written; gin keeps a subclass of each."""
-    return [cls.__mro__[1] for cls in configurables.CLASSES]
+def _section(name: str, made: Callable) -> str:
+    arguments = rows(made)
+    parts = [f"## `hmoe.{name}`", paragraph(made)]
+    if arguments:
+        head = ["argument", "unit", "default", "effect", "source"]
+        parts.append(_table(head, [[f"`{row.name}`", *row[1:]] for row in arguments]))
+    parts.append(f"```gin\n{example(name)}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def _shared() -> str:
@@ -180,45 +202,36 @@ def _shared() -> str:
         "## What routers share\n\n"
         f"{paragraph(TokenChoiceRouter)}\n\nA router of your own derives from"
         " `hmoe.TokenChoiceRouter`, see [Add a router in four steps](add_a_router.md). Its"
-        ' arguments are those of `hmoe.TopKRouter`; `k` is 1, the policies are `"all"` and'
-        " `weight_norm` is `None` by default.\n"
+        ' arguments are those of `hmoe.TopKRouter`; by default `k` is 1, the policies are `"all"`,'
+        " and `weight_norm` is `None`.\n"
     )
 
 
 def _metrics() -> str:
     parts = [METRICS_HEAD]
-    for of, heading in (("level", "a level"), ("layer", "a layer"), ("model", "the model")):
-        lines = [
-            [f"`{row.name}`", row.detail, row.unit, row.meaning, row.formula]
-            for row in tables.METRICS
-            if row.of == of
-        ]
-        parts.append(
-            f"### Of {heading}\n\n"
-            + _table(["name", "detail", "unit", "meaning", "formula"], lines)
-            + "\n"
-        )
-    run = [[f"`{name}`", *row] for name, row in tables.RUN.items()]
-    parts.append(RUN_HEAD + "\n" + _table(["name", "in", "unit", "meaning"], run) + "\n")
+    for heading, table in (
+        ("a level", metrics.LEVEL_METRICS),
+        ("a layer", metrics.LAYER_METRICS),
+        ("the model", metrics.MODEL_METRICS),
+    ):
+        lines = [[f"`{row.name}`", row.detail, row.unit, row.meaning, row.formula] for row in table]
+        head = ["name", "detail", "unit", "meaning", "formula"]
+        parts.append(f"### Of {heading}\n\n{_table(head, lines)}\n")
+    run = [[f"`{row.name}`", row.where, row.unit, row.meaning] for row in run_metrics.RUN_METRICS]
+    parts.append(f"{RUN_HEAD}\n{_table(['name', 'in', 'unit', 'meaning'], run)}\n")
     return "\n".join(parts)
 
 
 def page() -> str:
-    """The whole page."""
+    """Returns the whole page."""
     sections = [HEAD]
-    for cls in classes():
-        sections.append(_section(cls))
-        if cls.__name__ == "Gate":
+    for name, made in registered().items():
+        sections.append(_section(name, made))
+        if name == "Gate":
             sections.append(_shared())
     sections.append(_metrics())
-    sources = _table(
-        ["source", "what"],
-        [
-            [name, what]
-            for name, what in sorted(tables.REFERENCES.items(), key=lambda item: item[0].lower())
-        ],
-    )
-    sections.append(f"## Sources\n\n{sources}\n")
+    lines = sorted(SOURCES.items(), key=lambda item: item[0].lower())
+    sections.append(f"## Sources\n\n{_table(['source', 'what'], lines)}\n")
     return "\n".join(sections)
 
 

@@ -96,7 +96,7 @@ def moved(engine, arrays, in_order, directions, mesh_shape="", layout=""):
         x = helpers.constant(mesh, tokens, of_tokens + trailing)
         y = helpers.constant(mesh, buffers, of_slots + trailing)
         w = helpers.constant(mesh, weights, [*of_tokens, d["choice"]])
-        where = operations.places(
+        where = operations.slot_index(
             helpers.constant(mesh, expert, w.shape.dims),
             helpers.constant(mesh, position, w.shape.dims),
             [d["experts"], d["capacity"]],
@@ -262,11 +262,11 @@ def test_a_mesh_of_tpus_multiplies_and_others_gather():
         ),
         8,
     )
-    assert operations.engine_of(devices, "auto") is by_index
-    assert operations.engine_of(tpus, "auto") is by_einsum
+    assert operations.engine_for(devices, "auto") is by_index
+    assert operations.engine_for(tpus, "auto") is by_einsum
     for mesh_impl in (devices, tpus):
-        assert operations.engine_of(mesh_impl, "index") is by_index
-        assert operations.engine_of(mesh_impl, "einsum") is by_einsum
+        assert operations.engine_for(mesh_impl, "index") is by_index
+        assert operations.engine_for(mesh_impl, "einsum") is by_einsum
 
 
 def test_an_engine_that_does_not_exist():

@@ -1,21 +1,26 @@
-"""The reference page: as the code is, whole, and with examples that make a model."""
+"""The reference page: equal to the code, complete, and with examples that make a model."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
+import gin
 import numpy as np
 import pytest
+from gin import config as gin_config
 
+from hmoe import checks, config
 from hmoe.layer import metrics
 from hmoe.t5 import configurables
 from hmoe.t5.sessions import run_metrics
 from tests.gin import configs
 from tests.layer import test_metrics
 from tools import reference
-from tools import reference_tables as tables
 
-CLASSES = [cls.__name__ for cls in configurables.CLASSES]
+# From gin itself, since a list of our own could forget one.
+NAMES = sorted(each.name for each in gin_config._REGISTRY.values() if each.module == "hmoe")
+CLASSES = [name for name in NAMES if isinstance(reference.registered()[name], type)]
 LAYER = "encoder/block_000/layer_001"
 
 
@@ -25,63 +30,74 @@ def test_page_is_as_the_code():
     )
 
 
-def test_every_class_has_its_section_and_an_example():
+def test_the_registry_has_what_users_name():
+    assert {"MoELayer", "Session", "FormatSettings", "NameSettings"} < set(NAMES)
+    assert "moe1d_variable_name" in NAMES
+
+
+def test_everything_that_gin_can_name_has_its_section_and_an_example():
     sections = re.findall(r"^## `hmoe\.(\w+)`$", reference.page(), re.MULTILINE)
-    assert (
-        sorted(sections) == sorted(CLASSES) == sorted(tables.ARGUMENTS) == sorted(tables.EXAMPLES)
-    )
+    examples = sorted(path.stem for path in reference.EXAMPLES.glob("*.gin"))
+    assert sorted(sections) == NAMES == examples
 
 
-@pytest.mark.parametrize("cls", reference.classes(), ids=CLASSES)
-def test_sources_are_known(cls):
-    for row in reference.rows(cls):
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_argument_is_described(name):
+    for row in reference.rows(reference.registered()[name]):
+        assert all(row), row
         for source in row.source.split("; "):
-            assert any(source.startswith(known) for known in tables.REFERENCES), row
+            assert any(source.startswith(known) for known in reference.SOURCES), row
 
 
-class Undocumented:
-    """Nothing is said of its argument."""
+def test_an_argument_without_a_description_fails():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Undocumented(config.Configuration):
+        width: int = 3
 
-    def __init__(self, *, width: int = 3):
-        self.width = width
-
-
-@pytest.mark.parametrize(
-    ("table", "missing"), [({}, "unit"), ({"width": ("tokens", "hmoe")}, "effect")]
-)
-def test_an_argument_without_unit_or_effect_fails(table, missing, monkeypatch):
-    monkeypatch.setitem(tables.ARGUMENTS, "Undocumented", table)
     with pytest.raises(ValueError) as error:
         reference.rows(Undocumented)
-    assert str(error.value) == (
-        f"Undocumented.width has no {missing}: units and sources are in"
-        " tools/reference_tables.py, effects in the docstrings"
-    )
+    assert str(error.value) == "Undocumented.width is not documented by a field"
 
 
-def test_a_row_of_no_argument_fails(monkeypatch):
-    [level] = [cls for cls in reference.classes() if cls.__name__ == "Level"]
-    table = {**tables.ARGUMENTS["Level"], "width": ("tokens", "hmoe")}
-    monkeypatch.setitem(tables.ARGUMENTS, "Level", table)
-    with pytest.raises(ValueError) as error:
-        reference.rows(level)
-    assert str(error.value) == (
-        "Level has no argument width, which tools/reference_tables.py describes"
-    )
+def test_a_class_knows_its_own_arguments_first():
+    @config.configuration()
+    class Base(config.Configuration):
+        depth: int = config.setting(
+            1, doc="Depth.", unit="levels", source="hmoe", check=checks.positive_int
+        )
+
+    @config.configuration(defaults={"depth": 2})
+    class Wide(Base):
+        width: int = config.setting(
+            3, doc="Width.", unit="tokens", source="hmoe", check=checks.positive_int
+        )
+
+    assert [(row.name, row.default) for row in reference.rows(Wide)] == [
+        ("width", "`3`"),
+        ("depth", "`2`"),
+    ]
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_example_makes_what_it_is_about(name):
     """In the encoder and in the decoder, beside the model that the page names."""
-    made = name if name.endswith("Attention") else "MoELayer"
-    with configs.parsed(["models/hierarchical_tiny.gin"], [tables.EXAMPLES[name]]):
+    with configs.parsed(["models/hierarchical_tiny.gin"], [reference.example(name)]):
         for stack in ("encoder", "decoder"):
             with configs.gin.config_scope(stack):
-                assert getattr(configurables, made)().moe.levels
+                if name in ("Session", "FormatSettings", "NameSettings"):
+                    bound = gin.get_bindings(f"hmoe.{name}")
+                    made = gin.get_configurable(f"hmoe.{name}")()
+                    assert bound
+                    assert {key: np.ravel(getattr(made, key)).tolist() for key in bound} == {
+                        key: np.ravel(value).tolist() for key, value in bound.items()
+                    }
+                    continue
+                layer = name if name.endswith("Attention") else "MoELayer"
+                assert getattr(configurables, layer)().moe.levels
 
 
 def _names(sums):
-    """{(of what, name)} that `summarize` makes, without numbers and without the layer's name."""
+    """Returns {(kind, name)} of what `summarize` makes, without numbers and the layer's name."""
     found = set()
     for name in metrics.summarize({LAYER: sums}):
         name = re.sub(
@@ -90,14 +106,8 @@ def _names(sums):
             name,
         )
         if name.startswith("experts/"):
-            found.add(
-                (
-                    "model",
-                    re.sub(r"^experts/(outer|inner|only)/", "<level>/", name).replace(
-                        "experts/", ""
-                    ),
-                )
-            )
+            of_level = re.sub(r"^experts/(outer|inner|only)/", "<level>/", name)
+            found.add(("model", of_level.replace("experts/", "")))
             continue
         parts = name[len(LAYER) + 1 :].split("/")
         found.add(("level" if len(parts) == 2 else "layer", parts[-1]))
@@ -124,9 +134,16 @@ def _off():
     ids=["off", "brief", "full"],
 )
 def test_every_metric_of_the_experts_is_on_the_page(sums, details):
-    listed = [(row.of, row.name) for row in tables.METRICS if row.detail in details]
+    tables = {
+        "level": metrics.LEVEL_METRICS,
+        "layer": metrics.LAYER_METRICS,
+        "model": metrics.MODEL_METRICS,
+    }
+    listed = [
+        (kind, row.name) for kind, table in tables.items() for row in table if row.detail in details
+    ]
     assert sorted(listed) == sorted(_names(sums))
-    assert all(all(row) for row in tables.METRICS)
+    assert all(row.unit and row.meaning and row.formula for each in tables.values() for row in each)
 
 
 class AnySums(dict):
@@ -149,9 +166,9 @@ def test_every_metric_of_the_run_is_on_the_page(monkeypatch):
         "tokens_per_second",
     }
     evaluation = set(run_metrics.evaluation_measures(collector))
-    for name, (when, *_) in tables.RUN.items():
-        assert (name in training, name in evaluation) == (
-            when != "evaluation",
-            when != "training",
-        ), name
-    assert set(tables.RUN) == training | evaluation
+    for row in run_metrics.RUN_METRICS:
+        assert (row.name in training, row.name in evaluation) == (
+            row.where != "evaluation",
+            row.where != "training",
+        ), row
+    assert {row.name for row in run_metrics.RUN_METRICS} == training | evaluation

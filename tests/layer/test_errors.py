@@ -94,7 +94,7 @@ CASES = [
     (
         level,
         {"balance_loss_over": "batch", "router": hmoe.ExpertChoiceRouter()},
-        "level 'inner': balance_loss_over is 'batch', but ExpertChoiceRouter(softmax_over='experts')"
+        "level 'inner': balance_loss_over is 'batch', but ExpertChoiceRouter"
         " has no such loss, since experts choose; leave balance_loss_over at 'group'",
     ),
     (hmoe.TopKRouter, {"k": 0}, f"TopKRouter: k is 0; {INTEGER}"),

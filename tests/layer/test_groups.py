@@ -47,12 +47,12 @@ def test_capacity_is_rounded_down_from_the_exact_quotient(size, factor, experts,
 
 def test_examples_of_a_group_are_rounded_from_the_exact_product():
     # 1.15 * 50 = 57.5 in decimal, 57.49999999999999 in binary.
-    assert groups.in_examples("x", 1.15, 2, 100, 100).size == 58
+    assert groups.asked_in_examples("x", 1.15, 2, 100, 100).size == 58
 
 
 def group_size(tokens, requested, splits=1, experts=1, exact=False):
     return groups.group_size(
-        "inner", tokens, groups.in_tokens(requested), splits, num_experts=experts, exact=exact
+        "inner", tokens, groups.asked_in_tokens(requested), splits, num_experts=experts, exact=exact
     )
 
 

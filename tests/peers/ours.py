@@ -8,12 +8,11 @@ import numpy as np
 
 import hmoe
 from hmoe.layer import metrics
-from hmoe.mesh.randomness import RandomSource
-from hmoe.routing.router import RoutingContext
 from tests import helpers, meshes, tolerances
 from tests.helpers import mtf, tf
 from tests.peers import recorded
 from tests.peers.recorded import Arrays
+from tests.routing import contexts
 
 
 def dims_of(inputs: np.ndarray) -> helpers.Dims:
@@ -85,20 +84,15 @@ def expert_weights(
         graph = mtf.Graph()
         dims = helpers.mtf_dims(tuple(zip(("groups", "tokens", "d_model"), tokens.shape)))
         inputs = helpers.constant(mtf.Mesh(graph, "mesh"), tokens, dims)
-        context = RoutingContext(
-            train=train, has_partial_tokens=False, random=RandomSource(0, ""), level="only"
-        )
-        scores = router.score(
-            inputs,
-            None,
+        context = contexts.context_for(
             mtf.Dimension("experts", num_experts),
-            [],
-            mtf.VariableDType(),
-            "gating",
-            context,
+            capacity,
+            train=train,
+            has_partial_tokens=False,
         )
+        scores = router.score(inputs, None, context)
         importance = helpers.constant(inputs.mesh, np.ones(tokens.shape[:2], np.float32), dims[:2])
-        assignment = router.assign(scores, importance, capacity, "expert_capacity", context)
+        assignment = router.assign(scores, importance, context)
         went = mtf.one_hot(assignment.expert, scores.experts_dim, dtype=tf.float32)
         weights = mtf.einsum([went, assignment.weight], dims[:2] + [scores.experts_dim])
         lowering = meshes.lower(inputs.mesh)

@@ -10,9 +10,10 @@ from unittest import mock
 import numpy as np
 
 from hmoe.mesh.randomness import RandomSource
-from hmoe.routing.router import Router, RoutingContext
+from hmoe.routing.router import Router
 from tests import helpers, meshes, tolerances
 from tests.helpers import mtf, tf
+from tests.routing import contexts
 from tests.slots import slot_tokens
 
 Rows = Sequence[Sequence[float]]
@@ -83,25 +84,13 @@ def assign(
                 ("experts_unsplit", experts),
             )
         )
-        context = RoutingContext(
-            train, bool(((given > 0) & (given < 1)).any()), RandomSource(0, "level"), "level"
+        has_partial_tokens = bool(((given > 0) & (given < 1)).any())
+        context = contexts.context_for(
+            x, capacity, train=train, has_partial_tokens=has_partial_tokens
         )
-        scores = router.score(
-            helpers.constant(mesh, values, [s, m]),
-            None,
-            x,
-            [],
-            mtf.VariableDType(),
-            "gating",
-            context,
-        )
-        result = router.assign(
-            scores,
-            helpers.constant(mesh, given.astype(np.float32), [s]),
-            capacity,
-            "expert_capacity",
-            context,
-        )
+        scores = router.score(helpers.constant(mesh, values, [s, m]), None, context)
+        importance = helpers.constant(mesh, given.astype(np.float32), [s])
+        result = router.assign(scores, importance, context)
         choices = result.choices
         wanted = {
             "expert": result.expert,

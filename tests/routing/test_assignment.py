@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmoe.mesh.randomness import RandomSource
-from hmoe.routing.assignment import Choices, place
-from hmoe.routing.router import RoutingContext, Scores
+from hmoe.routing.assignment import Choices, fill_buffers
+from hmoe.routing.scores import Scores
 from hmoe.routing.top_k import TopKRouter
 from tests import helpers, meshes
 from tests.helpers import mtf, tf
+from tests.routing import contexts
 from tests.slots import slot_tokens
 
 
@@ -48,7 +48,7 @@ def placed(expert, wanted, num_experts, capacity):
             choice_dim=k,
             experts_dim=mtf.Dimension("experts_unsplit", num_experts),
         )
-        result = place(choices, capacity)
+        result = fill_buffers(choices, mtf.Dimension("expert_capacity", capacity))
         return {
             "expert": result.expert,
             "position": result.position,
@@ -103,8 +103,7 @@ def routed(probabilities, importance, k=2, capacity=2, policy="all", **more):
         tensor = helpers.constant(mesh, probabilities, [s, x])
         scores = Scores(mtf.log(tensor), tensor, tensor, s, x)
         given = helpers.constant(mesh, np.array(importance, np.float32), [s])
-        context = RoutingContext(True, True, RandomSource(0, "test"), "only")
-        result = router.assign(scores, given, capacity, "expert_capacity", context)
+        result = router.assign(scores, given, contexts.context_for(x, capacity))
         return {
             "expert": result.choices.expert,
             "rank": result.choices.rank,

@@ -40,6 +40,7 @@ encoder/transformer.make_layer_stack.layers = [
     @transformer_layers.SelfAttention, @hmoe.MoELayer]
 decoder/transformer.make_layer_stack.layers = [
     @transformer_layers.SelfAttention, @transformer_layers.EncDecAttention, @hmoe.MoELayer]
+hmoe.MoELayer.moe = @hmoe.HierarchicalMoE()
 hmoe.HierarchicalMoE.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
 hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
 hmoe.FeedForwardExperts.hidden_size = 12

@@ -22,8 +22,8 @@ encoder/transformer.make_layer_stack.layers = [
     @hmoe.ExpertsSelfAttention, @transformer_layers.DenseReluDense]
 decoder/transformer.make_layer_stack.layers = [
     @hmoe.ExpertsSelfAttention, @hmoe.ExpertsEncDecAttention, @transformer_layers.DenseReluDense]
-hmoe.HierarchicalMoE.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
-hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
+hmoe.ExpertsSelfAttention.moe = @hmoe.HierarchicalMoE()
+hmoe.ExpertsEncDecAttention.moe = @hmoe.HierarchicalMoE()
 hmoe.HierarchicalMoE.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
 hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
 """
@@ -32,8 +32,8 @@ ONE_LEVEL = """
 encoder/transformer.make_layer_stack.layers = [@LAYER, @transformer_layers.DenseReluDense]
 decoder/transformer.make_layer_stack.layers = [
     @transformer_layers.SelfAttention, @transformer_layers.EncDecAttention]
-hmoe.HierarchicalMoE.levels = [@flat/hmoe.Level()]
-hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
+hmoe.ExpertsSelfAttention.moe = @hmoe.HierarchicalMoE()
+hmoe.ExpertsEncDecAttention.moe = @hmoe.HierarchicalMoE()
 hmoe.HierarchicalMoE.levels = [@flat/hmoe.Level()]
 hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
 flat/hmoe.Level.name = "flat"
@@ -233,7 +233,6 @@ def test_training_is_the_same_on_a_mesh(kind):
         "hmoe.Level.group_size = 6",
         "inner/hmoe.Level.group_size = 2",
         "hmoe.HierarchicalMoE.exact_groups = True",
-        "hmoe.HierarchicalMoE.exact_groups = True",
     )
     with tiny_t5.configured(TWO_LEVELS, kind_of(kind), *same_groups):
         alone = train(outer=4)
@@ -254,7 +253,7 @@ def test_one_head():
 
 
 LEVELS = [hmoe.Level(name="flat", num_experts=2, router=hmoe.TopKRouter(k=2))]
-EXPERTS = hmoe.FeedForwardExperts(hidden_size=3)
+MOE = hmoe.HierarchicalMoE(levels=LEVELS, experts=hmoe.FeedForwardExperts(hidden_size=3))
 ONE_KEY = "; experts give one key a head, which is its value too: leave it at"
 
 
@@ -268,20 +267,25 @@ ONE_KEY = "; experts give one key a head, which is its value too: leave it at"
         ({"num_memory_heads": 2}, f"num_memory_heads is 2{ONE_KEY} 0"),
         ({"keep_query_heads_dims": True}, f"keep_query_heads_dims is True{ONE_KEY} False"),
         (
-            {"experts": 5},
-            "experts is 5; it must be an object such as hmoe.FeedForwardExperts(hidden_size=2048) (in gin:"
-            " @hmoe.FeedForwardExperts(), with the brackets)",
+            {"moe": 5},
+            "moe is 5; it must be an object such as hmoe.HierarchicalMoE(levels=..., experts=...) (in"
+            " gin: @hmoe.HierarchicalMoE(), with the brackets)",
         ),
         (
-            {"experts": hmoe.FeedForwardExperts(hidden_size=3, output_names=["a", "b"])},
-            "experts have output_names ['a', 'b']; this layer names their outputs: leave it out",
+            {
+                "moe": hmoe.HierarchicalMoE(
+                    levels=LEVELS,
+                    experts=hmoe.FeedForwardExperts(hidden_size=3, output_names=["a", "b"]),
+                )
+            },
+            "the experts have output_names ['a', 'b']; this layer names their outputs: leave it out",
         ),
     ],
     ids=str,
 )
 def test_errors(make, settings, text):
     with pytest.raises(ValueError) as error:
-        make(**{"levels": LEVELS, "experts": EXPERTS, **settings})
+        make(**{"moe": MOE, **settings})
     assert str(error.value) == f"hmoe.{make.__name__}: {text}"
 
 
@@ -333,14 +337,8 @@ def test_trains_with_microbatches_answers_and_splits(tmp_path):
         " @hmoe.MoELayer]",
         "decoder/transformer.make_layer_stack.layers = [@transformer_layers.SelfAttention,"
         " @hmoe.ExpertsEncDecAttention, @transformer_layers.DenseReluDense]",
-        *[
-            f"hmoe.{name}.{field}"
-            for name in ("ExpertsSelfAttention", "ExpertsEncDecAttention")
-            for field in (
-                "levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]",
-                "experts = @hmoe.FeedForwardExperts()",
-            )
-        ],
+        "hmoe.ExpertsSelfAttention.moe = @hmoe.HierarchicalMoE()",
+        "hmoe.ExpertsEncDecAttention.moe = @hmoe.HierarchicalMoE()",
         "serialize_num_microbatches.tokens_per_microbatch_per_replica = 16",
         "hmoe.TopKRouter.bias_update_rate = 0.1",
     )

@@ -14,6 +14,7 @@ from hmoe.t5 import configurables
 from hmoe.t5.layers import layout_check
 
 LEVELS = """
+hmoe.MoELayer.moe = @hmoe.HierarchicalMoE()
 hmoe.HierarchicalMoE.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]
 hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
 hmoe.FeedForwardExperts.hidden_size = 3
@@ -104,9 +105,7 @@ def test_a_decoder_takes_experts_that_choose_among_the_encoders_tokens() -> None
     gin.parse_config([LEVELS, "hmoe.Level.router = @hmoe.ExpertChoiceRouter()"])
     for computation in ("kv", "q"):
         layer = configurables.ExpertsEncDecAttention(
-            levels=configurables.MoELayer().moe.levels,
-            experts=configurables.FeedForwardExperts(),
-            expert_computation=computation,
+            configurables.HierarchicalMoE(), expert_computation=computation
         )
         if computation == "kv":
             assert layout_check.check(model(layer), MESH, RULES) == []

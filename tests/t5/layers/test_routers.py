@@ -117,7 +117,7 @@ def test_a_decoder_refuses_expert_choice(tmp_path: Path) -> None:
         train(tmp_path, EXPERTS_CHOOSE)
     # gin adds where it called the layer.
     assert str(error.value).split("\n")[0] == (
-        "level 'outer': ExpertChoiceRouter(softmax_over='experts') in a decoder, where experts"
+        "level 'outer': ExpertChoiceRouter in a decoder, where experts"
         " would choose among tokens of which decoding knows only the first: the model would train"
         " on what it cannot have later. Use a router where tokens choose (hmoe.TopKRouter) in the"
         " decoder, or set allow_in_decoder = True if that is meant"
