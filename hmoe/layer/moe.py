@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from hmoe import checks
@@ -43,7 +44,7 @@ class MoEResult:
     metrics: dict[str, mtf.Tensor]
     bias_updates: list[BiasUpdate]
 
-    @property
+    @functools.cached_property
     def loss(self) -> mtf.Tensor:
         """The sum of the losses, float32."""
         return mtf.add_n(list(self.losses.values()))

@@ -237,7 +237,7 @@ class _SelfParams(_ExpertParams):
     _keys: mtf.Tensor
 
     def compute_q(self, query_antecedent: mtf.Tensor) -> mtf.Tensor:
-        """Projects [..., length, d_model] -> [..., length, heads, d_kv]; keeps the experts' keys."""
+        """Projects [..., length, d_model] -> [..., length, heads, d_kv]; keeps keys of experts."""
         if self._by_experts == "q":
             return self._queries(self._experts(query_antecedent))
         if self._by_experts == "kv":

@@ -5,7 +5,8 @@ import pytest
 from mesh_tensorflow.transformer import transformer
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.t5.layers import metric_collection
+from hmoe.t5 import configurables
+from hmoe.t5.layers import metric_collection, moe_layer
 from tests import tolerances
 from tests.t5 import tiny_t5
 
@@ -237,3 +238,29 @@ def test_bfloat16_activations_train():
         values = tiny_t5.run(tiny_t5.lower(build))
     assert np.isfinite(values["loss"])
     assert np.abs(values["gradient"]).max() > 0
+
+
+@pytest.mark.parametrize("layer", ["MoELayer", "ExpertsSelfAttention", "ExpertsEncDecAttention"])
+def test_arguments_of_the_mixture_say_where_they_belong(layer):
+    binding = f"hmoe.{layer}.levels = [@outer/hmoe.Level(), @inner/hmoe.Level()]"
+    with tiny_t5.configured(binding), pytest.raises(ValueError) as error:
+        getattr(configurables, layer)()
+    assert str(error.value).split("\n")[0] == (
+        f"hmoe.{layer}.levels: levels is an argument of hmoe.HierarchicalMoE; in gin, write"
+        " hmoe.HierarchicalMoE.levels = ... in its place, and"
+        f" hmoe.{layer}.moe = @hmoe.HierarchicalMoE()"
+    )
+
+
+def test_an_unknown_argument_is_an_error():
+    with pytest.raises(TypeError, match="^hmoe.MoELayer has no argument 'levelz'$"):
+        moe_layer.MoELayer(levelz=[])
+
+
+def test_a_mixture_is_required():
+    with pytest.raises(ValueError) as error:
+        moe_layer.MoELayer()
+    assert str(error.value) == (
+        "hmoe.MoELayer: moe is None; it must be an object such as hmoe.HierarchicalMoE(levels=...,"
+        " experts=...) (in gin: @hmoe.HierarchicalMoE(), with the brackets)"
+    )
