@@ -1,4 +1,4 @@
-"""What a router is told about the call and the level that it routes for."""
+"""The call and the level that a router works for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of a built model against mesh and layout rules, before a graph is built."""
+"""Checks a model against mesh and layout rules before its graph is built."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hmoe.compat.stack import mtf
 from hmoe.mesh.layout import LAYER_DIMENSIONS, MeshLayout, expert_dimension_names
 from hmoe.t5.layers import moe_layer as layer_lib
 
-# What T5's transformers name besides the dimensions of the mixture layer.
+# Dimensions of T5's transformers beside those of the mixture layer.
 T5_DIMENSIONS = (
     "beam",
     "buckets",
@@ -28,16 +28,16 @@ T5_DIMENSIONS = (
 
 
 def check(model: Any, mesh_shape: Any, layout_rules: Any) -> list[str]:
-    """Checks layout rules, and the hmoe layers of a model.
+    """Checks layout rules and the hmoe layers of a model.
 
     Args:
       model: a transformer of T5, as `utils.build_model` returns it.
-      mesh_shape: of the run.
-      layout_rules: of the run.
+      mesh_shape: the shape of the run's mesh.
+      layout_rules: the run's layout rules.
 
     Returns:
-      Warnings in words, each once: dimensions left whole on a mesh that has room. None
-      for a model without experts, which layout files may give other arguments to.
+      Warnings, each once, about dimensions that stay whole on a mesh that has room; none for a model
+      without experts, for which layout files may have other rules.
 
     Raises:
       ValueError: a rule names a dimension or mesh axis that does not exist, the experts
@@ -59,7 +59,7 @@ def check(model: Any, mesh_shape: Any, layout_rules: Any) -> list[str]:
 
 
 def _transformers(model: Any) -> list[Any]:
-    """The stacks of layers that a model consists of."""
+    """Returns the stacks of layers that a model consists of."""
     parts = [
         getattr(model, name)
         for name in ("student", "teacher", "encoder", "decoder")
@@ -74,7 +74,7 @@ def _expert_layers(part: Any) -> list[Any]:
 
 
 def _without_ensembles(layout_rules: Any) -> mtf.LayoutRules:
-    """T5's default rules split ensembles over an axis that only ensembles have."""
+    """Returns the rules without T5's default one, over an axis that only ensembles have."""
     # LayoutRules has no public accessor for its pairs.
     pairs = mtf.convert_to_layout_rules(layout_rules)._pairs
     return mtf.LayoutRules(pairs - {("ensemble", "ensemble")})

@@ -1,7 +1,7 @@
-"""How metrics leave the layers of a T5 while its model is built.
+"""Collects the auxiliary outputs of a T5's layers while its model is built.
 
-T5's functions return a loss and nothing else, so layers leave their sums here, and
-the model function that opened the collection picks them up.
+T5's functions return a loss and nothing else, so layers record their sums here, and the graph that
+opened the collection picks them up.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _open = threading.local()
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What one call of one layer told.
+    """The auxiliary outputs of one call of one layer.
 
     Attributes:
-      name: of the layer, such as "encoder/block_000/layer_001".
-      sums: sums and counts, see `hmoe.layer.metrics`.
+      name: the name of the layer, such as "encoder/block_000/layer_001".
+      sums: metric sums, see `hmoe.layer.metric_sums`.
       loss: float32 [], what the layer adds to the loss.
-      bias_updates: what the layer wants moved after the step.
+      bias_updates: biases to move after the step.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Record:
 
 @contextlib.contextmanager
 def collecting() -> Iterator[list[Record]]:
-    """Yields a list that every hmoe layer built inside adds its record to."""
+    """Yields a list to which every hmoe layer that is built inside adds its record."""
     before = getattr(_open, "records", None)
     _open.records = []
     try:
@@ -54,7 +54,7 @@ def record(
     """Adds a record to the innermost open collection; without one it is dropped.
 
     Raises:
-      ValueError: biases that nothing would move.
+      ValueError: there are biases to move and no collection that would move them.
     """
     records = getattr(_open, "records", None)
     if records is not None:
