@@ -24,18 +24,3 @@ MoELayer = gin.external_configurable(moe_layer.MoELayer, module=MODULE)
 ExpertsSelfAttention = gin.external_configurable(attention.ExpertsSelfAttention, module=MODULE)
 ExpertsEncDecAttention = gin.external_configurable(attention.ExpertsEncDecAttention, module=MODULE)
 moe1d_variable_name = gin.external_configurable(moe1d_checkpoint.moe1d_variable_name, module=MODULE)
-
-# Names of the classes above, for documentation and for messages.
-CLASSES = (
-    MoELayer,
-    Level,
-    Gate,
-    TopKRouter,
-    SwitchRouter,
-    ExpertChoiceRouter,
-    UniformRouter,
-    FeedForwardExperts,
-    SharedExpert,
-    ExpertsSelfAttention,
-    ExpertsEncDecAttention,
-)

@@ -36,8 +36,8 @@ def check(model: Any, mesh_shape: Any, layout_rules: Any) -> list[str]:
       layout_rules: the run's layout rules.
 
     Returns:
-      Warnings, each once, about dimensions that stay whole on a mesh that has room; none for a model
-      without experts, for which layout files may have other rules.
+      Warnings, each once, about dimensions that stay whole on a mesh that has room; none for a
+      model without experts, for which layout files may have other rules.
 
     Raises:
       ValueError: a rule names a dimension or mesh axis that does not exist, the experts
