@@ -117,15 +117,11 @@ def apply_level(
     shape = _shape(call, depth, batch, outer_expert_dims, batch_dims)
     routed = _route(call, depth, batch.grouped(shape), shape)
     if depth + 1 == len(call.levels):
-        buffers = routed.dispatcher.dispatch(routed.batch.tokens)
-        outputs, inner = _apply_experts(call, buffers, shape), []
+        inner = LevelOutput(_apply_experts(call, routed), [])
     else:
         sent = _dispatch(call, depth, routed)
-        deeper = apply_level(call, depth + 1, sent, shape.expert_dims, batch_dims[:-1])
-        outputs, inner = deeper.outputs, deeper.routed
-    # The groups of the next level hold the slots of this one: [..., H, T, N] -> [..., G, C, N]
-    slots = mtf.reshape(outputs, mtf.Shape(routed.dispatcher.slot_dims + call.output_dims))
-    return LevelOutput(routed.dispatcher.combine(slots), [routed, *inner])
+        inner = apply_level(call, depth + 1, sent, shape.expert_dims, batch_dims[:-1])
+    return LevelOutput(_combine(call, routed, inner.outputs), [routed, *inner.routed])
 
 
 def _shape(
@@ -135,6 +131,7 @@ def _shape(
     outer_expert_dims: list[mtf.Dimension],
     batch_dims: list[mtf.Dimension],
 ) -> LevelShape:
+    """Sizes the groups and buffers of a level."""
     return level_shape(
         call.levels[depth],
         depth,
@@ -177,6 +174,7 @@ def _routing_context(call: Call, depth: int, shape: LevelShape) -> RoutingContex
 
 
 def _dispatch(call: Call, depth: int, routed: RoutedLevel) -> TokenBatch:
+    """Sends tokens, with everything beside them, to the slots of a level."""
     return routed.batch.dispatched(
         routed.dispatcher,
         routed.assignment,
@@ -185,13 +183,20 @@ def _dispatch(call: Call, depth: int, routed: RoutedLevel) -> TokenBatch:
     )
 
 
-def _apply_experts(call: Call, buffers: mtf.Tensor, shape: LevelShape) -> mtf.Tensor:
-    """Applies the experts: [*experts, ..., M] -> [*experts, ..., *output_dims]."""
+def _apply_experts(call: Call, routed: RoutedLevel) -> mtf.Tensor:
+    """Sends tokens to the experts and applies these, to [*experts, ..., *output_dims]."""
     return call.experts(
-        buffers,
+        routed.dispatcher.dispatch(routed.batch.tokens),
         call.output_dim,
-        shape.expert_dims,
+        routed.shape.expert_dims,
         train=call.train,
         variable_dtype=call.variable_dtype,
         random=call.random.named("experts"),
     )
+
+
+def _combine(call: Call, routed: RoutedLevel, outputs: mtf.Tensor) -> mtf.Tensor:
+    """Sends outputs back to the groups of a level, to [*leading, G, S, *output_dims]."""
+    # The groups of the next level hold the slots of this one: [..., H, T, N] -> [..., G, C, N]
+    slots = mtf.reshape(outputs, mtf.Shape(routed.dispatcher.slot_dims + call.output_dims))
+    return routed.dispatcher.combine(slots)
