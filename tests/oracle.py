@@ -67,7 +67,7 @@ class Case:
             {"experts": hmoe.FeedForwardExperts(hidden_size=11), "metrics": "full"},
             **(settings or {}),
         )
-        self.moe = hmoe.HierarchicalMoE(levels, **self.settings)
+        self.moe = hmoe.HierarchicalMoE(levels=levels, **self.settings)
         self.train = train
         self.dims = dims
         self.kind = importance

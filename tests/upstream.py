@@ -109,7 +109,7 @@ def policies(policy: str) -> dict[str, str]:
 def top_k(k: int = 2, policy: str = "all", gate: hmoe.Gate | None = None) -> hmoe.TopKRouter:
     """Our router with the settings above."""
     return hmoe.TopKRouter(
-        k,
+        k=k,
         policy_train=policy,
         policy_eval=policy,
         threshold_train=0.3,
@@ -127,12 +127,14 @@ def level(name: str, num_experts: int, router: hmoe.Router, **more: Any) -> hmoe
         capacity_factor_eval=1.0,
         balance_loss_mean_over="positions",
     )
-    return hmoe.Level(name, num_experts=num_experts, router=router, **dict(settings, **more))
+    return hmoe.Level(name=name, num_experts=num_experts, router=router, **dict(settings, **more))
 
 
 def ours(*levels: hmoe.Level, **experts: Any) -> hmoe.HierarchicalMoE:
     """Our layer with the settings above."""
-    return hmoe.HierarchicalMoE(levels, hmoe.FeedForwardExperts(hidden_size=11, **experts))
+    return hmoe.HierarchicalMoE(
+        levels=levels, experts=hmoe.FeedForwardExperts(hidden_size=11, **experts)
+    )
 
 
 def one(router: hmoe.Router, **more: Any) -> hmoe.HierarchicalMoE:

@@ -122,7 +122,7 @@ class Ours(NamedLayer):
         names = ("outer", "inner")
         levels = [
             hmoe.Level(
-                name,
+                name=name,
                 num_experts=experts,
                 group_size=group,
                 capacity_factor_train=factor,
@@ -135,7 +135,9 @@ class Ours(NamedLayer):
         experts = hmoe.FeedForwardExperts(
             hidden_size=size.hidden, use_bias=self._router == "expert_choice"
         )
-        layer = hmoe.HierarchicalMoE(levels, experts, metrics=self._metrics, exact_groups=True)
+        layer = hmoe.HierarchicalMoE(
+            levels=levels, experts=experts, metrics=self._metrics, exact_groups=True
+        )
         result = layer(
             inputs,
             output_dim,
@@ -150,7 +152,7 @@ class Ours(NamedLayer):
         if self._router == "top_2":
             # Losses as Mesh TensorFlow averages them, so that the numbers compare.
             return {
-                "router": hmoe.TopKRouter(2, policy_train="all"),
+                "router": hmoe.TopKRouter(k=2, policy_train="all"),
                 "balance_loss_mean_over": "positions",
             }
         # As Model Garden's layer has it.

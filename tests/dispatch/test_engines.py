@@ -197,23 +197,23 @@ def test_what_moves_within_a_group_may_not_be_split(dim):
 
 
 ROUTERS = {
-    "top_2": lambda: hmoe.TopKRouter(2, policy_train="random"),
-    "top_3": lambda: hmoe.TopKRouter(3, retries=1),
+    "top_2": lambda: hmoe.TopKRouter(k=2, policy_train="random"),
+    "top_3": lambda: hmoe.TopKRouter(k=3, retries=1),
     "switch": lambda: hmoe.SwitchRouter(priority=True),
     "expert_choice": hmoe.ExpertChoiceRouter,
     "over_tokens": lambda: hmoe.ExpertChoiceRouter(softmax_over="tokens"),
-    "uniform": lambda: hmoe.UniformRouter(2),
+    "uniform": lambda: hmoe.UniformRouter(k=2),
 }
 DIMS = (("outer_batch", 2), ("batch", 3), ("length", 8), ("d_model", 5))
 
 
 def layer(outer, inner, engine):
     return hmoe.HierarchicalMoE(
-        [
-            hmoe.Level("outer", num_experts=3, router=ROUTERS[outer](), group_size=8),
-            hmoe.Level("inner", num_experts=4, router=ROUTERS[inner](), group_size=6),
+        levels=[
+            hmoe.Level(name="outer", num_experts=3, router=ROUTERS[outer](), group_size=8),
+            hmoe.Level(name="inner", num_experts=4, router=ROUTERS[inner](), group_size=6),
         ],
-        hmoe.FeedForwardExperts(hidden_size=11, activation=["gelu", "linear"]),
+        experts=hmoe.FeedForwardExperts(hidden_size=11, activation=["gelu", "linear"]),
         metrics="full",
         engine=engine,
     )
@@ -287,8 +287,10 @@ def test_nothing_of_tokens_times_slots_is_made_by_index(engine):
         mesh = mtf.Mesh(graph, "mesh")
         x = helpers.constant(mesh, helpers.tokens_of(DIMS), helpers.mtf_dims(DIMS))
         result = hmoe.HierarchicalMoE(
-            [hmoe.Level("only", num_experts=5, router=hmoe.TopKRouter(2), group_size=24)],
-            hmoe.FeedForwardExperts(hidden_size=3),
+            levels=[
+                hmoe.Level(name="only", num_experts=5, router=hmoe.TopKRouter(k=2), group_size=24)
+            ],
+            experts=hmoe.FeedForwardExperts(hidden_size=3),
             engine=engine,
         )(x, mtf.Dimension("d_out", 7), train=True)
         mtf.gradients([mtf.reduce_sum(result.outputs)], [x])

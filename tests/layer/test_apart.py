@@ -20,12 +20,12 @@ def gate(**settings):
 
 
 ROUTERS = {
-    "top-2": lambda: hmoe.TopKRouter(2),
-    "random": lambda: hmoe.TopKRouter(2, policy_eval="random", threshold_eval=0.9),
-    "threshold": lambda: hmoe.TopKRouter(3, policy_eval="threshold", weight_norm=None),
-    "retries": lambda: hmoe.TopKRouter(2, retries=1, priority=True),
+    "top-2": lambda: hmoe.TopKRouter(k=2),
+    "random": lambda: hmoe.TopKRouter(k=2, policy_eval="random", threshold_eval=0.9),
+    "threshold": lambda: hmoe.TopKRouter(k=3, policy_eval="threshold", weight_norm=None),
+    "retries": lambda: hmoe.TopKRouter(k=2, retries=1, priority=True),
     "sampled": lambda: hmoe.SwitchRouter(selection_eval="sample", temperature=3.0),
-    "uniform": lambda: hmoe.UniformRouter(2, weight_norm=1.0),
+    "uniform": lambda: hmoe.UniformRouter(k=2, weight_norm=1.0),
     "experts-choose": lambda: hmoe.ExpertChoiceRouter(),
     "experts-choose-over-tokens": lambda: hmoe.ExpertChoiceRouter(softmax_over="tokens"),
 }
@@ -33,9 +33,9 @@ ROUTERS = {
 
 def layer(name):
     return hmoe.HierarchicalMoE(
-        [
+        levels=[
             hmoe.Level(
-                "outer",
+                name="outer",
                 num_experts=4,
                 router=ROUTERS[name](),
                 group_size=20,
@@ -43,7 +43,7 @@ def layer(name):
                 min_capacity=1,
             ),
             hmoe.Level(
-                "inner",
+                name="inner",
                 num_experts=2,
                 router=ROUTERS[name](),
                 examples_per_group=1.0,
@@ -51,7 +51,7 @@ def layer(name):
                 min_capacity=1,
             ),
         ],
-        hmoe.FeedForwardExperts(hidden_size=12),
+        experts=hmoe.FeedForwardExperts(hidden_size=12),
         shared_expert=hmoe.SharedExpert(hidden_size=4),
     )
 
@@ -105,13 +105,16 @@ def test_a_causal_sequence_is_routed_as_its_tokens_are_one_by_one(name, mesh):
 def test_nothing_is_dropped_whatever_the_capacity():
     x = helpers.tokens_of(DIMS)
     roomy = hmoe.HierarchicalMoE(
-        [
+        levels=[
             hmoe.Level(
-                name, num_experts=number, router=hmoe.TopKRouter(2), capacity_factor_eval=99.0
+                name=name,
+                num_experts=number,
+                router=hmoe.TopKRouter(k=2),
+                capacity_factor_eval=99.0,
             )
             for name, number in (("outer", 4), ("inner", 2))
         ],
-        hmoe.FeedForwardExperts(hidden_size=12),
+        experts=hmoe.FeedForwardExperts(hidden_size=12),
         shared_expert=hmoe.SharedExpert(hidden_size=4),
     )
     expected = helpers.run_layer(roomy, x, DIMS, train=False, gradients=False).outputs

@@ -18,15 +18,23 @@ PREDICT_DIMS = (("batch", 32), ("length", 3), ("d_model", 5))
 
 def layer(metrics="brief"):
     return hmoe.HierarchicalMoE(
-        [
+        levels=[
             hmoe.Level(
-                "outer", num_experts=24, router=hmoe.TopKRouter(2), group_size=6, min_capacity=1
+                name="outer",
+                num_experts=24,
+                router=hmoe.TopKRouter(k=2),
+                group_size=6,
+                min_capacity=1,
             ),
             hmoe.Level(
-                "inner", num_experts=32, router=hmoe.TopKRouter(2), group_size=8, min_capacity=1
+                name="inner",
+                num_experts=32,
+                router=hmoe.TopKRouter(k=2),
+                group_size=8,
+                min_capacity=1,
             ),
         ],
-        hmoe.FeedForwardExperts(hidden_size=10),
+        experts=hmoe.FeedForwardExperts(hidden_size=10),
         metrics=metrics,
     )
 

@@ -16,11 +16,13 @@ EXPERTS = hmoe.FeedForwardExperts(hidden_size=3)
 
 
 def level(name="inner", **more):
-    return hmoe.Level(name, **dict({"num_experts": 2, "router": ROUTER}, **more))
+    return hmoe.Level(name=name, **dict({"num_experts": 2, "router": ROUTER}, **more))
 
 
 def layer(levels=None, experts=EXPERTS, **more):
-    return hmoe.HierarchicalMoE([level()] if levels is None else levels, experts, **more)
+    return hmoe.HierarchicalMoE(
+        levels=[level()] if levels is None else levels, experts=experts, **more
+    )
 
 
 INTEGER = "it must be an integer of at least 1"
@@ -62,7 +64,7 @@ CASES = [
     (level, {"second_place_loss": 1}, f"level 'inner': second_place_loss is 1; {BOOLEAN}"),
     (
         level,
-        {"second_place_loss": True, "router": hmoe.TopKRouter(1)},
+        {"second_place_loss": True, "router": hmoe.TopKRouter(k=1)},
         "level 'inner': second_place_loss is True, but its router makes one choice a token; use k of"
         " at least 2 or second_place_loss = False",
     ),
@@ -391,7 +393,7 @@ def test_capacity_factor_that_results_is_said_where_it_is_another(caplog):
 def test_k_above_the_number_of_experts_is_said(caplog):
     dims = (("batch", 4), ("d_model", 3))
     with caplog.at_level(logging.WARNING, "hmoe.routing"):
-        moe = layer([level(router=hmoe.TopKRouter(3, policy_train="all"))])
+        moe = layer([level(router=hmoe.TopKRouter(k=3, policy_train="all"))])
         helpers.run_layer(moe, helpers.tokens_of(dims), dims, gradients=False)
     said = [record.getMessage() for record in caplog.records if record.name.startswith("hmoe")]
     assert said == ["level 'inner': k = 3, but it has 2 expert(s); each token goes to all of them"]

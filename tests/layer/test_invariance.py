@@ -36,12 +36,12 @@ FAST = ("2x2", "1x1", "1x4", "1x2x2-hidden")
 
 def two(policy="all", **more):
     def router():
-        return hmoe.TopKRouter(2, policy_train=policy, threshold_train=0.6)
+        return hmoe.TopKRouter(k=2, policy_train=policy, threshold_train=0.6)
 
     return hmoe.HierarchicalMoE(
-        [
+        levels=[
             hmoe.Level(
-                "outer",
+                name="outer",
                 num_experts=24,
                 router=router(),
                 group_size=6,
@@ -49,7 +49,7 @@ def two(policy="all", **more):
                 z_loss_coef=0.01,
             ),
             hmoe.Level(
-                "inner",
+                name="inner",
                 num_experts=32,
                 router=router(),
                 group_size=8,
@@ -57,22 +57,22 @@ def two(policy="all", **more):
                 second_place_loss=True,
             ),
         ],
-        hmoe.FeedForwardExperts(hidden_size=10, **more),
+        experts=hmoe.FeedForwardExperts(hidden_size=10, **more),
     )
 
 
 def one():
     return hmoe.HierarchicalMoE(
-        [
+        levels=[
             hmoe.Level(
-                "only",
+                name="only",
                 num_experts=24,
-                router=hmoe.TopKRouter(3, policy_train="all"),
+                router=hmoe.TopKRouter(k=3, policy_train="all"),
                 group_size=6,
                 min_capacity=1,
             )
         ],
-        hmoe.FeedForwardExperts(hidden_size=10),
+        experts=hmoe.FeedForwardExperts(hidden_size=10),
     )
 
 
@@ -177,13 +177,13 @@ def test_one_level_on_a_mesh_equals_one_device(shape, layout):
 @meshes.cached
 def factored(mesh_shape="", layout=""):
     dims = (("outer_batch", 2), ("batch", 4), ("length", 5), ("d_model", 128))
-    router = hmoe.TopKRouter(2, policy_train="all")
+    router = hmoe.TopKRouter(k=2, policy_train="all")
     moe = hmoe.HierarchicalMoE(
-        [
-            hmoe.Level("outer", num_experts=6, router=router, group_size=10, min_capacity=1),
-            hmoe.Level("inner", num_experts=8, router=router, group_size=4, min_capacity=1),
+        levels=[
+            hmoe.Level(name="outer", num_experts=6, router=router, group_size=10, min_capacity=1),
+            hmoe.Level(name="inner", num_experts=8, router=router, group_size=4, min_capacity=1),
         ],
-        hmoe.FeedForwardExperts(hidden_size=136),
+        experts=hmoe.FeedForwardExperts(hidden_size=136),
     )
     kernels = [
         helpers.weights_of("outer_gating/kernel", (128, 6)) / 8,

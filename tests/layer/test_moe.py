@@ -16,16 +16,16 @@ DIMS = (("outer_batch", 2), ("batch", 3), ("length", 12), ("d_model", 7))
 def level(name, num_experts, k=2, **more):
     settings = dict(group_size=12, min_capacity=1, capacity_factor_train=1.0)
     return hmoe.Level(
-        name,
+        name=name,
         num_experts=num_experts,
-        router=hmoe.TopKRouter(k, policy_train="all"),
+        router=hmoe.TopKRouter(k=k, policy_train="all"),
         **dict(settings, **more),
     )
 
 
 def layer(*levels, **more):
     return hmoe.HierarchicalMoE(
-        levels, more.pop("experts", hmoe.FeedForwardExperts(hidden_size=11)), **more
+        levels=levels, experts=more.pop("experts", hmoe.FeedForwardExperts(hidden_size=11)), **more
     )
 
 
@@ -321,10 +321,10 @@ def test_answers_do_not_depend_on_neighbours_where_no_token_is_dropped():
 
 
 def test_random_policy_and_dropout_draw_other_numbers_in_each_microbatch():
-    router = hmoe.TopKRouter(2, policy_train="random", threshold_train=0.8)
+    router = hmoe.TopKRouter(k=2, policy_train="random", threshold_train=0.8)
     moe = layer(
         level("outer", 3),
-        hmoe.Level("inner", num_experts=5, router=router, group_size=12, min_capacity=1),
+        hmoe.Level(name="inner", num_experts=5, router=router, group_size=12, min_capacity=1),
         experts=hmoe.FeedForwardExperts(hidden_size=11, dropout_rate=0.3),
     )
     x = helpers.tokens_of(DIMS)
@@ -337,8 +337,10 @@ def test_random_policy_and_dropout_draw_other_numbers_in_each_microbatch():
 
 
 def test_random_policy_draws_other_numbers_at_each_step():
-    router = hmoe.TopKRouter(2, policy_train="random", threshold_train=0.8)
-    moe = layer(hmoe.Level("only", num_experts=5, router=router, group_size=12, min_capacity=1))
+    router = hmoe.TopKRouter(k=2, policy_train="random", threshold_train=0.8)
+    moe = layer(
+        hmoe.Level(name="only", num_experts=5, router=router, group_size=12, min_capacity=1)
+    )
     x = helpers.tokens_of(DIMS)
     runs = [
         helpers.run_layer(moe, x, DIMS, gradients=False, global_step=step).outputs

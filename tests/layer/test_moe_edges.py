@@ -14,16 +14,16 @@ DIMS = (("outer_batch", 2), ("batch", 4), ("length", 6), ("d_model", 7))
 def layer(outer, inner=None, experts=(3, 5), metrics="brief", **level):
     routers = [outer] + ([inner] if inner else [])
     return hmoe.HierarchicalMoE(
-        [
+        levels=[
             hmoe.Level(
-                name,
+                name=name,
                 num_experts=number,
                 router=router,
                 **dict({"group_size": 12, "min_capacity": 1}, **level),
             )
             for name, number, router in zip(("outer", "inner"), experts, routers)
         ],
-        hmoe.FeedForwardExperts(hidden_size=11),
+        experts=hmoe.FeedForwardExperts(hidden_size=11),
         metrics=metrics,
     )
 
@@ -36,7 +36,7 @@ def run(moe, **more):
 @pytest.mark.parametrize("norm", [0.25, 0.5, 4.0])
 def test_norms_leave_gradients_finite_where_nothing_was_chosen(norm):
     """Padding and empty inner slots have no choices to divide by."""
-    router = hmoe.TopKRouter(2, policy_train="all", weight_norm=norm)
+    router = hmoe.TopKRouter(k=2, policy_train="all", weight_norm=norm)
     gradients = run(layer(router, router)).gradients
     assert all(np.isfinite(value).all() for value in gradients.values())
     assert all(
@@ -53,7 +53,7 @@ def test_bias_at_rate_0_chooses_and_rests():
         updates = []
 
         def call(*args, rate=rate, updates=updates, **more):
-            result = layer(hmoe.TopKRouter(2, policy_train="all", bias_update_rate=rate))(
+            result = layer(hmoe.TopKRouter(k=2, policy_train="all", bias_update_rate=rate))(
                 *args, **more
             )
             updates += result.bias_updates
@@ -77,7 +77,7 @@ def test_exploring_leaves_one_expert_alone():
 
 
 def test_groups_of_examples_change_nothing_where_nothing_is_dropped():
-    router = hmoe.TopKRouter(2)
+    router = hmoe.TopKRouter(k=2)
     by_tokens, by_examples = (
         run(
             layer(router, router, experts=(3, 4), **size),
@@ -94,7 +94,7 @@ def test_importance_has_three_values():
     importance = helpers.importance_of(DIMS)
     assert {0.0, 0.5, 1.0} == set(np.unique(importance))
     odd = np.where(importance == 0.5, 0.9995, np.where(importance == 1.0, 3.0, -1.0))
-    router = hmoe.TopKRouter(2, policy_train="all")
+    router = hmoe.TopKRouter(k=2, policy_train="all")
     usual, strange = (
         run(layer(router, router), importance=each.astype(np.float32)) for each in (importance, odd)
     )
@@ -104,7 +104,7 @@ def test_importance_has_three_values():
 
 @pytest.mark.parametrize(
     ("router", "ranks"),
-    [(hmoe.SwitchRouter(), 1), (hmoe.TopKRouter(3), 3), (hmoe.ExpertChoiceRouter(), 1)],
+    [(hmoe.SwitchRouter(), 1), (hmoe.TopKRouter(k=3), 3), (hmoe.ExpertChoiceRouter(), 1)],
     ids=["switch", "top-3", "expert-choice"],
 )
 def test_full_metrics_tell_the_ranks_that_there_are(router, ranks):

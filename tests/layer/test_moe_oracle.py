@@ -16,17 +16,17 @@ NO_LENGTH = (("outer_batch", 2), ("batch", 36), ("d_model", 7))
 def router(k=2, policy="all", other="none", train=True, **more):
     """A router whose policy for the other mode would give other numbers."""
     policies = (policy, other) if train else (other, policy)
-    return hmoe.TopKRouter(k, policy_train=policies[0], policy_eval=policies[1], **more)
+    return hmoe.TopKRouter(k=k, policy_train=policies[0], policy_eval=policies[1], **more)
 
 
 def flat(*args, level=None, **more):
-    return [hmoe.Level("only", router=router(*args, **more), **dict(X5, **(level or {})))]
+    return [hmoe.Level(name="only", router=router(*args, **more), **dict(X5, **(level or {})))]
 
 
 def two(*args, outer=None, inner=None, **more):
     return [
-        hmoe.Level("outer", router=router(*args, **more), **dict(X5, **(outer or {}))),
-        hmoe.Level("inner", router=router(*args, **more), **dict(Y4, **(inner or {}))),
+        hmoe.Level(name="outer", router=router(*args, **more), **dict(X5, **(outer or {}))),
+        hmoe.Level(name="inner", router=router(*args, **more), **dict(Y4, **(inner or {}))),
     ]
 
 
@@ -34,7 +34,7 @@ def three(k=2, *args, **more):
     # A second-place loss needs a second choice.
     return [
         hmoe.Level(
-            "a",
+            name="a",
             router=router(k, *args, **more),
             num_experts=2,
             group_size=18,
@@ -43,7 +43,7 @@ def three(k=2, *args, **more):
             z_loss_coef=0.03,
         ),
         hmoe.Level(
-            "b",
+            name="b",
             router=router(k, *args, **more),
             num_experts=3,
             group_size=18,
@@ -51,7 +51,7 @@ def three(k=2, *args, **more):
             second_place_loss=k > 1,
         ),
         hmoe.Level(
-            "c",
+            name="c",
             router=router(k, *args, **more),
             num_experts=5,
             group_size=6,

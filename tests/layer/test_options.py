@@ -72,7 +72,7 @@ BASE = {
 LEVEL_CHANGES = {
     "name": ("other", {}),
     "num_experts": (4, {}),
-    "router": (hmoe.TopKRouter(1), {}),
+    "router": (hmoe.TopKRouter(k=1), {}),
     "group_size": (4, {}),
     "examples_per_group": (1.0, {}),
     "capacity_factor_train": (2.5, {}),
@@ -156,7 +156,9 @@ def build(part="", name="", value=None):
         experts = hmoe.FeedForwardExperts(hidden_size=17)
     if name == "shared_expert":
         shared = None
-    return hmoe.HierarchicalMoE(levels, experts, shared_expert=shared, **settings["layer"])
+    return hmoe.HierarchicalMoE(
+        levels=levels, experts=experts, shared_expert=shared, **settings["layer"]
+    )
 
 
 def result_of(moe, call):
@@ -253,11 +255,11 @@ def layer_of(kind, settings, depth):
     routers = [hmoe.SwitchRouter(), hmoe.SwitchRouter()]
     routers[depth] = router
     moe = hmoe.HierarchicalMoE(
-        [
-            hmoe.Level(name, num_experts=experts, router=router, group_size=8, min_capacity=1)
+        levels=[
+            hmoe.Level(name=name, num_experts=experts, router=router, group_size=8, min_capacity=1)
             for name, experts, router in zip(("outer", "inner"), (3, 5), routers)
         ],
-        hmoe.FeedForwardExperts(hidden_size=11),
+        experts=hmoe.FeedForwardExperts(hidden_size=11),
     )
 
     def call(inputs, output_dim, **more):
@@ -375,4 +377,4 @@ def test_the_call_has_these_arguments():
 
 def test_unknown_argument_is_an_error():
     with pytest.raises(TypeError, match="unexpected keyword argument 'capacity'"):
-        hmoe.Level("outer", num_experts=2, router=hmoe.TopKRouter(), capacity=3)
+        hmoe.Level(name="outer", num_experts=2, router=hmoe.TopKRouter(), capacity=3)

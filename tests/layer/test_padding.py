@@ -20,15 +20,15 @@ def gate(**settings):
 
 
 ROUTERS = {
-    "top-2": lambda: hmoe.TopKRouter(2, policy_train="random"),
+    "top-2": lambda: hmoe.TopKRouter(k=2, policy_train="random"),
     "top-3-sigmoid": lambda: hmoe.TopKRouter(
-        3, policy_train="all", gate=gate(function="sigmoid", use_bias=True)
+        k=3, policy_train="all", gate=gate(function="sigmoid", use_bias=True)
     ),
     "switch": lambda: hmoe.SwitchRouter(
         selection_train="sample", retries=1, gate=gate(jitter=0.1, input_dropout=0.1)
     ),
     "words": lambda: hmoe.TopKRouter(
-        2, policy_train="all", priority=True, gate=gate(word_embeddings="concat")
+        k=2, policy_train="all", priority=True, gate=gate(word_embeddings="concat")
     ),
     "experts-choose": lambda: hmoe.ExpertChoiceRouter(),
     "experts-choose-over-tokens": lambda: hmoe.ExpertChoiceRouter(softmax_over="tokens"),
@@ -40,11 +40,13 @@ def layer(router, experts=(3, 5), shared=True, **level):
     settings = dict({"group_size": 12, "min_capacity": 1, "z_loss_coef": 0.01}, **level)
     names = ("outer", "inner") if len(experts) > 1 else ("only",)
     return lambda **more: hmoe.HierarchicalMoE(
-        [
-            hmoe.Level(name, num_experts=number, router=router(), **settings)
+        levels=[
+            hmoe.Level(name=name, num_experts=number, router=router(), **settings)
             for name, number in zip(names, experts)
         ],
-        hmoe.FeedForwardExperts(hidden_size=11, activation=["gelu", "linear"], use_bias=True),
+        experts=hmoe.FeedForwardExperts(
+            hidden_size=11, activation=["gelu", "linear"], use_bias=True
+        ),
         shared_expert=hmoe.SharedExpert(hidden_size=9) if shared else None,
         **more,
     )
@@ -193,7 +195,7 @@ def test_padding_changes_no_loss_and_no_metric(name, added, over, choices, train
 def test_1_is_even_at_every_level(over, train):
     """With padding, partial tokens and empty slots; probabilities are all alike."""
     moe = layer(
-        lambda: hmoe.TopKRouter(2, policy_train="all"),
+        lambda: hmoe.TopKRouter(k=2, policy_train="all"),
         balance_loss_over=over,
         capacity_factor_train=3.0,
         capacity_factor_eval=3.0,
@@ -222,7 +224,7 @@ def test_over_positions_it_is_smaller_by_the_square_of_the_share_of_tokens(over)
     losses = {}
     for mean_over in ("tokens", "positions"):
         moe = layer(
-            lambda: hmoe.TopKRouter(2, policy_train="all"),
+            lambda: hmoe.TopKRouter(k=2, policy_train="all"),
             experts=(5,),
             balance_loss_over=over,
             balance_loss_mean_over=mean_over,

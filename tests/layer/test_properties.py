@@ -24,23 +24,23 @@ def gate(**settings):
 
 # Each makes a new router, since a graph listens to it.
 ROUTERS = {
-    "top-1": lambda: hmoe.TopKRouter(1),
-    "top-2": lambda: hmoe.TopKRouter(2, policy_train="random", policy_eval="all"),
-    "top-3-of-p-norm": lambda: hmoe.TopKRouter(3, policy_train="threshold", weight_norm=2.0),
-    "retries": lambda: hmoe.TopKRouter(2, policy_train="all", retries=1),
-    "priority": lambda: hmoe.TopKRouter(2, policy_train="all", priority=True),
-    "bias": lambda: hmoe.TopKRouter(2, policy_train="all", bias_update_rate=0.1),
+    "top-1": lambda: hmoe.TopKRouter(k=1),
+    "top-2": lambda: hmoe.TopKRouter(k=2, policy_train="random", policy_eval="all"),
+    "top-3-of-p-norm": lambda: hmoe.TopKRouter(k=3, policy_train="threshold", weight_norm=2.0),
+    "retries": lambda: hmoe.TopKRouter(k=2, policy_train="all", retries=1),
+    "priority": lambda: hmoe.TopKRouter(k=2, policy_train="all", priority=True),
+    "bias": lambda: hmoe.TopKRouter(k=2, policy_train="all", bias_update_rate=0.1),
     "sigmoid": lambda: hmoe.TopKRouter(
-        2, policy_train="all", gate=gate(function="sigmoid", use_bias=True)
+        k=2, policy_train="all", gate=gate(function="sigmoid", use_bias=True)
     ),
     "switch": lambda: hmoe.SwitchRouter(
         selection_train="sample", gate=gate(jitter=0.1, input_dropout=0.1)
     ),
     "ntlb": lambda: hmoe.SwitchRouter(retries=2, gate=gate(explore_probability=0.2)),
     "words": lambda: hmoe.TopKRouter(
-        2, policy_train="all", gate=gate(word_embeddings="concat_stop_grad")
+        k=2, policy_train="all", gate=gate(word_embeddings="concat_stop_grad")
     ),
-    "uniform": lambda: hmoe.UniformRouter(2, weight_norm=1.0),
+    "uniform": lambda: hmoe.UniformRouter(k=2, weight_norm=1.0),
     "experts-choose": lambda: hmoe.ExpertChoiceRouter(),
     "experts-choose-over-tokens": lambda: hmoe.ExpertChoiceRouter(softmax_over="tokens"),
 }
@@ -68,9 +68,9 @@ NORM = {
 def layer(name, **more):
     inner = dict(num_experts=3, group_size=8, min_capacity=1)
     return hmoe.HierarchicalMoE(
-        [
+        levels=[
             hmoe.Level(
-                "outer",
+                name="outer",
                 num_experts=5,
                 router=ROUTERS[name](),
                 group_size=24,
@@ -79,9 +79,9 @@ def layer(name, **more):
                 capacity_factor_eval=1.0,
                 balance_loss_coef=0.0,
             ),
-            hmoe.Level("inner", router=ROUTERS[name](), balance_loss_coef=0.0, **inner),
+            hmoe.Level(name="inner", router=ROUTERS[name](), balance_loss_coef=0.0, **inner),
         ],
-        hmoe.FeedForwardExperts(hidden_size=11),
+        experts=hmoe.FeedForwardExperts(hidden_size=11),
         metrics="off",
         **more,
     )

@@ -12,7 +12,7 @@ from tests import helpers
 def levels(*sizes):
     names = ("outer", "inner", "third")
     return [
-        hmoe.Level(name, num_experts=size, router=hmoe.TopKRouter(2))
+        hmoe.Level(name=name, num_experts=size, router=hmoe.TopKRouter(k=2))
         for name, size in zip(names, sizes)
     ]
 

@@ -20,13 +20,13 @@ CASES = {"two_of_five": (5, 2), "three_of_four": (4, 3)}
 
 
 def router(k):
-    return hmoe.TopKRouter(k, policy_train="all")
+    return hmoe.TopKRouter(k=k, policy_train="all")
 
 
 def layer(num_experts, k, capacity_factor):
     # Theirs sums shares over all k choices; ours are shares of all choices.
     level = hmoe.Level(
-        "only",
+        name="only",
         num_experts=num_experts,
         router=router(k),
         group_size=24,
@@ -37,7 +37,8 @@ def layer(num_experts, k, capacity_factor):
         balance_loss_coef=BALANCE_WEIGHT * k,
     )
     return hmoe.HierarchicalMoE(
-        [level], hmoe.FeedForwardExperts(hidden_size=11, activation=["swish", "linear"])
+        levels=[level],
+        experts=hmoe.FeedForwardExperts(hidden_size=11, activation=["swish", "linear"]),
     )
 
 

@@ -44,12 +44,17 @@ def both(request):
     case = RECORDED[request.param]
     feed_forward = dict(activation=activation, use_bias=True)
     moe = hmoe.HierarchicalMoE(
-        [
+        levels=[
             hmoe.Level(
-                "only", num_experts=5, router=router(), min_capacity=1, z_loss_coef=0.3, **settings
+                name="only",
+                num_experts=5,
+                router=router(),
+                min_capacity=1,
+                z_loss_coef=0.3,
+                **settings,
             )
         ],
-        hmoe.FeedForwardExperts(hidden_size=11, **feed_forward),
+        experts=hmoe.FeedForwardExperts(hidden_size=11, **feed_forward),
         shared_expert=backbone and hmoe.SharedExpert(hidden_size=backbone, **feed_forward),
     )
     return case, ours.run(moe, case, train=train), slots

@@ -23,7 +23,7 @@ SOFTMAX, SIGMOID = hmoe.Gate(), hmoe.Gate(function="sigmoid")
 
 def top_k(k, weight_norm=None, gate=SOFTMAX, biased=False):
     return hmoe.TopKRouter(
-        k,
+        k=k,
         policy_train="all",
         weight_norm=weight_norm,
         gate=gate,
@@ -40,14 +40,14 @@ CASES = {
     "sigmoid_2_plain_example": (top_k(2, gate=SIGMOID), "example"),
     "sigmoid_2_sum_batch_biased": (top_k(2, 1.0, SIGMOID, biased=True), "batch"),
     "softmax_3_cubic_example_biased": (top_k(3, 3.0, biased=True), "example"),
-    "uniform_1_batch": (hmoe.UniformRouter(1, gate=SIGMOID), "batch"),
-    "uniform_3_sum_example": (hmoe.UniformRouter(3, weight_norm=1.0), "example"),
+    "uniform_1_batch": (hmoe.UniformRouter(k=1, gate=SIGMOID), "batch"),
+    "uniform_3_sum_example": (hmoe.UniformRouter(k=3, weight_norm=1.0), "example"),
 }
 
 
 def layer(router, over="group", capacity_factor=5.0):
     level = hmoe.Level(
-        "only",
+        name="only",
         num_experts=5,
         router=router,
         group_size=24,
@@ -58,7 +58,7 @@ def layer(router, over="group", capacity_factor=5.0):
         balance_loss_coef=0.5,
         z_loss_coef=0.3,
     )
-    return hmoe.HierarchicalMoE([level], hmoe.FeedForwardExperts(hidden_size=4))
+    return hmoe.HierarchicalMoE(levels=[level], experts=hmoe.FeedForwardExperts(hidden_size=4))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -97,7 +97,7 @@ def routed(probabilities, importance, k=2, capacity=2, policy="all", **more):
     probabilities = np.array(probabilities, np.float32)
     s = mtf.Dimension("group_size", probabilities.shape[0])
     x = mtf.Dimension("experts_unsplit", probabilities.shape[1])
-    router = TopKRouter(k, policy_train=policy, **more)
+    router = TopKRouter(k=k, policy_train=policy, **more)
 
     def build(mesh):
         tensor = helpers.constant(mesh, probabilities, [s, x])

@@ -12,7 +12,7 @@ P = [[0.6, 0.3, 0.1], [0.5, 0.1, 0.4], [0.7, 0.2, 0.1]]
 
 
 def test_sigmoid_scores_are_independent():
-    router = hmoe.TopKRouter(2, gate=hmoe.Gate(function="sigmoid"), weight_norm=None)
+    router = hmoe.TopKRouter(k=2, gate=hmoe.Gate(function="sigmoid"), weight_norm=None)
     logits = np.log([[3.0, 1.0, 0.25], [4.0, 9.0, 1.0]])
     assert_weights(
         assign(router, None, logits=logits, capacity=2), [{0: 0.75, 1: 0.5}, {0: 0.8, 1: 0.9}]
@@ -20,7 +20,7 @@ def test_sigmoid_scores_are_independent():
 
 
 def test_vanishing_sigmoids_still_make_weights():
-    router = hmoe.TopKRouter(2, gate=hmoe.Gate(function="sigmoid"))
+    router = hmoe.TopKRouter(k=2, gate=hmoe.Gate(function="sigmoid"))
     table = assign(router, None, logits=[[-60.0, -70.0, -80.0]], capacity=1)
     # Each is the 1e-7 that is added; a weight is divided by 2e-7 and by 1e-9 more.
     assert table.weights[0] == {0: pytest.approx(0.5, rel=0.01), 1: pytest.approx(0.5, rel=0.01)}
@@ -64,14 +64,14 @@ def test_dropout_of_the_inputs_scales_what_is_left():
 
 
 def test_exploring_takes_the_second_expert():
-    router = hmoe.TopKRouter(1, gate=hmoe.Gate(explore_probability=0.3))
+    router = hmoe.TopKRouter(k=1, gate=hmoe.Gate(explore_probability=0.3))
     table = assign(router, P, capacity=3, train=True, uniforms={"explore": [0.2, 0.2, 0.4]})
     # Of what the best leaves over.
     assert_weights(table, [{1: 0.3 / 0.4}, {2: 0.4 / 0.5}, {0: 0.7}])
 
 
 def test_exploring_with_two_choices_takes_the_second_and_the_third():
-    router = hmoe.TopKRouter(2, policy_train="all", gate=hmoe.Gate(explore_probability=0.3))
+    router = hmoe.TopKRouter(k=2, policy_train="all", gate=hmoe.Gate(explore_probability=0.3))
     table = assign(router, P, capacity=3, train=True, uniforms={"explore": [0.2, 0.4, 0.4]})
     assert_weights(table, [{1: 3 / 4, 2: 1 / 4}, {0: 5 / 9, 2: 4 / 9}, {0: 7 / 9, 1: 2 / 9}])
 

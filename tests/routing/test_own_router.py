@@ -31,23 +31,23 @@ class LastExpertRouter(hmoe.TokenChoiceRouter):
 
 def test_layer_works_with_a_router_of_the_users_own():
     moe = hmoe.HierarchicalMoE(
-        [
+        levels=[
             hmoe.Level(
-                "outer",
+                name="outer",
                 num_experts=3,
                 router=LastExpertRouter(),
                 group_size=4,
                 capacity_factor_train=3.0,
             ),
             hmoe.Level(
-                "inner",
+                name="inner",
                 num_experts=2,
-                router=hmoe.TopKRouter(1),
+                router=hmoe.TopKRouter(k=1),
                 group_size=8,
                 capacity_factor_train=2.0,
             ),
         ],
-        hmoe.FeedForwardExperts(hidden_size=11),
+        experts=hmoe.FeedForwardExperts(hidden_size=11),
     )
     x = helpers.tokens_of(DIMS)
     importance = helpers.importance_of(DIMS, partial=False)
@@ -90,11 +90,11 @@ def my_routers(tmp_path_factory):
 
 def run_of(router, train):
     moe = hmoe.HierarchicalMoE(
-        [
-            hmoe.Level("outer", num_experts=3, router=router, group_size=4, min_capacity=1),
-            hmoe.Level("inner", num_experts=2, router=hmoe.TopKRouter(1), group_size=8),
+        levels=[
+            hmoe.Level(name="outer", num_experts=3, router=router, group_size=4, min_capacity=1),
+            hmoe.Level(name="inner", num_experts=2, router=hmoe.TopKRouter(k=1), group_size=8),
         ],
-        hmoe.FeedForwardExperts(hidden_size=11),
+        experts=hmoe.FeedForwardExperts(hidden_size=11),
     )
     return helpers.run_layer(moe, helpers.tokens_of(DIMS), DIMS, train=train)
 

@@ -26,9 +26,9 @@ MESHES = {
 
 def two(outer, inner, output_names=("wo",), **both):
     return hmoe.HierarchicalMoE(
-        [
+        levels=[
             hmoe.Level(
-                "outer",
+                name="outer",
                 num_experts=6,
                 router=outer,
                 group_size=6,
@@ -37,7 +37,7 @@ def two(outer, inner, output_names=("wo",), **both):
                 **both,
             ),
             hmoe.Level(
-                "inner",
+                name="inner",
                 num_experts=12,
                 router=inner,
                 group_size=8,
@@ -46,13 +46,13 @@ def two(outer, inner, output_names=("wo",), **both):
                 **both,
             ),
         ],
-        hmoe.FeedForwardExperts(hidden_size=10, output_names=output_names),
+        experts=hmoe.FeedForwardExperts(hidden_size=10, output_names=output_names),
         exact_groups=True,
     )
 
 
 def top(k=2, **more):
-    return hmoe.TopKRouter(k, policy_train="all", **more)
+    return hmoe.TopKRouter(k=k, policy_train="all", **more)
 
 
 def gate(**settings):
@@ -86,7 +86,7 @@ LAYERS = {
     ),
     "sigmoid": lambda: two(
         top(3, gate=gate(function="sigmoid", use_bias=True, explore_probability=0.2)),
-        hmoe.UniformRouter(2, weight_norm=1.0),
+        hmoe.UniformRouter(k=2, weight_norm=1.0),
         second_place_loss=True,
         balance_loss_over="example",
         balance_loss_choices="all",

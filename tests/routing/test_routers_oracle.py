@@ -21,22 +21,22 @@ SECOND = dict(LOSSES, second_place_loss=True)
 
 
 def flat(router, **level):
-    return [hmoe.Level("only", router=router, **dict(X5, **level))]
+    return [hmoe.Level(name="only", router=router, **dict(X5, **level))]
 
 
 def two(outer, inner=None, both=None, at_outer=None, at_inner=None):
     """Two levels, of one router or of two; `both` are settings of either."""
     both = both or {}
     return [
-        hmoe.Level("outer", router=outer, **dict(X5, **both, **(at_outer or {}))),
-        hmoe.Level("inner", router=inner or outer, **dict(Y4, **both, **(at_inner or {}))),
+        hmoe.Level(name="outer", router=outer, **dict(X5, **both, **(at_outer or {}))),
+        hmoe.Level(name="inner", router=inner or outer, **dict(Y4, **both, **(at_inner or {}))),
     ]
 
 
 def three(a, b, c, **both):
     return [
         hmoe.Level(
-            "a",
+            name="a",
             router=a,
             num_experts=2,
             group_size=18,
@@ -45,7 +45,7 @@ def three(a, b, c, **both):
             **both,
         ),
         hmoe.Level(
-            "b",
+            name="b",
             router=b,
             num_experts=3,
             group_size=18,
@@ -53,14 +53,14 @@ def three(a, b, c, **both):
             capacity_factor_train=1.3,
             **both,
         ),
-        hmoe.Level("c", router=c, num_experts=5, group_size=6, min_capacity=1, **both),
+        hmoe.Level(name="c", router=c, num_experts=5, group_size=6, min_capacity=1, **both),
     ]
 
 
 def top(k=2, policy="all", gate=None, **more):
     """Of another policy in evaluation."""
     return hmoe.TopKRouter(
-        k, policy_train=policy, policy_eval="none", gate=gate and hmoe.Gate(**gate), **more
+        k=k, policy_train=policy, policy_eval="none", gate=gate and hmoe.Gate(**gate), **more
     )
 
 
@@ -69,7 +69,7 @@ def switch(gate=None, **more):
 
 
 def uniform(k=1, **more):
-    return hmoe.UniformRouter(k, **more)
+    return hmoe.UniformRouter(k=k, **more)
 
 
 def choice(over="experts", gate=None):
@@ -115,7 +115,7 @@ TOP_K = {
     "bias-1": (flat(top(bias_update_rate=0.01)), {}),
     "bias-2": (two(top(bias_update_rate=0.01), both=SECOND), {}),
     "bias-switch-inner": (two(top(), switch(bias_update_rate=0.01)), {}),
-    "bias-eval": (two(hmoe.TopKRouter(2, bias_update_rate=0.01)), EVAL),
+    "bias-eval": (two(hmoe.TopKRouter(k=2, bias_update_rate=0.01)), EVAL),
     "bias-sigmoid-retries-priority": (
         two(
             top(3, bias_update_rate=0.01, gate=SIGMOID, retries=1, priority=True),
@@ -135,7 +135,7 @@ GATES = {
     "jitter-and-dropout": (two(switch(gate=dict(jitter=0.2, input_dropout=0.3))), {}),
     "dropout-1": (flat(switch(gate=dict(input_dropout=0.4))), {}),
     "no-jitter-in-eval": (
-        two(hmoe.TopKRouter(2, gate=hmoe.Gate(jitter=0.3, input_dropout=0.3))),
+        two(hmoe.TopKRouter(k=2, gate=hmoe.Gate(jitter=0.3, input_dropout=0.3))),
         EVAL,
     ),
     "concat-1": (flat(top(gate=dict(word_embeddings="concat"))), {}),
@@ -366,7 +366,7 @@ def test_metrics_that_are_off_leave_the_losses():
 
 def test_nothing_is_dropped_where_room_is_for_all():
     levels, _ = CASES["retries-2"]
-    moe = hmoe.HierarchicalMoE(levels, hmoe.FeedForwardExperts(hidden_size=11))
+    moe = hmoe.HierarchicalMoE(levels=levels, experts=hmoe.FeedForwardExperts(hidden_size=11))
     x = helpers.tokens_of(oracle.DIMS)
     importance = helpers.importance_of(oracle.DIMS)
     run = helpers.run_layer(

@@ -253,7 +253,7 @@ def test_one_head():
     assert values["gradient encoder/block_000/layer_000/ExpertsSelfAttention/o"].shape == (5, 16)
 
 
-LEVELS = [hmoe.Level("flat", num_experts=2, router=hmoe.TopKRouter(k=2))]
+LEVELS = [hmoe.Level(name="flat", num_experts=2, router=hmoe.TopKRouter(k=2))]
 EXPERTS = hmoe.FeedForwardExperts(hidden_size=3)
 ONE_KEY = "; experts give one key a head, which is its value too: leave it at"
 
