@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers, meshes
-from tests.helpers import mtf, tf
+from hmoe.compat.stack import mtf, tf
+from tests import graphs, meshes, seeded
 
 pytestmark = pytest.mark.usefixtures("mesh_engine")
 
@@ -43,16 +43,16 @@ def build(dims, *, metrics="off", train=True, gradients=False):
     """The mtf graph and mesh of one layer; d_out 7."""
     graph = mtf.Graph()
     mesh = mtf.Mesh(graph, "mesh")
-    all_dims = helpers.mtf_dims(dims)
-    x = helpers.constant(mesh, helpers.tokens_of(dims), all_dims)
-    importance = helpers.constant(mesh, helpers.importance_of(dims), all_dims[:-1])
+    all_dims = graphs.mtf_dims(dims)
+    x = graphs.constant(mesh, seeded.tokens_of(dims), all_dims)
+    importance = graphs.constant(mesh, seeded.importance_of(dims), all_dims[:-1])
     result = layer(metrics)(
         x,
         mtf.Dimension("d_out", 7),
         train=train,
         importance=importance,
         mesh_shape=MESH,
-        layout=helpers.TWO_AXES,
+        layout=meshes.TWO_AXES,
     )
     outputs = [result.outputs, result.loss, *result.metrics.values()]
     if gradients:
@@ -66,7 +66,7 @@ def counters(**how):
     """What the lowering on 2 x 4 devices counts, in the order of the graph."""
     with tf.Graph().as_default():
         _, mesh, _ = build(**how)
-        return list(meshes.lower(mesh, MESH, helpers.TWO_AXES).counters)
+        return list(meshes.lower(mesh, MESH, meshes.TWO_AXES).counters)
 
 
 def count(kind, **how):
@@ -137,7 +137,7 @@ def test_lowers_for_a_tpu_slice_with_no_tpu(gradients):
         graph, mesh, outputs = build(DIMS, gradients=gradients)
         engine = mtf.simd_mesh_impl.SimdMeshImpl(
             mtf.convert_to_shape(MESH),
-            mtf.convert_to_layout_rules(helpers.TWO_AXES),
+            mtf.convert_to_layout_rules(meshes.TWO_AXES),
             None,
             assignment,
         )

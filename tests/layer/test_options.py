@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers, meshes
-from tests.helpers import mtf, tf
+from hmoe.compat.stack import mtf, tf
+from tests import graphs, meshes, seeded
+from tests.run_layer import run_layer
 
 pytestmark = pytest.mark.usefixtures("mesh_engine")
 
@@ -166,12 +167,12 @@ def result_of(moe, call):
     call = dict({"train": True, "dims": DIMS}, **call)
     dims = call.pop("dims")
     try:
-        run = helpers.run_layer(
+        run = run_layer(
             moe,
-            helpers.tokens_of(dims),
+            seeded.tokens_of(dims),
             dims,
             gradients=False,
-            importance=helpers.importance_of(dims),
+            importance=seeded.importance_of(dims),
             **call,
         )
     except ValueError as error:
@@ -303,9 +304,9 @@ def test_kernels_start_from_a_truncated_normal():
         tf.set_random_seed(1)
         tf.train.create_global_step()
         mesh = mtf.Mesh(mtf.Graph(), "mesh")
-        dims = helpers.mtf_dims(depth)
+        dims = graphs.mtf_dims(depth)
         call(
-            helpers.constant(mesh, helpers.tokens_of(depth), dims),
+            graphs.constant(mesh, seeded.tokens_of(depth), dims),
             mtf.Dimension("d_out", 5),
             train=True,
         )

@@ -9,10 +9,10 @@ from unittest import mock
 
 import numpy as np
 
+from hmoe.compat.stack import mtf, tf
 from hmoe.mesh.randomness import RandomSource
 from hmoe.routing.router import Router, RoutingContext
-from tests import helpers, meshes, tolerances
-from tests.helpers import mtf, tf
+from tests import graphs, meshes, tolerances
 from tests.slots import slot_tokens
 
 Rows = Sequence[Sequence[float]]
@@ -68,7 +68,7 @@ def assign(
 
     def known(self: RandomSource, mesh: Any, shape: Any, dtype: Any = tf.float32) -> Any:
         numbers = np.array((uniforms or {})[self.path.split("/")[-1]], np.float32)
-        return helpers.constant(
+        return graphs.constant(
             mesh, np.broadcast_to(numbers, shape.to_integer_list).copy(), shape.dims
         )
 
@@ -87,7 +87,7 @@ def assign(
             train, bool(((given > 0) & (given < 1)).any()), RandomSource(0, "level"), "level"
         )
         scores = router.score(
-            helpers.constant(mesh, values, [s, m]),
+            graphs.constant(mesh, values, [s, m]),
             None,
             x,
             [],
@@ -97,7 +97,7 @@ def assign(
         )
         result = router.assign(
             scores,
-            helpers.constant(mesh, given.astype(np.float32), [s]),
+            graphs.constant(mesh, given.astype(np.float32), [s]),
             capacity,
             "expert_capacity",
             context,
@@ -114,9 +114,9 @@ def assign(
         }
         lowering = meshes.lower(mesh)
         fetched = {name: lowering.export_to_tf_tensor(each) for name, each in wanted.items()}
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             session.run(tf.global_variables_initializer())
-            helpers.load_weights(session, lowering, value_of)
+            graphs.load_weights(session, lowering, value_of)
             got = session.run(fetched)
     got["buffers"] = slot_tokens(got["expert"], got["position"], experts, capacity)
     return _table(got, experts)
