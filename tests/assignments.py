@@ -12,7 +12,6 @@ import numpy as np
 
 import hmoe
 from hmoe.compat.stack import mtf, tf
-from hmoe.routing.gate import Scores
 from tests import graphs, meshes, seeded
 from tests.slots import slot_tokens
 
@@ -119,7 +118,7 @@ class FedLayer:
 
     def _kept(self, assign: Callable[..., hmoe.Assignment]) -> Callable[..., hmoe.Assignment]:
         def keeping(
-            router: hmoe.Router, scores: Scores, importance: mtf.Tensor, *more: Any
+            router: hmoe.Router, scores: Any, importance: mtf.Tensor, *more: Any
         ) -> hmoe.Assignment:
             result = assign(router, scores, importance, *more)
             self._levels.append(

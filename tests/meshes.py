@@ -40,7 +40,7 @@ def current() -> str:
 
 def kind() -> type[mtf.MeshImpl]:
     """Returns the class of the meshes that are made now."""
-    return _KINDS[current()]
+    return type(implementation())
 
 
 def cached(function: Callable) -> Callable:
@@ -63,7 +63,9 @@ def implementation(
 ) -> mtf.MeshImpl:
     """Returns a simulated mesh; without `devices` TensorFlow places its slices."""
     shape = mtf.convert_to_shape(shape or [])
-    return kind()(shape, mtf.convert_to_layout_rules(layout or []), devices or [""] * shape.size)
+    return _KINDS[current()](
+        shape, mtf.convert_to_layout_rules(layout or []), devices or [""] * shape.size
+    )
 
 
 def lower(

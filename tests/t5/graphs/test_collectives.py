@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from hmoe.compat.stack import tf
-from hmoe.lowering.placement import SharingPlacement
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN
-from tests import collectives
+from tests import collectives, meshes
 from tests.t5 import tiny
 
 pytestmark = pytest.mark.slow
@@ -33,7 +32,7 @@ def gathers(
         batch_size=batch_size,
         autostack=False,
     )
-    with tf.Graph().as_default(), collectives.recorded(SharingPlacement) as found:
+    with tf.Graph().as_default(), collectives.recorded(meshes.kind()) as found:
         tf.train.get_or_create_global_step()
         features = {name: tf.constant(rows) for name, rows in tiny.ids(batch_size).items()}
         build.build_graph(estimator.settings, features, TRAIN)
