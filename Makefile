@@ -1,7 +1,7 @@
-# One word for each thing a newcomer does. `make help` lists them.
+# Short words for what a newcomer does; `make help` lists them.
 #
-# An environment is made on first use and mended when a lock file or setup.py changes; the stamp
-# files in it record that, so that a second run starts at once.
+# An environment is made on first use, and updated when a lock file or setup.py changes. Stamp files in
+# it record that, so that a second run starts at once.
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-slow test-all test-orders test-tpu check bench reference wheel lock clean
@@ -12,51 +12,52 @@ VENV_PEERS := .venv-peers
 SET_UP := tools/environment.sh tools/find_python.sh setup.py hmoe/version.py
 export PYTHON
 
-# Tests that run at once; each worker of two takes about a gigabyte of memory.
+# Processes that run tests; each takes about a gigabyte of memory.
 JOBS := 2
 PYTEST_JOBS = -n $(JOBS) --dist worksteal
-# Of the order in which tests run; a failure that hangs on it comes again with the same number.
+# Seeds the order of the tests. A failure that depends on the order returns with the same number.
 SEED := 1
 PYTEST = -m pytest -q $(PYTEST_JOBS) --randomly-seed=$(SEED)
 
-# More for the command: make train ARGS="--model_dir=/tmp/x", make test ARGS="-k routers".
+# Further arguments of the command: make train ARGS="--model_dir=/tmp/x", make test ARGS="-k routers".
 ARGS :=
 
-help: ## list these words
+help: ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
 
-train: $(VENV)/.ready ## train the default job on two-level experts, evaluate it, show its answers
+train: $(VENV)/.ready ## train the default job on two levels of experts, evaluate it, show answers
 	@$(VENV)/bin/hmoe train $(ARGS)
 
-test: $(VENV)/.ready-dev ## the tests, but for the slow ones
+test: $(VENV)/.ready-dev ## run the tests, except slow ones
 	@$(VENV)/bin/python $(PYTEST) -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.ready-dev ## the slow tests
+test-slow: $(VENV)/.ready-dev ## run the slow tests
 	@$(VENV)/bin/python $(PYTEST) -m slow $(ARGS)
 
-test-all: test test-slow ## all tests
+test-all: test test-slow ## run all tests
 
-test-orders: $(VENV)/.ready-dev ## the tests, but for the slow ones, in two more orders
+test-orders: $(VENV)/.ready-dev ## run the tests, except slow ones, in two more orders
 	@for seed in 2 3; do echo "order $$seed"; $(MAKE) --no-print-directory test SEED=$$seed || exit 1; done
 
-# What depends on the versions: the stand-ins, the same numbers as upstream's, TPUEstimator and T5's
-# own command, which today's line has not.
+# What depends on the versions: the stand-ins, the comparison with upstream, and what only the TPU line
+# has, TPUEstimator and T5's own command.
 TPU_TESTS := tests/compat tests/install tests/layer/test_parity.py tests/layer/test_mended.py \
 	tests/t5/sessions/test_tpu_estimator.py tests/t5/commands/test_t5_command.py
 
-test-tpu: $(VENV_TPU)/.ready-dev ## a short part of the tests on the TPU line (Python 3.10 or 3.11)
+test-tpu: $(VENV_TPU)/.ready-dev ## run some of the tests on the TPU line (Python 3.10 or 3.11)
 	@$(VENV_TPU)/bin/python $(PYTEST) $(ARGS) $(TPU_TESTS)
 
-check: $(VENV)/.ready-dev ## style (ruff) and types (mypy)
+check: $(VENV)/.ready-dev ## check style (ruff), types (mypy) and imports (import-linter)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check --quiet . || { echo "not formatted; run: $(VENV)/bin/ruff format ."; exit 1; }
 	@$(VENV)/bin/mypy
+	@report=$$($(VENV)/bin/lint-imports --no-cache --no-logo) || { echo "$$report"; exit 1; }
 
-# Scripts in benchmarks/ that are questions of their own: trace.py, metrics_cost.py, balance_study.py.
-bench: $(VENV)/.ready-dev $(VENV_PEERS)/.ready ## measure the layer beside its peers: time, memory
+# Scripts in benchmarks/ that answer questions of their own: trace.py, metrics_cost.py, balance_study.py.
+bench: $(VENV)/.ready-dev $(VENV_PEERS)/.ready ## measure time and memory of the layer beside its peers
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
-reference: $(VENV)/.ready ## write docs/reference.md anew, from the code
+reference: $(VENV)/.ready ## write docs/reference.md from the code
 	@$(VENV)/bin/python -m tools.reference
 
 wheel: $(VENV)/.ready ## build dist/hmoe-*.whl
@@ -65,7 +66,7 @@ wheel: $(VENV)/.ready ## build dist/hmoe-*.whl
 	@rm -rf build
 	@ls dist/*.whl
 
-lock: $(VENV)/.ready-dev ## write the lock files anew (ARGS=--upgrade takes newer releases)
+lock: $(VENV)/.ready-dev ## write the lock files (ARGS=--upgrade takes newer releases)
 	@tools/lock.sh $(ARGS)
 
 clean: ## remove the environments, caches and builds

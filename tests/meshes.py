@@ -1,7 +1,7 @@
-"""The mesh of every test: that of `hmoe train`, or Mesh TensorFlow's own beside it.
+"""Makes the simulated mesh of every test: the one that `hmoe train` uses, or Mesh TensorFlow's.
 
-`lower` takes the engine that `hmoe train` takes, with all that it does to shorten a graph. A test
-with the fixture `mesh_engine` runs on it and on Mesh TensorFlow's placement.
+A test is lowered by the engine that `hmoe train` uses, with everything that shortens its graph. With
+the fixture `mesh_engine` a test runs on it and on Mesh TensorFlow's own placement.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from hmoe.compat.stack import mtf
 from hmoe.lowering import lower as shipped
 from hmoe.lowering.placement import SharingPlacement
 
+#: Layout rules that split two levels over the axes `rows` and `cols`.
+TWO_AXES = "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows"
+
 HMOE, MESH_TENSORFLOW = ENGINES = ("hmoe", "mesh_tensorflow")
 _KINDS = {HMOE: SharingPlacement, MESH_TENSORFLOW: mtf.placement_mesh_impl.PlacementMeshImpl}
 _current = [HMOE]
@@ -22,7 +25,7 @@ _current = [HMOE]
 
 @contextlib.contextmanager
 def using(engine: str) -> Iterator[None]:
-    """Within it, meshes are of this engine."""
+    """Makes all meshes within the context with this engine."""
     _current.append(engine)
     try:
         yield
@@ -31,12 +34,17 @@ def using(engine: str) -> Iterator[None]:
 
 
 def current() -> str:
-    """The engine of meshes made now."""
+    """Returns the name of the engine that meshes are made with now."""
     return _current[-1]
 
 
+def kind() -> type[mtf.MeshImpl]:
+    """Returns the class of the meshes that are made now."""
+    return type(implementation())
+
+
 def cached(function: Callable) -> Callable:
-    """As `functools.cache`, apart for each engine."""
+    """Caches results like `functools.cache`, separately for each engine."""
 
     @functools.cache
     def of_engine(engine: str, *arguments: Any, **more: Any) -> Any:
@@ -53,7 +61,7 @@ def cached(function: Callable) -> Callable:
 def implementation(
     shape: str = "", layout: str = "", devices: list[str] | None = None
 ) -> mtf.MeshImpl:
-    """A simulated mesh; `devices` are "" unless told."""
+    """Returns a simulated mesh; without `devices` TensorFlow places its slices."""
     shape = mtf.convert_to_shape(shape or [])
     return _KINDS[current()](
         shape, mtf.convert_to_layout_rules(layout or []), devices or [""] * shape.size
@@ -67,7 +75,7 @@ def lower(
     devices: list[str] | None = None,
     autostack: bool = True,
 ) -> mtf.Lowering:
-    """Lowers the graph of a mesh."""
+    """Lowers the graph that holds a mesh."""
     engine = implementation(shape, layout, devices)
     if current() == MESH_TENSORFLOW:
         return mtf.Lowering(mesh.graph, {mesh: engine}, autostack=autostack)

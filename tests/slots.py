@@ -1,16 +1,18 @@
-"""Who stands where, by loops over an assignment's tables."""
+"""Finds the token in each slot, by loops over an assignment's tables."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def slot_tokens(expert: np.ndarray, position: np.ndarray, num_experts: int, capacity: int):
-    """int [..., X, C]: the token of the group that stands in each slot, or -1.
+def slot_tokens(
+    expert: np.ndarray, position: np.ndarray, num_experts: int, capacity: int
+) -> np.ndarray:
+    """Returns int [..., X, C], the token of the group in each slot, or -1 for an empty slot.
 
     Args:
-      expert: int [..., S, K].
-      position: int [..., S, K], or -1.
+      expert: int [..., S, K], the expert of each choice.
+      position: int [..., S, K], its slot there, or -1 where it found no room.
       num_experts: X.
       capacity: C.
     """

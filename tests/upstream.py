@@ -1,4 +1,4 @@
-"""Mesh TensorFlow's own layers of one and two levels, called like ours, and runs of both."""
+"""Calls Mesh TensorFlow's own layers of one and two levels like ours, and runs both."""
 
 from __future__ import annotations
 
@@ -11,26 +11,29 @@ from mesh_tensorflow.transformer import moe as upstream_moe
 
 import hmoe
 from hmoe.compat.stack import mtf
-from tests import helpers, reference, tolerances
+from hmoe.routing import balancing
+from tests import ask_oracle, graphs, reference, seeded, tolerances
+from tests.run_layer import Run, run_layer
 
 DIMS = (("outer_batch", 2), ("batch", 3), ("length", 12), ("d_model", 7))
-MIXED = helpers.importance_of(DIMS)
-WHOLE = helpers.importance_of(DIMS, partial=False)
+MIXED = seeded.importance_of(DIMS)
+WHOLE = seeded.importance_of(DIMS, partial=False)
 ONES = np.ones_like(WHOLE)
 
 
 @dataclasses.dataclass
 class Outcome:
-    """Has the fields of `hmoe.MoEResult` that `helpers.run_layer` reads."""
+    """The fields of an `hmoe.MoEResult`; upstream returns one sum of its losses and no metrics."""
 
-    outputs: Any
-    loss: Any
-    losses: dict[str, Any]
-    metrics: dict[str, Any]
+    outputs: mtf.Tensor
+    loss: mtf.Tensor
+    losses: dict[str, mtf.Tensor] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, mtf.Tensor] = dataclasses.field(default_factory=dict)
+    bias_updates: list[balancing.BiasUpdate] = dataclasses.field(default_factory=list)
 
 
-def hparams(**settings: Any) -> Any:
-    """Upstream's settings, with those that its own MoE2D forgets."""
+def hparams(**settings: Any) -> upstream_moe.HParams:
+    """Returns upstream's settings, with those that its own MoE2D forgets."""
     defaults = dict(
         moe_gating="top_2",
         moe_loss_coef=0.01,
@@ -63,9 +66,9 @@ def hparams(**settings: Any) -> Any:
 
 
 class Upstream:
-    """`transformer_moe_layer_v1` or `_v2`, by the number of levels."""
+    """Upstream's `transformer_moe_layer_v1`, or `_v2` for two numbers of experts."""
 
-    def __init__(self, num_experts: Any, gating: str = "top_2", **settings: Any):
+    def __init__(self, num_experts: int | list[int], gating: str = "top_2", **settings: Any):
         self.hparams = hparams(moe_num_experts=num_experts, moe_gating=gating, **settings)
         self.function = (
             upstream_moe.transformer_moe_layer_v2
@@ -98,16 +101,16 @@ class Upstream:
             num_microbatches=1,
             **words,
         )
-        return Outcome(outputs, mtf.cast(loss, "float32"), {}, {})
+        return Outcome(outputs, mtf.cast(loss, "float32"))
 
 
 def policies(policy: str) -> dict[str, str]:
-    """Upstream's settings for one policy of later choices."""
+    """Returns upstream's settings for one policy of later choices."""
     return dict(moe_second_policy_train=policy, moe_second_policy_eval=policy)
 
 
 def top_k(k: int = 2, policy: str = "all", gate: hmoe.Gate | None = None) -> hmoe.TopKRouter:
-    """Our router with the settings above."""
+    """Returns our router with upstream's settings."""
     return hmoe.TopKRouter(
         k=k,
         policy_train=policy,
@@ -119,7 +122,7 @@ def top_k(k: int = 2, policy: str = "all", gate: hmoe.Gate | None = None) -> hmo
 
 
 def level(name: str, num_experts: int, router: hmoe.Router, **more: Any) -> hmoe.Level:
-    """Our level with the settings above."""
+    """Returns our level with upstream's settings."""
     settings = dict(
         group_size=12,
         min_capacity=1,
@@ -131,19 +134,19 @@ def level(name: str, num_experts: int, router: hmoe.Router, **more: Any) -> hmoe
 
 
 def ours(*levels: hmoe.Level, **experts: Any) -> hmoe.HierarchicalMoE:
-    """Our layer with the settings above."""
+    """Returns our layer of these levels with upstream's settings."""
     return hmoe.HierarchicalMoE(
         levels=levels, experts=hmoe.FeedForwardExperts(hidden_size=11, **experts)
     )
 
 
 def one(router: hmoe.Router, **more: Any) -> hmoe.HierarchicalMoE:
-    """Our layer of one level with the settings above."""
+    """Returns our layer of one level with upstream's settings."""
     return ours(level("only", 5, router, **more))
 
 
 def two(router: hmoe.Router | None = None, **more: Any) -> hmoe.HierarchicalMoE:
-    """Our layer of two levels with the settings above."""
+    """Returns our layer of two levels with upstream's settings."""
     router = router or top_k()
     return ours(level("outer", 3, router, **more), level("inner", 5, router, **more))
 
@@ -156,14 +159,16 @@ def oracle_of(
     train: bool,
     embeddings: np.ndarray | None = None,
 ) -> tuple[reference.Reference, reference.Result]:
-    """The oracle of our layer, and what it makes of the inputs."""
-    # Where exploring is certain, any number says so.
+    """Runs the oracle of our layer; returns it and its result."""
+    # Where exploring is certain, any number decides for it.
     numbers = {"only/explore": np.zeros((2, 3, 12))}
-    layer = helpers.reference_of(moe, weights, train, uniforms=numbers)
+    layer = ask_oracle.reference_of(moe, weights, train, uniforms=numbers)
     given = np.ones(x.shape[:-1]) if importance is None else importance
-    words = None if embeddings is None else helpers.as_streams(embeddings, True, depth=True)
+    words = None if embeddings is None else ask_oracle.as_streams(embeddings, True, depth=True)
     return layer, layer(
-        helpers.as_streams(x, True, depth=True), helpers.as_streams(given, True, depth=False), words
+        ask_oracle.as_streams(x, True, depth=True),
+        ask_oracle.as_streams(given, True, depth=False),
+        words,
     )
 
 
@@ -172,14 +177,12 @@ def three_ways(
     theirs: Callable,
     importance: np.ndarray,
     train: bool = True,
-    values: Callable = helpers.weights_of,
-) -> tuple[helpers.Run, helpers.Run, reference.Result]:
-    """Ours, upstream's and the oracle's, without gradients; ours is as the oracle says."""
-    x = helpers.tokens_of(DIMS)
+    values: graphs.Values = seeded.weights_of,
+) -> tuple[Run, Run, reference.Result]:
+    """Runs ours, upstream's and the oracle, without gradients; ours must equal the oracle."""
+    x = seeded.tokens_of(DIMS)
     mine, other = (
-        helpers.run_layer(
-            each, x, DIMS, importance=importance, train=train, gradients=False, values=values
-        )
+        run_layer(each, x, DIMS, importance=importance, train=train, gradients=False, values=values)
         for each in (moe, theirs)
     )
     _, expected = oracle_of(moe, mine.weights, x, importance, train)

@@ -6,7 +6,7 @@ import numpy as np
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
-from tests import helpers, meshes
+from tests import graphs, meshes
 
 compat.behave_like_v1()
 
@@ -46,7 +46,7 @@ def adafactor_steps(num_steps: int) -> list[tuple[Weights, Weights, Weights]]:
     steps = []
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
-        helpers.read_variables_once()
+        graphs.read_variables_once()
         lowering, gradients, train = build_deep_model(num_layers=6)
         variables = lowering.graph.trainable_variables
         wanted = {v.name: lowering.export_to_tf_tensor(g) for v, g in zip(variables, gradients)}

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import hmoe
+from hmoe.compat.stack import mtf, tf
 from hmoe.dispatch import by_einsum, by_index, operations
-from tests import helpers, meshes, tolerances
+from tests import graphs, meshes, seeded, tolerances
 from tests.gin import test_tpu_layouts
-from tests.helpers import mtf, tf
+from tests.run_layer import run_layer
 
 BOTH = ("index", "einsum")
 
@@ -93,12 +94,12 @@ def moved(engine, arrays, in_order, directions, mesh_shape="", layout=""):
         mesh = mtf.Mesh(graph, "mesh")
         of_tokens = [d["outer"], d["groups"], d["group_size"]]
         of_slots = [d["experts"], d["outer"], d["groups"], d["capacity"]]
-        x = helpers.constant(mesh, tokens, of_tokens + trailing)
-        y = helpers.constant(mesh, buffers, of_slots + trailing)
-        w = helpers.constant(mesh, weights, [*of_tokens, d["choice"]])
+        x = graphs.constant(mesh, tokens, of_tokens + trailing)
+        y = graphs.constant(mesh, buffers, of_slots + trailing)
+        w = graphs.constant(mesh, weights, [*of_tokens, d["choice"]])
         where = operations.slot_index(
-            helpers.constant(mesh, expert, w.shape.dims),
-            helpers.constant(mesh, position, w.shape.dims),
+            graphs.constant(mesh, expert, w.shape.dims),
+            graphs.constant(mesh, position, w.shape.dims),
             [d["experts"], d["capacity"]],
             in_order=in_order,
             engine=engine,
@@ -110,7 +111,7 @@ def moved(engine, arrays, in_order, directions, mesh_shape="", layout=""):
         }
         objective = mtf.add_n(
             [
-                mtf.reduce_sum(out[name] * helpers.constant(mesh, each, out[name].shape.dims))
+                mtf.reduce_sum(out[name] * graphs.constant(mesh, each, out[name].shape.dims))
                 for name, each in directions.items()
             ]
         )
@@ -119,7 +120,7 @@ def moved(engine, arrays, in_order, directions, mesh_shape="", layout=""):
         )
         gradients = mtf.gradients([objective], [x, y, w])
         lowering = meshes.lower(mesh, mesh_shape, layout)
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             return session.run(
                 [
                     {name: lowering.export_to_tf_tensor(each) for name, each in out.items()},
@@ -231,10 +232,9 @@ def layer(outer, inner, engine):
     ],
 )
 def test_engines_agree_on_a_layer(outer, inner):
-    x, importance = helpers.tokens_of(DIMS), helpers.importance_of(DIMS)
+    x, importance = seeded.tokens_of(DIMS), seeded.importance_of(DIMS)
     one, other = (
-        helpers.run_layer(layer(outer, inner, engine), x, DIMS, importance=importance)
-        for engine in BOTH
+        run_layer(layer(outer, inner, engine), x, DIMS, importance=importance) for engine in BOTH
     )
     tolerances.assert_close(one.outputs, other.outputs, tolerances.SAME)
     for kind in ("losses", "sums", "gradients"):
@@ -246,10 +246,9 @@ def test_engines_agree_on_a_layer(outer, inner):
 
 @pytest.mark.parametrize(("outer", "inner"), [("top_2", "switch"), ("expert_choice", "top_3")])
 def test_engines_agree_in_bfloat16(outer, inner):
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     one, other = (
-        helpers.run_layer(layer(outer, inner, engine), x, DIMS, dtype=tf.bfloat16)
-        for engine in BOTH
+        run_layer(layer(outer, inner, engine), x, DIMS, dtype=tf.bfloat16) for engine in BOTH
     )
     tolerances.assert_close(one.outputs, other.outputs, tolerances.BFLOAT16)
 
@@ -285,7 +284,7 @@ def test_nothing_of_tokens_times_slots_is_made_by_index(engine):
     with tf.Graph().as_default() as tf_graph:
         graph = mtf.Graph()
         mesh = mtf.Mesh(graph, "mesh")
-        x = helpers.constant(mesh, helpers.tokens_of(DIMS), helpers.mtf_dims(DIMS))
+        x = graphs.constant(mesh, seeded.tokens_of(DIMS), graphs.mtf_dims(DIMS))
         result = hmoe.HierarchicalMoE(
             levels=[
                 hmoe.Level(name="only", num_experts=5, router=hmoe.TopKRouter(k=2), group_size=24)

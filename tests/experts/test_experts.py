@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import hmoe
+from hmoe.compat.stack import mtf, tf
 from hmoe.experts import split_merge
 from hmoe.mesh.randomness import RandomSource
-from tests import helpers, meshes, tolerances
-from tests.helpers import mtf, tf
+from tests import graphs, meshes, seeded, tolerances
 
 M, HIDDEN, N = 7, 24, 5
 EXPERTS = {
@@ -38,11 +38,11 @@ def run(
     """Applies experts to buffers of three slots; gradients are those of sum(outputs ** 2)."""
     dims = [*EXPERTS[num_levels], ("expert_capacity", 3), ("d_model", M)]
     with tf.Graph().as_default():
-        helpers.read_variables_once()
+        graphs.read_variables_once()
         graph = mtf.Graph()
         mesh = mtf.Mesh(graph, "mesh")
-        all_dims = helpers.mtf_dims(dims)
-        x = mtf.cast(helpers.constant(mesh, helpers.tokens_of(dims), all_dims), dtype)
+        all_dims = graphs.mtf_dims(dims)
+        x = mtf.cast(graphs.constant(mesh, seeded.tokens_of(dims), all_dims), dtype)
         outputs = experts(
             x,
             mtf.Dimension("d_out", N),
@@ -71,12 +71,12 @@ def run(
         # Variables of one shape would be put into one and lose their names.
         lowering = meshes.lower(mesh, mesh_shape, layout, autostack=False)
         fetched = tf.nest.map_structure(lowering.export_to_tf_tensor, wanted)
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             session.run(tf.global_variables_initializer())
-            helpers.load_weights(
+            graphs.load_weights(
                 session,
                 lowering,
-                (lambda name, shape: weights[name]) if weights else helpers.weights_of,
+                (lambda name, shape: weights[name]) if weights else seeded.weights_of,
             )
             got = session.run(fetched)
         slices = {v.name: tuple(engine.slice_shape(v.shape)) for v in variables}
@@ -114,7 +114,7 @@ ACTIVATIONS = {
 def expected(experts, weights, num_levels):
     """Expert by expert in float64: [*experts, slots, outputs, N]."""
     sizes = [size for _, size in EXPERTS[num_levels]]
-    x = helpers.tokens_of([*EXPERTS[num_levels], ("expert_capacity", 3), ("d_model", M)])
+    x = seeded.tokens_of([*EXPERTS[num_levels], ("expert_capacity", 3), ("d_model", M)])
     out = np.zeros([*sizes, 3, experts.num_outputs, N])
 
     def project(value, name, place):

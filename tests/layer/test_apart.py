@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 import hmoe
-from tests import helpers, tolerances
+from tests import meshes, seeded, tolerances
+from tests.run_layer import run_layer
 
 DIMS = (("batch", 8), ("length", 5), ("d_model", 7))
 MESHES = {
     "one device": ("", ""),
-    "2x2": ("rows:2;cols:2", helpers.TWO_AXES),
-    "1x4": ("rows:1;cols:4", helpers.TWO_AXES),
+    "2x2": ("rows:2;cols:2", meshes.TWO_AXES),
+    "1x4": ("rows:1;cols:4", meshes.TWO_AXES),
 }
 
 
@@ -59,7 +60,7 @@ def layer(name):
 def outputs(name, x, dims=None, mesh="one device", importance=None, **how):
     dims = dims or tuple(zip(("batch", "length", "d_model"), x.shape))
     shape, layout = MESHES[mesh]
-    return helpers.run_layer(
+    return run_layer(
         layer(name),
         x,
         dims,
@@ -76,10 +77,10 @@ def outputs(name, x, dims=None, mesh="one device", importance=None, **how):
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("name", ROUTERS)
 def test_examples_know_nothing_of_one_another(name, mesh):
-    x = helpers.tokens_of(DIMS)
-    importance = helpers.importance_of(DIMS)
+    x = seeded.tokens_of(DIMS)
+    importance = seeded.importance_of(DIMS)
     whole = outputs(name, x, importance=importance)
-    order = helpers.seeded("order").permutation(8)
+    order = seeded.generator("order").permutation(8)
     shuffled = outputs(name, x[order], mesh=mesh, importance=importance[order])
     tolerances.assert_close(shuffled, whole[order], tolerances.MESHES)
     part = outputs(name, x[2:6], mesh=mesh, importance=importance[2:6])
@@ -93,7 +94,7 @@ def test_examples_know_nothing_of_one_another(name, mesh):
 @pytest.mark.parametrize("name", ROUTERS)
 def test_a_causal_sequence_is_routed_as_its_tokens_are_one_by_one(name, mesh):
     """So a score is that of the distribution that decoding uses; beams are apart too."""
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     whole = outputs(name, x, causal=True)
     for position in (0, 3):
         step = outputs(name, x[:, position], (("batch", 8), ("d_model", 7)), mesh, causal=True)
@@ -103,7 +104,7 @@ def test_a_causal_sequence_is_routed_as_its_tokens_are_one_by_one(name, mesh):
 
 
 def test_nothing_is_dropped_whatever_the_capacity():
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     roomy = hmoe.HierarchicalMoE(
         levels=[
             hmoe.Level(
@@ -117,6 +118,6 @@ def test_nothing_is_dropped_whatever_the_capacity():
         experts=hmoe.FeedForwardExperts(hidden_size=12),
         shared_expert=hmoe.SharedExpert(hidden_size=4),
     )
-    expected = helpers.run_layer(roomy, x, DIMS, train=False, gradients=False).outputs
+    expected = run_layer(roomy, x, DIMS, train=False, gradients=False).outputs
     for causal in (False, True):
         tolerances.assert_close(outputs("top-2", x, causal=causal), expected, tolerances.SAME)

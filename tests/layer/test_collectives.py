@@ -1,22 +1,25 @@
-"""What is sent over the mesh, counted from the lowering."""
+"""Counts everything that a layer sends over the mesh."""
 
 from __future__ import annotations
+
+import collections
 
 import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers, meshes
-from tests.helpers import mtf, tf
+from hmoe.compat.stack import mtf, tf
+from tests import collectives, graphs, meshes, seeded
 
 pytestmark = pytest.mark.usefixtures("mesh_engine")
 
 DIMS = (("outer_batch", 8), ("batch", 16), ("length", 3), ("d_model", 5))
+TWICE_AS_LONG = (("outer_batch", 8), ("batch", 16), ("length", 6), ("d_model", 5))
 MESH = "rows:2;cols:4"
 PREDICT_DIMS = (("batch", 32), ("length", 3), ("d_model", 5))
 
 
-def layer(metrics="brief"):
+def layer(metrics):
     return hmoe.HierarchicalMoE(
         levels=[
             hmoe.Level(
@@ -35,24 +38,24 @@ def layer(metrics="brief"):
             ),
         ],
         experts=hmoe.FeedForwardExperts(hidden_size=10),
-        metrics=metrics,
+        **metrics,
     )
 
 
-def build(dims, *, metrics="off", train=True, gradients=False):
-    """The mtf graph and mesh of one layer; d_out 7."""
+def build(dims, *, train=True, gradients=False, **metrics):
+    """Builds one layer, with metrics unless they are "off"; returns graph, mesh and outputs."""
     graph = mtf.Graph()
     mesh = mtf.Mesh(graph, "mesh")
-    all_dims = helpers.mtf_dims(dims)
-    x = helpers.constant(mesh, helpers.tokens_of(dims), all_dims)
-    importance = helpers.constant(mesh, helpers.importance_of(dims), all_dims[:-1])
+    all_dims = graphs.mtf_dims(dims)
+    x = graphs.constant(mesh, seeded.tokens_of(dims), all_dims)
+    importance = graphs.constant(mesh, seeded.importance_of(dims), all_dims[:-1])
     result = layer(metrics)(
         x,
         mtf.Dimension("d_out", 7),
         train=train,
         importance=importance,
         mesh_shape=MESH,
-        layout=helpers.TWO_AXES,
+        layout=meshes.TWO_AXES,
     )
     outputs = [result.outputs, result.loss, *result.metrics.values()]
     if gradients:
@@ -62,63 +65,97 @@ def build(dims, *, metrics="off", train=True, gradients=False):
 
 
 @meshes.cached
-def counters(**how):
-    """What the lowering on 2 x 4 devices counts, in the order of the graph."""
-    with tf.Graph().as_default():
-        _, mesh, _ = build(**how)
-        return list(meshes.lower(mesh, MESH, helpers.TWO_AXES).counters)
+def run(dims, **how):
+    """Returns the collectives of a layer on 2 x 4 devices, in the order of the graph."""
+    with tf.Graph().as_default(), collectives.recorded(meshes.kind()) as found:
+        _, mesh, outputs = build(dims, **how)
+        lowering = meshes.lower(mesh, MESH, meshes.TWO_AXES)
+        for tensor in outputs:
+            # A sum over devices waits until somebody reads it.
+            lowering.tensors[tensor].to_laid_out_tensor()
+    return found
 
 
-def count(kind, **how):
-    """(axis, amount) of every collective of a kind, in the order of the graph."""
-    return [
-        (name.split("/")[1], amount)
-        for name, amount in counters(**how)
-        if name.split("/")[0] == kind
-    ]
+def along(kind, dims, **how):
+    """Returns the mesh axis and the elements of every collective of a kind along one axis."""
+    return [(*each.axes, each.size) for each in run(dims, **how) if each.kind == kind]
 
 
-# Elements on all devices: outer buffers of 24 experts, 8 outer batches, 8 groups, 1 slot;
-# inner ones of 32 x 24 experts, 192 places in 24 groups... of each kind of passenger.
+# Elements on all devices. The outer buffers have 24 experts, 8 outer batches, 8 groups and 1 slot,
+# the inner ones 32 x 24 experts, 8 outer batches and 1 slot.
 OUTER_SLOTS = 24 * 8 * 8
 INNER_SLOTS = 32 * 24 * 8
+# Forward pass and backward pass, from the inner axis to the outer one.
+TOKENS = [
+    ("cols", OUTER_SLOTS * 5),
+    ("cols", OUTER_SLOTS * 7),
+    ("rows", INNER_SLOTS * 5),
+    ("rows", INNER_SLOTS * 7),
+]
+IMPORTANCE = ("cols", OUTER_SLOTS)
+# Two numbers a slot come back: how many inner slots its token fills, and their weight.
+REACHED = ("cols", OUTER_SLOTS * 2)
+EXTRA = {"off": [], "brief": [REACHED], "full": [REACHED]}
 
 
 def test_forward_pass_sends_tokens_once_along_each_axis_and_back():
-    assert count("alltoall", dims=DIMS) == [
-        ("1", OUTER_SLOTS * 5),  # tokens out, over the columns
-        ("1", OUTER_SLOTS),  # their importance
-        ("0", INNER_SLOTS * 5),  # tokens out, over the rows
-        ("0", INNER_SLOTS * 7),  # and back
-        ("1", OUTER_SLOTS * 7),
+    assert along(collectives.ALL_TO_ALL, DIMS, metrics="off") == [
+        ("cols", OUTER_SLOTS * 5),  # tokens out
+        ("cols", OUTER_SLOTS),  # their importance
+        ("rows", INNER_SLOTS * 5),  # tokens further out
+        ("rows", INNER_SLOTS * 7),  # and back
+        ("cols", OUTER_SLOTS * 7),
     ]
 
 
-def test_metrics_of_the_whole_way_send_two_numbers_a_slot_back():
-    with_metrics = sorted(count("alltoall", dims=DIMS, metrics="brief"))
-    without = sorted(count("alltoall", dims=DIMS))
-    for each in without:
-        with_metrics.remove(each)
-    assert with_metrics == [("1", OUTER_SLOTS * 2)]
+@pytest.mark.parametrize("metrics", ["off", "brief", "full"])
+def test_training_step_gathers_nothing_and_doubles_the_exchanges_of_tokens(metrics):
+    found = run(DIMS, metrics=metrics, gradients=True)
+    assert {each.kind for each in found} == {collectives.ALL_TO_ALL, collectives.ALL_REDUCE}
+    exchanges = along(collectives.ALL_TO_ALL, DIMS, metrics=metrics, gradients=True)
+    assert sorted(exchanges) == sorted([*2 * TOKENS, IMPORTANCE, *EXTRA[metrics]])
 
 
-def test_training_step_gathers_nothing_and_doubles_the_exchanges_of_tokens():
-    assert count("allconcat", dims=DIMS, gradients=True) == []
-    both = sorted(count("alltoall", dims=DIMS, gradients=True))
-    tokens = [
-        ("0", INNER_SLOTS * 5),
-        ("0", INNER_SLOTS * 7),
-        ("1", OUTER_SLOTS * 5),
-        ("1", OUTER_SLOTS * 7),
-    ]
-    assert both == sorted(2 * tokens + [("1", OUTER_SLOTS)])
+def test_brief_metrics_are_the_default():
+    assert layer({}).metrics == "brief"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "dims"),
+    [
+        pytest.param("brief", DIMS, id="brief"),
+        pytest.param("full", DIMS, id="full"),
+        pytest.param("full", TWICE_AS_LONG, id="full-twice_as_long"),
+    ],
+)
+def test_metrics_add_sums_whose_size_does_not_depend_on_the_tokens(metrics, dims):
+    """Beside what tokens reached, devices add up a few numbers for each expert."""
+
+    def sums(metrics):
+        found = run(dims, metrics=metrics, gradients=True)
+        return collections.Counter(e[:3] for e in found if e.kind == collectives.ALL_REDUCE)
+
+    added, without = sums(metrics), sums("off")
+    assert not without - added
+    fields = {"brief": 6, "full": 7 + 2 * 2}[metrics]
+    both, rows = ("cols", "rows"), ("rows",)
+    # A device holds 6 of the 24 outer experts. Nine numbers describe the layer from end to end.
+    assert sorted((added - without).elements()) == sorted(
+        [
+            (collectives.ALL_REDUCE, both, (24,)),
+            (collectives.ALL_REDUCE, both, (fields,)),
+            (collectives.ALL_REDUCE, both, (9,)),
+            (collectives.ALL_REDUCE, rows, (6, 32)),
+            (collectives.ALL_REDUCE, rows, (6, fields)),
+        ]
+    )
 
 
 def test_prediction_on_two_axes_gathers_once_at_the_exit():
-    gathered = count("allconcat", dims=PREDICT_DIMS, train=False)
-    assert [axis for axis, _ in gathered] == ["0"]
-    exchanges = count("alltoall", dims=PREDICT_DIMS, train=False)
-    assert [axis for axis, _ in exchanges] == ["1", "1", "0", "0", "1"]
+    gathered = along(collectives.ALL_GATHER, PREDICT_DIMS, train=False)
+    assert [axis for axis, _ in gathered] == ["rows"]
+    exchanges = along(collectives.ALL_TO_ALL, PREDICT_DIMS, train=False)
+    assert [axis for axis, _ in exchanges] == ["cols", "cols", "rows", "rows", "cols", "cols"]
 
 
 @pytest.mark.parametrize("gradients", [False, True], ids=["forward", "backward"])
@@ -137,7 +174,7 @@ def test_lowers_for_a_tpu_slice_with_no_tpu(gradients):
         graph, mesh, outputs = build(DIMS, gradients=gradients)
         engine = mtf.simd_mesh_impl.SimdMeshImpl(
             mtf.convert_to_shape(MESH),
-            mtf.convert_to_layout_rules(helpers.TWO_AXES),
+            mtf.convert_to_layout_rules(meshes.TWO_AXES),
             None,
             assignment,
         )
@@ -145,13 +182,13 @@ def test_lowers_for_a_tpu_slice_with_no_tpu(gradients):
         for tensor in outputs:
             lowering.tensors[tensor].to_laid_out_tensor()
         exchanges = [op for op in tf_graph.get_operations() if op.type == "AllToAll"]
-        assert len(exchanges) == (9 if gradients else 5)
+        assert len(exchanges) == (10 if gradients else 6)
         assert {op.get_attr("split_count") for op in exchanges} == {2, 4}
         assert [op for op in tf_graph.get_operations() if "AllGather" in op.type] == []
 
 
 def test_every_intermediate_has_the_dimensions_of_the_table():
-    """The path of the data, by name: each tensor's dimensions where it is made."""
+    """Follows a token by the dimensions of each tensor on its path."""
     with tf.Graph().as_default():
         graph, _, _ = build(DIMS)
     shapes = [

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers
-from tests.helpers import mtf, tf
+from hmoe.compat.stack import mtf, tf
+from tests import graphs, seeded
+from tests.run_layer import run_layer
 
 ROUTER = hmoe.TopKRouter()
 EXPERTS = hmoe.FeedForwardExperts(hidden_size=3)
@@ -337,7 +338,7 @@ def test_layout_is_checked_before_anything_is_built():
     with tf.Graph().as_default() as tf_graph:
         graph = mtf.Graph()
         mesh = mtf.Mesh(graph, "mesh")
-        x = mtf.zeros(mesh, helpers.mtf_dims([("batch", 4), ("d_model", 3)]))
+        x = mtf.zeros(mesh, graphs.mtf_dims([("batch", 4), ("d_model", 3)]))
         before = (len(graph.operations), len(tf_graph.get_operations()))
         with pytest.raises(ValueError, match="cannot share; use a multiple of 4"):
             layer()(x, x.shape.dims[-1], train=True, mesh_shape="rows:4", layout="experts:rows")
@@ -348,7 +349,7 @@ TOKENS = (("batch", 4), ("length", 6), ("d_model", 3))
 
 
 def run(moe, **more):
-    return helpers.run_layer(moe, helpers.tokens_of(TOKENS), TOKENS, gradients=False, **more)
+    return run_layer(moe, seeded.tokens_of(TOKENS), TOKENS, gradients=False, **more)
 
 
 def test_word_embeddings_must_be_given_and_can_be_put_behind_an_unsplit_depth_only():
@@ -394,7 +395,7 @@ def test_k_above_the_number_of_experts_is_said(caplog):
     dims = (("batch", 4), ("d_model", 3))
     with caplog.at_level(logging.WARNING, "hmoe.routing"):
         moe = layer([level(router=hmoe.TopKRouter(k=3, policy_train="all"))])
-        helpers.run_layer(moe, helpers.tokens_of(dims), dims, gradients=False)
+        run_layer(moe, seeded.tokens_of(dims), dims, gradients=False)
     said = [record.getMessage() for record in caplog.records if record.name.startswith("hmoe")]
     assert said == ["level 'inner': k = 3, but it has 2 expert(s); each token goes to all of them"]
 
@@ -413,9 +414,9 @@ def call(**changed):
     """One call on tokens [4, 6, 7], with some arguments changed."""
     with tf.Graph().as_default():
         mesh = mtf.Mesh(mtf.Graph(), "mesh")
-        dims = helpers.mtf_dims(TOKENS_OF_CALL)
+        dims = graphs.mtf_dims(TOKENS_OF_CALL)
         given = {
-            "inputs": helpers.constant(mesh, helpers.tokens_of(TOKENS_OF_CALL), dims),
+            "inputs": graphs.constant(mesh, seeded.tokens_of(TOKENS_OF_CALL), dims),
             "output_dim": mtf.Dimension("d_out", 5),
             "train": True,
             **changed,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers, meshes, reference, tolerances
+from tests import ask_oracle, meshes, reference, seeded, tolerances
+from tests.run_layer import LEARNING_RATE, run_layer
 
 pytestmark = pytest.mark.usefixtures("mesh_engine")
 
@@ -18,18 +19,18 @@ ONE_LEVEL = "batch:cols;experts:cols"
 
 # Mesh shape and layout; what is fast enough stands first.
 MESHES = {
-    "2x2": ("rows:2;cols:2", helpers.TWO_AXES),
-    "4x2": ("rows:4;cols:2", helpers.TWO_AXES),
-    "2": ("rows:2", helpers.TWO_AXES),
-    "4": ("cols:4", helpers.TWO_AXES),
-    "2x4": ("rows:2;cols:4", helpers.TWO_AXES),
-    "8": ("rows:8", helpers.TWO_AXES),
-    "1x1": ("rows:1;cols:1", helpers.TWO_AXES),
-    "1x4": ("rows:1;cols:4", helpers.TWO_AXES),
-    "1x8": ("rows:1;cols:8", helpers.TWO_AXES),
-    "8x1": ("rows:8;cols:1", helpers.TWO_AXES),
-    "1x2x2-hidden": ("rows:1;cols:2;hidden:2", helpers.TWO_AXES + ";expert_hidden:hidden"),
-    "2x2x2-hidden": ("rows:2;cols:2;hidden:2", helpers.TWO_AXES + ";expert_hidden:hidden"),
+    "2x2": ("rows:2;cols:2", meshes.TWO_AXES),
+    "4x2": ("rows:4;cols:2", meshes.TWO_AXES),
+    "2": ("rows:2", meshes.TWO_AXES),
+    "4": ("cols:4", meshes.TWO_AXES),
+    "2x4": ("rows:2;cols:4", meshes.TWO_AXES),
+    "8": ("rows:8", meshes.TWO_AXES),
+    "1x1": ("rows:1;cols:1", meshes.TWO_AXES),
+    "1x4": ("rows:1;cols:4", meshes.TWO_AXES),
+    "1x8": ("rows:1;cols:8", meshes.TWO_AXES),
+    "8x1": ("rows:8;cols:1", meshes.TWO_AXES),
+    "1x2x2-hidden": ("rows:1;cols:2;hidden:2", meshes.TWO_AXES + ";expert_hidden:hidden"),
+    "2x2x2-hidden": ("rows:2;cols:2;hidden:2", meshes.TWO_AXES + ";expert_hidden:hidden"),
 }
 FAST = ("2x2", "1x1", "1x4", "1x2x2-hidden")
 
@@ -89,13 +90,13 @@ KERNELS = {"outer_gating": (5, 24), "inner_gating": (24, 5, 32), "top_n_gating":
 
 def run(name, mesh_shape="", layout="", steps=3, **more):
     build, gatings = LAYERS[name]
-    kernels = [helpers.weights_of(f"{g}/kernel", KERNELS[g]) for g in gatings]
-    x = helpers.clear_tokens(DIMS, kernels, k=3 if name == "one" else 2)
-    return helpers.run_layer(
+    kernels = [seeded.weights_of(f"{g}/kernel", KERNELS[g]) for g in gatings]
+    x = seeded.clear_tokens(DIMS, kernels, k=3 if name == "one" else 2)
+    return run_layer(
         build(),
         x,
         DIMS,
-        importance=helpers.importance_of(DIMS),
+        importance=seeded.importance_of(DIMS),
         mesh_shape=mesh_shape,
         layout=layout,
         steps=steps,
@@ -118,17 +119,17 @@ def assert_same(many, single):
         for key in its:
             tolerances.assert_close(mine[key], its[key], tolerances.MESHES, f"{kind} {key}")
     for key, before in single.weights.items():
-        assert np.abs(single.after[key] - before).max() > helpers.LEARNING_RATE
+        assert np.abs(single.after[key] - before).max() > LEARNING_RATE
 
 
 @pytest.mark.parametrize("name", ["two", "one"])
 def test_inputs_are_not_easy(name):
     single, x = alone(name)
     moe = LAYERS[name][0]()
-    layer = helpers.reference_of(moe, single.weights)
+    layer = ask_oracle.reference_of(moe, single.weights)
     expected = layer(
-        helpers.as_streams(x, True, depth=True),
-        helpers.as_streams(helpers.importance_of(DIMS), True, depth=False),
+        ask_oracle.as_streams(x, True, depth=True),
+        ask_oracle.as_streams(seeded.importance_of(DIMS), True, depth=False),
     )
     assert reference.smallest_margin(expected) > tolerances.TOP_K_MARGIN
     reference.assert_not_easy(expected, layer.specs, partial=True, padding=True)
@@ -186,24 +187,24 @@ def factored(mesh_shape="", layout=""):
         experts=hmoe.FeedForwardExperts(hidden_size=136),
     )
     kernels = [
-        helpers.weights_of("outer_gating/kernel", (128, 6)) / 8,
-        helpers.weights_of("inner_gating/kernel", (6, 128, 8)) / 8,
+        seeded.weights_of("outer_gating/kernel", (128, 6)) / 8,
+        seeded.weights_of("inner_gating/kernel", (6, 128, 8)) / 8,
     ]
-    return helpers.run_layer(
+    return run_layer(
         moe,
-        helpers.clear_tokens(dims, kernels),
+        seeded.clear_tokens(dims, kernels),
         dims,
         mesh_shape=mesh_shape,
         layout=layout,
-        values=lambda name, shape: helpers.weights_of(name, shape) / (8 if "gating" in name else 2),
+        values=lambda name, shape: seeded.weights_of(name, shape) / (8 if "gating" in name else 2),
         steps=3,
         output_size=130,
     )
 
 
 def test_three_steps_of_factored_adafactor_on_a_mesh_equal_one_device():
-    many = factored("rows:2;cols:2", helpers.TWO_AXES)
+    many = factored("rows:2;cols:2", meshes.TWO_AXES)
     single = factored()
     for key, weights in single.after.items():
         tolerances.assert_close(many.after[key], weights, tolerances.MESHES, key)
-        assert np.abs(weights - single.weights[key]).max() > helpers.LEARNING_RATE
+        assert np.abs(weights - single.weights[key]).max() > LEARNING_RATE

@@ -8,8 +8,9 @@ from mesh_tensorflow.transformer import moe as upstream_moe
 
 import hmoe
 from hmoe.layer import groups
-from tests import helpers, reference, tolerances
+from tests import ask_oracle, reference, seeded, tolerances
 from tests.layer.test_parity import ROUTERS, UNBALANCED
+from tests.run_layer import run_layer, run_layer_each
 from tests.upstream import DIMS, MIXED, ONES, WHOLE, Upstream, one, policies, three_ways, top_k, two
 
 PARTIAL = (MIXED > 0) & (MIXED < 1)
@@ -22,7 +23,7 @@ def assert_same_outputs(mine, theirs):
 def exponentials_of(run):
     """[groups, tokens, experts]: of the logits of a one-level layer, in float64."""
     (kernel,) = (value for name, value in run.weights.items() if "gating" in name)
-    return np.exp(helpers.tokens_of(DIMS).astype(np.float64).reshape([6, 12, 7]) @ kernel)
+    return np.exp(seeded.tokens_of(DIMS).astype(np.float64).reshape([6, 12, 7]) @ kernel)
 
 
 # --- The balance losses of switch, switch_max and ntlb ---------------------------------------
@@ -66,14 +67,12 @@ def test_mended_balance_loss_counts_padding_and_all_tries(gating, importance, tr
 
 
 def test_what_stands_in_padding_changes_upstreams_balance_loss_and_not_ours():
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     other = np.where((WHOLE == 0)[..., None], -3.0 * x, x)
     for layer, same in ((one(ROUTERS["switch"]()), True), (Upstream(5, "switch"), False)):
         losses = [
             run.loss
-            for run in helpers.run_layer_each(
-                layer, [x, other], DIMS, importance=WHOLE, gradients=False
-            )
+            for run in run_layer_each(layer, [x, other], DIMS, importance=WHOLE, gradients=False)
         ]
         assert (losses[0] == pytest.approx(losses[1], rel=1e-6)) == same
 
@@ -149,7 +148,7 @@ def test_mended_a_group_of_padding_reaches_experts_in_expert_selection():
         one(ROUTERS["expert_selection"]()), Upstream(5, "expert_selection"), importance
     )
     wi, wo = (mine.weights[f"{name}/kernel"] for name in ("wi", "wo"))
-    hidden = np.maximum(np.einsum("tm,xmf->txf", helpers.tokens_of(DIMS)[1, 2, :2], wi), 0)
+    hidden = np.maximum(np.einsum("tm,xmf->txf", seeded.tokens_of(DIMS)[1, 2, :2], wi), 0)
     expected = np.einsum("txf,xfn->tn", hidden, wo) / 5
     tolerances.assert_close(theirs.outputs[1, 2, :2], expected, tolerances.SAME)
     assert np.abs(expected).max() > 0.01
@@ -193,7 +192,7 @@ def test_mended_z_loss_is_multiplied_by_the_balance_coefficient(gating):
 
 def test_mended_first_choice_read_back_from_a_weight_above_one_half():
     def ties(name, shape):
-        weights = helpers.weights_of(name, shape)
+        weights = seeded.weights_of(name, shape)
         return np.zeros_like(weights) if name.startswith("outer") else weights
 
     mine, theirs, expected = three_ways(two(), Upstream([3, 5]), WHOLE, values=ties)
@@ -206,10 +205,10 @@ def test_mended_first_choice_read_back_from_a_weight_above_one_half():
 def test_mended_capacity_above_the_group():
     moe = one(top_k(), group_size=3, min_capacity=4)
     theirs = Upstream(5, moe_group_size=3, moe_min_expert_capacity=4)
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     sizes = []
     for layer in (moe, theirs):
-        graph = helpers.run_layer(layer, x, DIMS, importance=WHOLE, gradients=False).graph
+        graph = run_layer(layer, x, DIMS, importance=WHOLE, gradients=False).graph
         sizes.append(
             {
                 dim.size
@@ -225,8 +224,8 @@ def test_mended_capacity_above_the_group():
 @pytest.mark.parametrize("gating", ["switch_max", "expert_selection"])
 def test_mended_capacity_above_the_group_fills_slots_with_garbage(gating):
     """Of two to four tokens taken one by one, those there are not have a weight of -1e9."""
-    x = helpers.tokens_of(DIMS)
-    theirs = helpers.run_layer(
+    x = seeded.tokens_of(DIMS)
+    theirs = run_layer(
         Upstream(5, gating, moe_group_size=3, moe_min_expert_capacity=4),
         x,
         DIMS,
@@ -235,14 +234,14 @@ def test_mended_capacity_above_the_group_fills_slots_with_garbage(gating):
     )
     assert np.abs(theirs.outputs).max() > 1e7
     with pytest.raises(ValueError, match="^k_dim.size must be <= reduced_dim.size: "):
-        helpers.run_layer(
+        run_layer(
             Upstream(5, gating, moe_group_size=3, moe_min_expert_capacity=5),
             x,
             DIMS,
             importance=WHOLE,
             gradients=False,
         )
-    mine = helpers.run_layer(
+    mine = run_layer(
         one(ROUTERS[gating](), group_size=3, min_capacity=4),
         x,
         DIMS,
@@ -287,11 +286,11 @@ UNTOLD = {
 @pytest.mark.parametrize("name", UNTOLD)
 def test_mended_no_importance_is_an_error(name):
     moe, theirs, train = UNTOLD[name]
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     with pytest.raises(Exception, match="dtype|NoneType"):
-        helpers.run_layer(theirs, x, DIMS, gradients=False, train=train)
-    without = helpers.run_layer(moe, x, DIMS, gradients=False, train=train)
-    full = helpers.run_layer(moe, x, DIMS, importance=ONES, gradients=False, train=train)
+        run_layer(theirs, x, DIMS, gradients=False, train=train)
+    without = run_layer(moe, x, DIMS, gradients=False, train=train)
+    full = run_layer(moe, x, DIMS, importance=ONES, gradients=False, train=train)
     tolerances.assert_close(without.outputs, full.outputs, tolerances.SAME)
     tolerances.assert_close(without.loss, full.loss, tolerances.SAME)
 
@@ -305,9 +304,9 @@ def test_mended_z_loss_without_microbatches_is_an_error(monkeypatch):
 
     monkeypatch.setattr(upstream_moe, "_router_z_loss", without)
     with pytest.raises(Exception, match="NoneType|None"):
-        helpers.run_layer(
+        run_layer(
             Upstream(5, moe_z_loss=0.1),
-            helpers.tokens_of(DIMS),
+            seeded.tokens_of(DIMS),
             DIMS,
             importance=WHOLE,
             gradients=False,
@@ -315,14 +314,14 @@ def test_mended_z_loss_without_microbatches_is_an_error(monkeypatch):
 
 
 def test_mended_no_embed_only_with_a_stopped_gradient():
-    x, words = helpers.tokens_of(DIMS), helpers.tokens_of(DIMS, "words")
+    x, words = seeded.tokens_of(DIMS), seeded.tokens_of(DIMS, "words")
     mode = "embed_only_stop_grad"
     with pytest.raises(ValueError, match=f"^Unimplemented moe word embed mode: {mode}$"):
-        helpers.run_layer(
+        run_layer(
             Upstream(5, moe_word_embed_mode=mode), x, DIMS, importance=WHOLE, embeddings=words
         )
     runs = [
-        helpers.run_layer(
+        run_layer(
             one(top_k(gate=hmoe.Gate(word_embeddings=each))),
             x,
             DIMS,
@@ -338,6 +337,6 @@ def test_mended_no_embed_only_with_a_stopped_gradient():
 def test_oracle_of_this_file_is_hard():
     """What is compared above overflows, and its choices are clear."""
     mine, _, expected = three_ways(one(top_k()), Upstream(5), MIXED)
-    specs = helpers.reference_of(one(top_k()), mine.weights).specs
+    specs = ask_oracle.reference_of(one(top_k()), mine.weights).specs
     reference.assert_not_easy(expected, specs, partial=True, padding=True)
     assert reference.smallest_margin(expected) > tolerances.ORACLE_MARGIN

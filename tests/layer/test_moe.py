@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import hmoe
+from hmoe.compat.stack import mtf, tf
 from hmoe.mesh import randomness
-from tests import helpers, meshes, tolerances
-from tests.helpers import mtf, tf
+from tests import graphs, meshes, seeded, tolerances
+from tests.run_layer import run_layer, run_layer_each
 
 DIMS = (("outer_batch", 2), ("batch", 3), ("length", 12), ("d_model", 7))
 
@@ -47,15 +48,15 @@ def assert_equal(run, other, skip=()):
     "shared", [None, hmoe.SharedExpert(hidden_size=13, use_bias=True)], ids=["alone", "shared"]
 )
 def test_what_stands_in_padding_changes_nothing(shared):
-    importance = helpers.importance_of(DIMS)
+    importance = seeded.importance_of(DIMS)
     importance[1, 2] = 0.0  # a whole group
     padding = importance == 0
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     filled = [
         np.where(padding[..., None], content * (1 + np.abs(x)), x).astype(np.float32)
         for content in (0.0, 1e4)
     ]
-    run, *others = helpers.run_layer_each(
+    run, *others = run_layer_each(
         two(shared_expert=shared), [x, *filled], DIMS, importance=importance
     )
     for other in others:
@@ -68,9 +69,7 @@ def test_what_stands_in_padding_changes_nothing(shared):
 @pytest.mark.parametrize("k", [1, 2])
 def test_everything_padding_is_zero_and_finite(k):
     moe = layer(level("outer", 3, k, z_loss_coef=1.0), level("inner", 5, k, z_loss_coef=1.0))
-    run = helpers.run_layer(
-        moe, helpers.tokens_of(DIMS), DIMS, importance=np.zeros((2, 3, 12), np.float32)
-    )
+    run = run_layer(moe, seeded.tokens_of(DIMS), DIMS, importance=np.zeros((2, 3, 12), np.float32))
     assert run.loss == 0
     assert (run.outputs == 0).all()
     assert all((gradient == 0).all() for gradient in run.gradients.values())
@@ -81,22 +80,21 @@ def test_everything_padding_is_zero_and_finite(k):
 def test_padding_that_forms_whole_groups_leaves_the_other_outputs():
     """One level, groups of an example: examples of padding change no other output."""
     moe = layer(level("only", 5))
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     importance = np.ones((2, 3, 12), np.float32)
     importance[:, 2] = 0
-    run = helpers.run_layer(moe, x, DIMS, importance=importance)
+    run = run_layer(moe, x, DIMS, importance=importance)
     fewer = (DIMS[0], ("batch", 2), *DIMS[2:])
-    other = helpers.run_layer(moe, x[:, :2], fewer, importance=importance[:, :2])
+    other = run_layer(moe, x[:, :2], fewer, importance=importance[:, :2])
     tolerances.assert_close(run.outputs[:, :2], other.outputs, tolerances.SAME)
 
 
 def test_importance_of_some_dimensions_holds_for_all():
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     by_outer = np.array([1.0, 0.0], np.float32)
     whole = np.broadcast_to(by_outer[:, None, None], (2, 3, 12)).astype(np.float32)
     some, all_of = (
-        helpers.run_layer(two(), x, DIMS, importance=given, gradients=False)
-        for given in (by_outer, whole)
+        run_layer(two(), x, DIMS, importance=given, gradients=False) for given in (by_outer, whole)
     )
     np.testing.assert_array_equal(some.outputs, all_of.outputs)
     assert some.loss == all_of.loss
@@ -110,7 +108,7 @@ def test_a_level_of_one_expert_is_the_identity_of_that_level(where):
     sizes = [1, 5] if where == 0 else [5, 1]
     twofold = layer(level("outer", sizes[0], **ROOM), level("inner", sizes[1], **ROOM))
     flat = layer(level("only", 5, **ROOM))
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     names = {
         "outer_gating/kernel": "top_2_gating/kernel",
         "inner_gating/kernel": "top_2_gating/kernel",
@@ -118,11 +116,11 @@ def test_a_level_of_one_expert_is_the_identity_of_that_level(where):
 
     def values(name, shape):
         kept = [size for size in shape if size > 1]
-        return helpers.weights_of(names.get(name, name), kept).reshape(shape)
+        return seeded.weights_of(names.get(name, name), kept).reshape(shape)
 
     both = [
-        helpers.run_layer(twofold, x, DIMS, values=values),
-        helpers.run_layer(flat, x, DIMS, values=values),
+        run_layer(twofold, x, DIMS, values=values),
+        run_layer(flat, x, DIMS, values=values),
     ]
     tolerances.assert_close(both[0].outputs, both[1].outputs, tolerances.SAME)
     # The balance losses of the two differ, so gradients of the gating do.
@@ -134,13 +132,13 @@ def test_a_level_of_one_expert_is_the_identity_of_that_level(where):
 
 
 def test_one_expert_at_every_level_is_the_dense_layer():
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     for levels in (
         [level("only", 1, **ROOM)],
         [level("outer", 1, **ROOM), level("inner", 1, **ROOM)],
         [level("a", 1, **ROOM), level("b", 1, 1, **ROOM), level("c", 1, **ROOM)],
     ):
-        run = helpers.run_layer(layer(*levels), x, DIMS, gradients=False)
+        run = run_layer(layer(*levels), x, DIMS, gradients=False)
         wi, wo = (
             run.weights[f"{n}/kernel"].reshape(s) for n, s in (("wi", (7, 11)), ("wo", (11, 13)))
         )
@@ -150,19 +148,17 @@ def test_one_expert_at_every_level_is_the_dense_layer():
 def serialized(moe, x, importance, num, direction):
     """Gradients, outputs and sums of a step in microbatches, as T5 makes them."""
     with tf.Graph().as_default():
-        helpers.read_variables_once()
+        graphs.read_variables_once()
         tf.train.create_global_step()
         graph = mtf.Graph()
         mesh = mtf.Mesh(graph, "mesh")
-        dims = helpers.mtf_dims(DIMS)
+        dims = graphs.mtf_dims(DIMS)
         number = np.arange(DIMS[1][1]) % num
         features = {
-            "x": helpers.constant(mesh, x, dims),
-            "importance": helpers.constant(mesh, importance, dims[:-1]),
-            "direction": helpers.constant(
-                mesh, direction, dims[:-1] + [mtf.Dimension("d_out", 13)]
-            ),
-            "number": helpers.constant(mesh, number.astype(np.int32), dims[1:2]),
+            "x": graphs.constant(mesh, x, dims),
+            "importance": graphs.constant(mesh, importance, dims[:-1]),
+            "direction": graphs.constant(mesh, direction, dims[:-1] + [mtf.Dimension("d_out", 13)]),
+            "number": graphs.constant(mesh, number.astype(np.int32), dims[1:2]),
         }
 
         def model(given):
@@ -187,20 +183,19 @@ def serialized(moe, x, importance, num, direction):
         }
         lowering = meshes.lower(mesh)
         fetched = tf.nest.map_structure(lowering.export_to_tf_tensor, wanted)
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             session.run(tf.global_variables_initializer())
-            helpers.load_weights(session, lowering)
+            graphs.load_weights(session, lowering)
             return session.run(fetched)
 
 
 def test_microbatches_are_the_sum_over_the_layers_of_each():
-    importance = helpers.importance_of(DIMS)
-    x = helpers.tokens_of(DIMS)
-    # `run_layer` takes the direction of its objective from the shape of the outputs.
-    direction = helpers.seeded("direction").randn(2, 1, 12, 13).astype(np.float32)
+    importance = seeded.importance_of(DIMS)
+    x = seeded.tokens_of(DIMS)
+    direction = seeded.direction_of([2, 1, 12, 13])
     got = serialized(two(), x, importance, 3, np.repeat(direction, 3, axis=1))
     each = [
-        helpers.run_layer(
+        run_layer(
             two(),
             x[:, i::3],
             (DIMS[0], ("batch", 1), *DIMS[2:]),
@@ -221,7 +216,7 @@ def test_microbatches_are_the_sum_over_the_layers_of_each():
         got["outputs"], np.concatenate([run.outputs for run in each], axis=1), tolerances.SAME
     )
     # The losses of three microbatches are each divided by three.
-    one = helpers.run_layer(
+    one = run_layer(
         two(),
         x[:, :1],
         (DIMS[0], ("batch", 1), *DIMS[2:]),
@@ -233,11 +228,11 @@ def test_microbatches_are_the_sum_over_the_layers_of_each():
 
 def test_microbatches_equal_the_batch_where_no_group_spans_examples_and_nothing_overflows():
     moe = layer(level("outer", 3, **ROOM), level("inner", 5, balance_loss_coef=0.0, **ROOM))
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     importance = np.ones((2, 3, 12), np.float32)
-    direction = helpers.seeded("direction").randn(2, 3, 12, 13).astype(np.float32)
+    direction = seeded.direction_of([2, 3, 12, 13])
     got = serialized(moe, x, importance, 3, direction)
-    whole = helpers.run_layer(moe, x, DIMS, importance=importance)
+    whole = run_layer(moe, x, DIMS, importance=importance)
     tolerances.assert_close(got["outputs"], whole.outputs, tolerances.SAME)
     for name, gradient in got["gradients"].items():
         tolerances.assert_close(gradient, whole.gradients[name], tolerances.SAME, name)
@@ -246,10 +241,10 @@ def test_microbatches_equal_the_batch_where_no_group_spans_examples_and_nothing_
 
 
 def test_routing_and_losses_are_float32_under_bfloat16():
-    x = helpers.tokens_of(DIMS).astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
-    importance = helpers.importance_of(DIMS)
-    run = helpers.run_layer(two(), x, DIMS, importance=importance, dtype=tf.bfloat16)
-    exact = helpers.run_layer(two(), x, DIMS, importance=importance)
+    x = seeded.tokens_of(DIMS).astype(tf.bfloat16.as_numpy_dtype).astype(np.float32)
+    importance = seeded.importance_of(DIMS)
+    run = run_layer(two(), x, DIMS, importance=importance, dtype=tf.bfloat16)
+    exact = run_layer(two(), x, DIMS, importance=importance)
     types = {tensor.name: tensor.dtype for op in run.graph.operations for tensor in op.outputs}
     assert types["outer_gating/einsum:0"] == tf.float32
     assert types["inner_gating/einsum:0"] == tf.float32
@@ -280,7 +275,7 @@ GATED = hmoe.FeedForwardExperts(hidden_size=11, activation=["gelu", "linear"], u
     ids=["one", "two", "gated", "shared", "three"],
 )
 def test_num_params_is_that_of_the_variables(moe):
-    run = helpers.run_layer(moe, helpers.tokens_of(DIMS), DIMS, gradients=False)
+    run = run_layer(moe, seeded.tokens_of(DIMS), DIMS, gradients=False)
     assert moe.num_params(7, 13) == sum(weights.size for weights in run.weights.values())
 
 
@@ -305,9 +300,9 @@ def test_num_active_params_by_hand(moe, expected):
 
 
 def test_answers_do_not_depend_on_neighbours_where_no_token_is_dropped():
-    x = helpers.tokens_of(DIMS)
-    run = helpers.run_layer(two(), x, DIMS, train=False, drop_tokens=False, gradients=False)
-    alone = helpers.run_layer(
+    x = seeded.tokens_of(DIMS)
+    run = run_layer(two(), x, DIMS, train=False, drop_tokens=False, gradients=False)
+    alone = run_layer(
         two(),
         x[:1, 1:2],
         (("outer_batch", 1), ("batch", 1), *DIMS[2:]),
@@ -327,7 +322,7 @@ def test_random_policy_and_dropout_draw_other_numbers_in_each_microbatch():
         hmoe.Level(name="inner", num_experts=5, router=router, group_size=12, min_capacity=1),
         experts=hmoe.FeedForwardExperts(hidden_size=11, dropout_rate=0.3),
     )
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     x[:, 1] = x[:, 0]  # two microbatches of the same tokens
     ones = np.ones((2, 3, 12), np.float32)
     direction = np.ones((2, 3, 12, 13), np.float32)
@@ -341,10 +336,9 @@ def test_random_policy_draws_other_numbers_at_each_step():
     moe = layer(
         hmoe.Level(name="only", num_experts=5, router=router, group_size=12, min_capacity=1)
     )
-    x = helpers.tokens_of(DIMS)
+    x = seeded.tokens_of(DIMS)
     runs = [
-        helpers.run_layer(moe, x, DIMS, gradients=False, global_step=step).outputs
-        for step in (0, 1, 1)
+        run_layer(moe, x, DIMS, gradients=False, global_step=step).outputs for step in (0, 1, 1)
     ]
     assert np.abs(runs[0] - runs[1]).max() > 0.1
     np.testing.assert_array_equal(runs[1], runs[2])

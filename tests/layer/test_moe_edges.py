@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers, tolerances
+from tests import seeded, tolerances
+from tests.run_layer import run_layer
 
 DIMS = (("outer_batch", 2), ("batch", 4), ("length", 6), ("d_model", 7))
 
@@ -29,8 +30,8 @@ def layer(outer, inner=None, experts=(3, 5), metrics="brief", **level):
 
 
 def run(moe, **more):
-    more = dict({"importance": helpers.importance_of(DIMS)}, **more)
-    return helpers.run_layer(moe, helpers.tokens_of(DIMS), DIMS, **more)
+    more = dict({"importance": seeded.importance_of(DIMS)}, **more)
+    return run_layer(moe, seeded.tokens_of(DIMS), DIMS, **more)
 
 
 @pytest.mark.parametrize("norm", [0.25, 0.5, 4.0])
@@ -46,7 +47,7 @@ def test_norms_leave_gradients_finite_where_nothing_was_chosen(norm):
 
 def test_bias_at_rate_0_chooses_and_rests():
     def value(name, shape):
-        return helpers.weights_of(name, shape) * (5.0 if name.endswith("balance_bias") else 1.0)
+        return seeded.weights_of(name, shape) * (5.0 if name.endswith("balance_bias") else 1.0)
 
     results = {}
     for rate in (None, 0.0, 0.1):
@@ -91,7 +92,7 @@ def test_groups_of_examples_change_nothing_where_nothing_is_dropped():
 
 
 def test_importance_has_three_values():
-    importance = helpers.importance_of(DIMS)
+    importance = seeded.importance_of(DIMS)
     assert {0.0, 0.5, 1.0} == set(np.unique(importance))
     odd = np.where(importance == 0.5, 0.9995, np.where(importance == 1.0, 3.0, -1.0))
     router = hmoe.TopKRouter(k=2, policy_train="all")

@@ -1,4 +1,4 @@
-"""Every argument of every configurable class changes a number or the graph."""
+"""Checks that every argument of every configurable class changes a number, a name or a variable."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers, meshes
-from tests.helpers import mtf, tf
+from hmoe.compat.stack import mtf, tf
+from tests import graphs, meshes, seeded
+from tests.run_layer import run_layer
 
 pytestmark = pytest.mark.usefixtures("mesh_engine")
 
@@ -113,7 +114,7 @@ LAYER_CHANGES = {
     "metrics": ("off", {}),
     "seed": (1, {}),
 }
-# Given by position or as a whole.
+# Parts that are exchanged as a whole.
 PARTS = {"levels": "one level less", "experts": "other experts", "shared_expert": "none"}
 
 TABLE = [
@@ -124,6 +125,10 @@ TABLE = [
     *[("layer", name) for name in LAYER_CHANGES],
     *[("whole", name) for name in PARTS],
 ]
+
+
+# Its effect is an error, so it has a test of its own.
+EXACT_GROUPS = ("layer", "exact_groups")
 
 
 def change_of(part, name):
@@ -162,20 +167,17 @@ def build(part="", name="", value=None):
 
 
 def result_of(moe, call):
-    """Everything that a change can be seen in, as arrays by name."""
+    """Returns everything in which a change can be seen, as arrays by name."""
     call = dict({"train": True, "dims": DIMS}, **call)
     dims = call.pop("dims")
-    try:
-        run = helpers.run_layer(
-            moe,
-            helpers.tokens_of(dims),
-            dims,
-            gradients=False,
-            importance=helpers.importance_of(dims),
-            **call,
-        )
-    except ValueError as error:
-        return {str(error): np.zeros(())}
+    run = run_layer(
+        moe,
+        seeded.tokens_of(dims),
+        dims,
+        gradients=False,
+        importance=seeded.importance_of(dims),
+        **call,
+    )
     weights = {
         variable.name: np.zeros(variable.shape.to_integer_list)
         for variable in run.graph.all_variables
@@ -197,18 +199,28 @@ def differs(one, other):
     )
 
 
-@pytest.mark.parametrize(("part", "name"), TABLE, ids=[f"{p}-{n}" for p, n in TABLE])
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [pytest.param(*case, id="-".join(case)) for case in TABLE if case != EXACT_GROUPS],
+)
 def test_option_is_real(part, name):
     value, call = change_of(part, name)
     base = unchanged(tuple(call.items()))
     assert differs(result_of(build(part, name, value), call), base)
 
 
+def test_exact_groups_turns_a_warning_into_an_error():
+    value, call = change_of(*EXACT_GROUPS)
+    assert unchanged(tuple(call.items()))
+    with pytest.raises(ValueError, match=r"\(exact_groups = True\)$"):
+        result_of(build(*EXACT_GROUPS, value), call)
+
+
 def test_the_same_settings_give_the_same_numbers():
     assert not differs(result_of(build(), {}), unchanged(()))
 
 
-# By class and argument: settings before and after, and how the layer is called.
+# Settings before and after the change, and how the layer is called; by class and argument.
 SAMPLING = {"selection_train": "sample"}
 EXPLORING = {"explore_probability": 0.5}
 ROUTER_TABLE = {
@@ -280,7 +292,7 @@ def plain_router(kind, settings, depth, call):
 )
 def test_option_of_a_router_is_real(kind, name, depth):
     before, after, call = ROUTER_TABLE[kind][name]
-    # A gate stands in a switch router, so both begin alike.
+    # A gate is tried in a switch router, so both start from the same layer.
     is_plain_switch = kind in (hmoe.Gate, hmoe.SwitchRouter) and not before
     base = (hmoe.SwitchRouter, (), 0) if is_plain_switch else (kind, tuple(before.items()), depth)
     assert differs(
@@ -290,7 +302,7 @@ def test_option_of_a_router_is_real(kind, name, depth):
 
 @pytest.mark.parametrize("kind", ROUTER_TABLE, ids=lambda kind: kind.__name__)
 def test_the_table_has_every_argument_of_a_router(kind):
-    # What only a decoder asks for is tested with one, and what kernels start from below.
+    # The first is tested with a decoder, the second below.
     assert set(inspect.signature(kind).parameters) - {"allow_in_decoder", "kernel_stddev"} == set(
         ROUTER_TABLE[kind]
     )
@@ -303,9 +315,9 @@ def test_kernels_start_from_a_truncated_normal():
         tf.set_random_seed(1)
         tf.train.create_global_step()
         mesh = mtf.Mesh(mtf.Graph(), "mesh")
-        dims = helpers.mtf_dims(depth)
+        dims = graphs.mtf_dims(depth)
         call(
-            helpers.constant(mesh, helpers.tokens_of(depth), dims),
+            graphs.constant(mesh, seeded.tokens_of(depth), dims),
             mtf.Dimension("d_out", 5),
             train=True,
         )
@@ -314,7 +326,7 @@ def test_kernels_start_from_a_truncated_normal():
         kernel = session.run(mesh.graph.name_to_variable["inner_gating/kernel"].get_master())
     assert kernel.shape == (3, 70, 5)
     assert np.abs(kernel).max() <= 2 * 0.25
-    # Cutting a normal off at two deviations leaves 0.88 of its own.
+    # A normal distribution that is cut off at two deviations keeps 0.88 of its deviation.
     assert kernel.std() == pytest.approx(0.88 * 0.25, rel=0.05)
 
 
@@ -330,7 +342,7 @@ def test_kernels_start_from_a_truncated_normal():
     ids=lambda x: getattr(x, "__name__", ""),
 )
 def test_the_table_has_every_argument(kind, parts):
-    # Engines give the same numbers, in other ways: test_engines.py.
+    # Engines give the same numbers; tests/dispatch/test_engines.py tells them apart.
     arguments = set(inspect.signature(kind).parameters) - {"engine"}
     for names in (
         [[n for p, n in TABLE if p == part] for part in parts]

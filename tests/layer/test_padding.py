@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import hmoe
+from hmoe.compat.stack import mtf, tf
 from hmoe.layer import metrics
-from tests import helpers, meshes, tolerances
-from tests.helpers import mtf, tf
+from tests import graphs, meshes, seeded, tolerances
+from tests.run_layer import run_layer
 
 pytestmark = pytest.mark.usefixtures("mesh_engine")
 
@@ -64,16 +65,16 @@ def with_garbage(values, importance, garbage):
     [(name, list(GARBAGE)[number % len(GARBAGE)]) for number, name in enumerate(ROUTERS)],
 )
 def test_garbage_in_padding_reaches_nothing(name, garbage, engine):
-    importance = helpers.importance_of(DIMS)
+    importance = seeded.importance_of(DIMS)
     # The first token stands in for whoever is missing, where rows are gathered.
     importance[0, 0, 0] = 0.0
     build = layer(ROUTERS[name])
-    x, words = helpers.tokens_of(DIMS), helpers.tokens_of(DIMS, "words")
+    x, words = seeded.tokens_of(DIMS), seeded.tokens_of(DIMS, "words")
     runs = []
     for value in (0.0, GARBAGE[garbage]):
         moe = build(engine=engine)
         runs.append(
-            helpers.run_layer(
+            run_layer(
                 moe,
                 with_garbage(x, importance, value),
                 DIMS,
@@ -98,29 +99,29 @@ def test_garbage_in_padding_reaches_nothing(name, garbage, engine):
 @pytest.mark.parametrize("engine", ["index", "einsum"])
 def test_garbage_in_the_gradient_of_padding_reaches_nothing(engine):
     """As from a loss that forgets to mask."""
-    importance = helpers.importance_of(DIMS)
+    importance = seeded.importance_of(DIMS)
     with tf.Graph().as_default():
         mesh = mtf.Mesh(mtf.Graph(), "mesh")
-        dims = helpers.mtf_dims(DIMS)
-        x = helpers.constant(mesh, helpers.tokens_of(DIMS), dims)
+        dims = graphs.mtf_dims(DIMS)
+        x = graphs.constant(mesh, seeded.tokens_of(DIMS), dims)
         result = layer(ROUTERS["top-2"])(engine=engine)(
             x,
             mtf.Dimension("d_out", 5),
             train=True,
-            importance=helpers.constant(mesh, importance, dims[:-1]),
+            importance=graphs.constant(mesh, importance, dims[:-1]),
         )
         direction = np.ones(result.outputs.shape.to_integer_list, np.float32)
         direction[importance == 0] = np.nan
         objective = mtf.reduce_sum(
-            result.outputs * helpers.constant(mesh, direction, result.outputs.shape.dims)
+            result.outputs * graphs.constant(mesh, direction, result.outputs.shape.dims)
         )
         variables = mesh.graph.trainable_variables
         gradients = mtf.gradients([objective], [v.outputs[0] for v in variables] + [x])
         lowering = meshes.lower(mesh)
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             fetched = [lowering.export_to_tf_tensor(each) for each in gradients]
             session.run(tf.global_variables_initializer())
-            helpers.load_weights(session, lowering)
+            graphs.load_weights(session, lowering)
             found = session.run(fetched)
     for variable, gradient in zip([*variables, "inputs"], found):
         assert np.isfinite(gradient).all(), variable
@@ -153,7 +154,7 @@ def named(router, dims, x, importance, train, group_size, over, choices):
         second_place_loss=router().has_second_choice,
         **more,
     )
-    run = helpers.run_layer(
+    run = run_layer(
         moe(metrics="full"),
         x,
         dims,
@@ -170,7 +171,7 @@ def named(router, dims, x, importance, train, group_size, over, choices):
 @pytest.mark.parametrize("added", BESIDE)
 def test_padding_changes_no_loss_and_no_metric(name, added, over, choices, train):
     router = ROUTERS[name]
-    x = helpers.tokens_of(ALONE)
+    x = seeded.tokens_of(ALONE)
     importance = np.ones(x.shape[:-1], np.float32)
     importance[0, 1, 2] = 0.5
     dims = BESIDE[added]
@@ -200,11 +201,11 @@ def test_1_is_even_at_every_level(over, train):
         capacity_factor_train=3.0,
         capacity_factor_eval=3.0,
     )
-    run = helpers.run_layer(
+    run = run_layer(
         moe(),
-        helpers.tokens_of(DIMS),
+        seeded.tokens_of(DIMS),
         DIMS,
-        importance=helpers.importance_of(DIMS),
+        importance=seeded.importance_of(DIMS),
         train=train,
         gradients=False,
         values=lambda name, shape: np.zeros(shape, np.float32),
@@ -230,8 +231,8 @@ def test_over_positions_it_is_smaller_by_the_square_of_the_share_of_tokens(over)
             balance_loss_mean_over=mean_over,
             second_place_loss=True,
         )
-        losses[mean_over] = helpers.run_layer(
-            moe(), helpers.tokens_of(DIMS), DIMS, importance=importance, gradients=False
+        losses[mean_over] = run_layer(
+            moe(), seeded.tokens_of(DIMS), DIMS, importance=importance, gradients=False
         ).losses
     for kind in ("only/balance", "only/second_place"):
         tolerances.assert_close(
@@ -241,10 +242,10 @@ def test_over_positions_it_is_smaller_by_the_square_of_the_share_of_tokens(over)
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.int32, np.float64])
 def test_importance_may_be_of_any_type(dtype):
-    importance = helpers.importance_of(DIMS, partial=False)
+    importance = seeded.importance_of(DIMS, partial=False)
     moe = layer(ROUTERS["top-2"])()
     runs = [
-        helpers.run_layer(moe, helpers.tokens_of(DIMS), DIMS, importance=each)
+        run_layer(moe, seeded.tokens_of(DIMS), DIMS, importance=each)
         for each in (importance, importance.astype(dtype))
     ]
     np.testing.assert_array_equal(runs[0].outputs, runs[1].outputs)

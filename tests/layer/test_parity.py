@@ -14,7 +14,8 @@ import pytest
 from mesh_tensorflow.transformer import moe as upstream_moe
 
 import hmoe
-from tests import helpers, reference, tolerances
+from tests import reference, seeded, tolerances
+from tests.run_layer import run_layer
 from tests.upstream import (
     DIMS,
     MIXED,
@@ -159,7 +160,7 @@ CASES = {**policy_cases(), **router_cases(), **option_cases()}
 def assert_same(case, x, words=None):
     """Runs both; the oracle says that the case is hard and its choices are clear."""
     mine, other = (
-        helpers.run_layer(
+        run_layer(
             each,
             x,
             DIMS,
@@ -192,16 +193,16 @@ def assert_same(case, x, words=None):
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_losses_and_gradients_are_those_of_upstream(name):
     case = CASES[name]
-    words = helpers.tokens_of(DIMS, WORDS) if case.embeddings else None
-    mine = assert_same(case, helpers.tokens_of(DIMS), words)
+    words = seeded.tokens_of(DIMS, WORDS) if case.embeddings else None
+    mine = assert_same(case, seeded.tokens_of(DIMS), words)
     if case.train:
         assert ("embeddings" in mine.gradients) == (case.embeddings and "stop_grad" not in name)
 
 
 def likely_tokens(probability):
     """Inputs whose best expert at the first level has a probability above this one."""
-    kernel = helpers.weights_of("outer_gating/kernel", [7, 3])
-    drawn = helpers.seeded("likely tokens").randn(500, 7).astype(np.float32)
+    kernel = seeded.weights_of("outer_gating/kernel", [7, 3])
+    drawn = seeded.generator("likely tokens").randn(500, 7).astype(np.float32)
     logits = drawn @ kernel
     best = 1 / np.exp(logits - logits.max(axis=-1, keepdims=True)).sum(axis=-1)
     number = np.prod([size for _, size in DIMS[:-1]])

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hmoe
-from tests import helpers, meshes, tolerances
+from hmoe.compat.stack import tf
+from tests import meshes, tolerances
 from tests.assignments import FedLayer
 
 # Two groups at the first level, each of two examples.
@@ -226,7 +227,7 @@ def test_bfloat16_activations_decide_as_float32_does(name):
     # Sixteenths need seven bits at most.
     x = np.round(x * 16) / 16
     exact = built(name, train=True)(x, importance)
-    rounded = FedLayer(layer(name), DIMS, train=True, dtype=helpers.tf.bfloat16)(x, importance)
+    rounded = FedLayer(layer(name), DIMS, train=True, dtype=tf.bfloat16)(x, importance)
     for level, other in zip(rounded.levels, exact.levels):
         np.testing.assert_array_equal(level.slot_tokens, other.slot_tokens)
         np.testing.assert_array_equal(level.importance, other.importance)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hmoe.compat.stack import mtf, tf
 from hmoe.mesh import batch_dims
 from hmoe.mesh.layout import MeshLayout
-from tests import helpers, meshes
-from tests.helpers import mtf, tf
+from tests import graphs, meshes
 
-TWO = MeshLayout("rows:2;cols:3", helpers.TWO_AXES)
+TWO = MeshLayout("rows:2;cols:3", meshes.TWO_AXES)
 
 
 def dims(*pairs):
-    return helpers.mtf_dims(pairs)
+    return graphs.mtf_dims(pairs)
 
 
 def test_given_outer_batch_is_kept():
@@ -53,7 +53,7 @@ def test_there_and_back(size, rest):
             .astype(np.float32)
         )
         made = batch_dims.batch_dims(all_dims[:-1], layout, size)
-        split = made.split(helpers.constant(mesh, values, all_dims))
+        split = made.split(graphs.constant(mesh, values, all_dims))
         back = made.merge(split)
         lowering = meshes.lower(mesh)
         with tf.Session() as session:

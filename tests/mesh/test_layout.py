@@ -6,7 +6,7 @@ import pytest
 
 import hmoe
 from hmoe.mesh.layout import MeshLayout
-from tests import helpers
+from tests import meshes
 
 
 def levels(*sizes):
@@ -24,7 +24,7 @@ def refused(mesh, rules, *sizes):
 
 
 def test_axis_and_number_of_splits():
-    layout = MeshLayout("rows:2;cols:4", helpers.TWO_AXES)
+    layout = MeshLayout("rows:2;cols:4", meshes.TWO_AXES)
     assert layout.axis("expert_x") == "cols"
     assert (layout.num_splits("expert_x"), layout.num_splits("expert_y")) == (4, 2)
     assert (layout.num_splits("length"), layout.axis("length")) == (1, None)
@@ -32,7 +32,7 @@ def test_axis_and_number_of_splits():
 
 
 def test_experts_that_devices_cannot_share():
-    assert refused("rows:4;cols:2", helpers.TWO_AXES, 2, 6) == (
+    assert refused("rows:4;cols:2", meshes.TWO_AXES, 2, 6) == (
         "level 'inner': expert_y has 6 experts, which the 4 devices of mesh axis 'rows' cannot"
         " share; use a multiple of 4 or another layout"
     )
@@ -113,7 +113,7 @@ def test_rule_on_a_mesh_of_one_device():
 
 
 def test_no_warning_where_all_is_split_or_nothing_can_be():
-    assert MeshLayout("rows:2;cols:2", helpers.TWO_AXES).warnings(levels(2, 4)) == []
+    assert MeshLayout("rows:2;cols:2", meshes.TWO_AXES).warnings(levels(2, 4)) == []
     assert MeshLayout("rows:1", "").warnings(levels(2, 4)) == []
 
 

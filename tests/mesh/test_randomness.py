@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+from hmoe.compat.stack import mtf, tf
 from hmoe.mesh import randomness
 from hmoe.mesh.randomness import RandomSource
-from tests import helpers, meshes
-from tests.helpers import mtf, tf
+from tests import graphs, meshes
 
 LAYOUTS = [
     ("", ""),
@@ -32,7 +32,7 @@ def draw(build, mesh_shape="", layout="", steps=(0,)):
         numbers = build(mesh)
         lowering = meshes.lower(mesh, mesh_shape, layout)
         exported = lowering.export_to_tf_tensor(numbers)
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             session.run(tf.global_variables_initializer())
             values = []
             for number in steps:
@@ -41,7 +41,7 @@ def draw(build, mesh_shape="", layout="", steps=(0,)):
     return values
 
 
-SHAPE = helpers.mtf_dims([("a", 4), ("b", 9), ("c", 6)])
+SHAPE = graphs.mtf_dims([("a", 4), ("b", 9), ("c", 6)])
 
 
 def uniform(seed=0, path="x"):

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 
 import hmoe
+from hmoe.compat.stack import mtf, tf
 from hmoe.layer import metrics
-from tests import helpers, meshes, tolerances
-from tests.helpers import mtf, tf
+from tests import graphs, meshes, seeded, tolerances
 from tests.peers import recorded
 from tests.peers.recorded import Arrays
 from tests.routing import contexts
+from tests.run_layer import Run, run_layer
 
 
-def dims_of(inputs: np.ndarray) -> helpers.Dims:
+def dims_of(inputs: np.ndarray) -> seeded.Dims:
     return tuple(zip(("batch", "length", "d_model"), inputs.shape))
 
 
@@ -29,10 +30,10 @@ def named(arrays: Arrays, router: hmoe.Router) -> Arrays:
     }
 
 
-def run(moe: hmoe.HierarchicalMoE, case: Arrays, **more: Any) -> helpers.Run:
+def run(moe: hmoe.HierarchicalMoE, case: Arrays, **more: Any) -> Run:
     """Our layer on what was recorded, with the same objective."""
     weights = named(recorded.part(case, "weights"), moe.levels[0].router)
-    result = helpers.run_layer(
+    result = run_layer(
         moe,
         case["inputs"],
         dims_of(case["inputs"]),
@@ -44,7 +45,7 @@ def run(moe: hmoe.HierarchicalMoE, case: Arrays, **more: Any) -> helpers.Run:
     return result
 
 
-def summary(result: helpers.Run) -> dict[str, float]:
+def summary(result: Run) -> dict[str, float]:
     """Metrics by name, of the only level under "only/"."""
     names = metrics.summarize({"layer": result.sums})
     return {
@@ -52,7 +53,7 @@ def summary(result: helpers.Run) -> dict[str, float]:
     }
 
 
-def assert_same(result: helpers.Run, case: Arrays, router: hmoe.Router) -> None:
+def assert_same(result: Run, case: Arrays, router: hmoe.Router) -> None:
     """Outputs and all gradients are those that were recorded."""
     tolerances.assert_close(result.outputs, case["outputs"], tolerances.PEERS, "outputs")
     gradients = named(recorded.part(case, "gradients"), router)
@@ -82,8 +83,8 @@ def expert_weights(
     """
     with tf.Graph().as_default():
         graph = mtf.Graph()
-        dims = helpers.mtf_dims(tuple(zip(("groups", "tokens", "d_model"), tokens.shape)))
-        inputs = helpers.constant(mtf.Mesh(graph, "mesh"), tokens, dims)
+        dims = graphs.mtf_dims(tuple(zip(("groups", "tokens", "d_model"), tokens.shape)))
+        inputs = graphs.constant(mtf.Mesh(graph, "mesh"), tokens, dims)
         context = contexts.context_for(
             mtf.Dimension("experts", num_experts),
             capacity,
@@ -91,15 +92,15 @@ def expert_weights(
             has_partial_tokens=False,
         )
         scores = router.score(inputs, None, context)
-        importance = helpers.constant(inputs.mesh, np.ones(tokens.shape[:2], np.float32), dims[:2])
+        importance = graphs.constant(inputs.mesh, np.ones(tokens.shape[:2], np.float32), dims[:2])
         assignment = router.assign(scores, importance, context)
         went = mtf.one_hot(assignment.expert, scores.experts_dim, dtype=tf.float32)
         weights = mtf.einsum([went, assignment.weight], dims[:2] + [scores.experts_dim])
         lowering = meshes.lower(inputs.mesh)
         fetched = lowering.export_to_tf_tensor(weights)
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             session.run(tf.global_variables_initializer())
-            helpers.load_weights(
+            graphs.load_weights(
                 session, lowering, lambda name, shape: kernels[name[len("gating/") :]]
             )
             return session.run(fetched)

@@ -20,6 +20,7 @@ from transformers.models.mixtral.modeling_mixtral import (
     load_balancing_loss_func,
 )
 
+from tests import seeded
 from tests.peers import recorded
 
 BATCH, LENGTH, DEPTH, HIDDEN = 3, 8, 7, 11
@@ -57,13 +58,13 @@ def record(case, num_experts, top_k):
     block.load_state_dict({name: torch.tensor(value.copy()) for name, value in parameters.items()})
 
     inputs = recorded.normal(f"mixtral {case}", [BATCH, LENGTH, DEPTH])
-    padding = recorded.seeded(f"padding {case}").rand(BATCH, LENGTH) > 0.8
+    padding = seeded.generator(f"padding {case}").rand(BATCH, LENGTH) > 0.8
     x = torch.tensor(inputs, requires_grad=True)
     logits, top_weights, top_experts = block.gate(x)
     loss = load_balancing_loss_func((logits,), num_experts, top_k)
     masked = load_balancing_loss_func((logits,), num_experts, top_k, torch.tensor(~padding))
     outputs = block(x)
-    direction = recorded.seeded("direction").randn(*outputs.shape).astype(np.float32)
+    direction = seeded.direction_of(outputs.shape)
     (torch.sum(outputs * torch.tensor(direction)) + BALANCE_WEIGHT * loss).backward()
 
     gradients = {name: p.grad.numpy() for name, p in block.named_parameters()}

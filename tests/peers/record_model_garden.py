@@ -13,11 +13,11 @@ from __future__ import annotations
 import functools
 from importlib.metadata import version
 
-import numpy as np
 import tensorflow as tf
 import tf_keras
 from official.nlp.modeling.layers import moe
 
+from tests import seeded
 from tests.peers import recorded
 
 BATCH, LENGTH, DEPTH, HIDDEN, BACKBONE, EXPERTS = 4, 6, 7, 11, 9, 5
@@ -105,7 +105,7 @@ def record(case: str, settings: dict) -> dict:
     with tf.GradientTape() as tape:
         tape.watch(x)
         outputs = layer(x, training=settings["training"])
-        direction = recorded.seeded("direction").randn(*outputs.shape).astype(np.float32)
+        direction = seeded.direction_of(outputs.shape)
         objective = tf.reduce_sum(outputs * direction) + tf.add_n(layer.losses)
     gradients = tape.gradient(objective, [*variables.values(), x])
 

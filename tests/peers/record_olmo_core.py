@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from olmo_core.nn.moe.router import MoELinearRouter, MoERouterGatingFunction
 
+from tests import seeded
 from tests.peers import recorded
 
 BATCH, LENGTH, DEPTH, HIDDEN, OUT, EXPERTS = 3, 8, 7, 4, 6, 5
@@ -85,7 +86,7 @@ def record(case, settings):
     weights, experts, load, loss = router(x)
     hidden = torch.relu(torch.einsum("bsm,bskmf->bskf", x, wi[experts]))
     outputs = torch.einsum("bskf,bskfn,bsk->bsn", hidden, wo[experts], weights)
-    direction = recorded.seeded("direction").randn(*outputs.shape).astype(np.float32)
+    direction = seeded.direction_of(outputs.shape)
     (torch.sum(outputs * torch.tensor(direction)) + loss).backward()
 
     gating = router.weight.grad.reshape(EXPERTS, DEPTH).T

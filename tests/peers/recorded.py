@@ -8,24 +8,20 @@ variables.
 from __future__ import annotations
 
 import pathlib
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
+
+from tests import seeded
 
 FOLDER = pathlib.Path(__file__).parent
 
 Arrays = dict[str, np.ndarray]
 
 
-def seeded(name: str) -> np.random.RandomState:
-    """As `tests.helpers.seeded`: the objective of `run_layer` needs the same direction."""
-    return np.random.RandomState(zlib.crc32(name.encode()) % 2**31)
-
-
 def normal(name: str, shape: Sequence[int], scale: float = 1.0) -> np.ndarray:
     """float32 numbers that depend on a name alone."""
-    return (seeded(name).randn(*shape) * scale).astype(np.float32)
+    return (seeded.generator(name).randn(*shape) * scale).astype(np.float32)
 
 
 def save(name: str, versions: dict[str, str], cases: dict[str, Arrays]) -> None:

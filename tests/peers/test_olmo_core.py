@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import hmoe
+from hmoe.compat.stack import mtf, tf
 from hmoe.routing import balancing
-from tests import helpers, meshes, tolerances
-from tests.helpers import mtf, tf
+from tests import graphs, meshes, tolerances
 from tests.peers import ours, recorded
 
 RECORDED = recorded.load("olmo_core")
@@ -151,7 +151,7 @@ def test_bias_after_each_step_is_that_of_olmo_core_but_for_a_constant():
         tokens = mtf.import_tf_tensor(
             mesh,
             fed,
-            mtf.Shape(helpers.mtf_dims(tuple(zip(("batch", "length", "d_model"), shape)))),
+            mtf.Shape(graphs.mtf_dims(tuple(zip(("batch", "length", "d_model"), shape)))),
         )
         result = moe(tokens, mtf.Dimension("d_out", 6), train=True)
         (bias,) = [update.bias for update in result.bias_updates]
@@ -162,9 +162,9 @@ def test_bias_after_each_step_is_that_of_olmo_core_but_for_a_constant():
         fetched = lowering.export_to_tf_tensor(result.metrics["only/load"])
         fetched_bias = lowering.export_to_tf_tensor(bias)
         update = tf.group([lowering.lowered_operation(op) for op in updates])
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             session.run(tf.global_variables_initializer())
-            helpers.load_weights(
+            graphs.load_weights(
                 session,
                 lowering,
                 lambda name, shape: (

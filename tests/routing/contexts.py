@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from hmoe.compat.stack import mtf
 from hmoe.mesh.randomness import RandomSource
 from hmoe.routing.context import RoutingContext
-from tests.helpers import mtf
 
 
 def context_for(

@@ -9,10 +9,10 @@ from unittest import mock
 
 import numpy as np
 
+from hmoe.compat.stack import mtf, tf
 from hmoe.mesh.randomness import RandomSource
 from hmoe.routing.router import Router
-from tests import helpers, meshes, tolerances
-from tests.helpers import mtf, tf
+from tests import graphs, meshes, tolerances
 from tests.routing import contexts
 from tests.slots import slot_tokens
 
@@ -69,7 +69,7 @@ def assign(
 
     def known(self: RandomSource, mesh: Any, shape: Any, dtype: Any = tf.float32) -> Any:
         numbers = np.array((uniforms or {})[self.path.split("/")[-1]], np.float32)
-        return helpers.constant(
+        return graphs.constant(
             mesh, np.broadcast_to(numbers, shape.to_integer_list).copy(), shape.dims
         )
 
@@ -88,8 +88,8 @@ def assign(
         context = contexts.context_for(
             x, capacity, train=train, has_partial_tokens=has_partial_tokens
         )
-        scores = router.score(helpers.constant(mesh, values, [s, m]), None, context)
-        importance = helpers.constant(mesh, given.astype(np.float32), [s])
+        scores = router.score(graphs.constant(mesh, values, [s, m]), None, context)
+        importance = graphs.constant(mesh, given.astype(np.float32), [s])
         result = router.assign(scores, importance, context)
         choices = result.choices
         wanted = {
@@ -103,9 +103,9 @@ def assign(
         }
         lowering = meshes.lower(mesh)
         fetched = {name: lowering.export_to_tf_tensor(each) for name, each in wanted.items()}
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             session.run(tf.global_variables_initializer())
-            helpers.load_weights(session, lowering, value_of)
+            graphs.load_weights(session, lowering, value_of)
             got = session.run(fetched)
     got["buffers"] = slot_tokens(got["expert"], got["position"], experts, capacity)
     return _table(got, experts)

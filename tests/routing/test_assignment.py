@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hmoe.compat.stack import mtf, tf
 from hmoe.routing.assignment import Choices, fill_buffers
 from hmoe.routing.scores import Scores
 from hmoe.routing.top_k import TopKRouter
-from tests import helpers, meshes
-from tests.helpers import mtf, tf
+from tests import graphs, meshes
 from tests.routing import contexts
 from tests.slots import slot_tokens
 
@@ -23,7 +23,7 @@ def evaluate(build):
         mesh = mtf.Mesh(graph, "mesh")
         tensors = build(mesh)
         lowering = meshes.lower(mesh)
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             return session.run({k: lowering.export_to_tf_tensor(t) for k, t in tensors.items()})
 
 
@@ -35,7 +35,7 @@ def placed(expert, wanted, num_experts, capacity):
 
     def build(mesh):
         def tensor(values):
-            return helpers.constant(mesh, values, [s, k])
+            return graphs.constant(mesh, values, [s, k])
 
         rank = np.broadcast_to(np.arange(k.size, dtype=np.int32), expert.shape)
         choices = Choices(
@@ -100,9 +100,9 @@ def routed(probabilities, importance, k=2, capacity=2, policy="all", **more):
     router = TopKRouter(k=k, policy_train=policy, **more)
 
     def build(mesh):
-        tensor = helpers.constant(mesh, probabilities, [s, x])
+        tensor = graphs.constant(mesh, probabilities, [s, x])
         scores = Scores(mtf.log(tensor), tensor, tensor, s, x)
-        given = helpers.constant(mesh, np.array(importance, np.float32), [s])
+        given = graphs.constant(mesh, np.array(importance, np.float32), [s])
         result = router.assign(scores, given, contexts.context_for(x, capacity))
         return {
             "expert": result.choices.expert,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hmoe.compat.stack import mtf, tf
 from hmoe.routing.balancing import BiasUpdate
-from tests import helpers, meshes, tolerances
-from tests.helpers import mtf, tf
+from tests import graphs, meshes, tolerances
 
 
 def moved(load, rate=0.5):
@@ -24,11 +24,11 @@ def moved(load, rate=0.5):
             initializer=tf.zeros_initializer(),
         )
         update = BiasUpdate(bias, "load", rate).apply(
-            helpers.constant(mesh, np.array(load, np.float32), dims)
+            graphs.constant(mesh, np.array(load, np.float32), dims)
         )
         lowering = meshes.lower(mesh)
         step, read = lowering.lowered_operation(update), lowering.export_to_tf_tensor(bias)
-        with helpers.quick_session() as session:
+        with graphs.quick_session() as session:
             session.run(tf.global_variables_initializer())
             session.run(lowering.copy_masters_to_slices())
             session.run(step)

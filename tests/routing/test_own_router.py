@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import hmoe
+from hmoe.compat.stack import mtf, tf
 from hmoe.t5 import configurables
-from tests import helpers, tolerances
+from tests import seeded, tolerances
 from tests.gin import configs
-from tests.helpers import mtf, tf
+from tests.run_layer import run_layer
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "add_a_router.md"
 
@@ -49,9 +50,9 @@ def test_layer_works_with_a_router_of_the_users_own():
         ],
         experts=hmoe.FeedForwardExperts(hidden_size=11),
     )
-    x = helpers.tokens_of(DIMS)
-    importance = helpers.importance_of(DIMS, partial=False)
-    run = helpers.run_layer(moe, x, DIMS, importance=importance)
+    x = seeded.tokens_of(DIMS)
+    importance = seeded.importance_of(DIMS, partial=False)
+    run = run_layer(moe, x, DIMS, importance=importance)
     assert run.sums["outer/load"].tolist() == [0, 0, importance.sum()]
     assert moe.num_active_params(7, 13) == 7 * 3 + 7 * 2 + 7 * 11 + 11 * 13
 
@@ -96,7 +97,7 @@ def run_of(router, train):
         ],
         experts=hmoe.FeedForwardExperts(hidden_size=11),
     )
-    return helpers.run_layer(moe, helpers.tokens_of(DIMS), DIMS, train=train)
+    return run_layer(moe, seeded.tokens_of(DIMS), DIMS, train=train)
 
 
 def test_router_of_the_page_is_top_k_but_for_its_noise(my_routers):

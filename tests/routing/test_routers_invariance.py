@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers, meshes, reference, tolerances
+from tests import ask_oracle, meshes, reference, seeded, tolerances
 from tests.layer.test_invariance import assert_same
+from tests.run_layer import run_layer
 
 pytestmark = pytest.mark.usefixtures("mesh_engine")
 
 DIMS = (("outer_batch", 4), ("batch", 8), ("length", 3), ("d_model", 5))
 
 MESHES = {
-    "2x2": ("rows:2;cols:2", helpers.TWO_AXES),
-    "4x2": ("rows:4;cols:2", helpers.TWO_AXES),
-    "4": ("rows:4", helpers.TWO_AXES),
-    "1x2": ("rows:1;cols:2", helpers.TWO_AXES),
-    "2x2-hidden": ("rows:1;cols:2;hidden:2", helpers.TWO_AXES + ";expert_hidden:hidden"),
+    "2x2": ("rows:2;cols:2", meshes.TWO_AXES),
+    "4x2": ("rows:4;cols:2", meshes.TWO_AXES),
+    "4": ("rows:4", meshes.TWO_AXES),
+    "1x2": ("rows:1;cols:2", meshes.TWO_AXES),
+    "2x2-hidden": ("rows:1;cols:2;hidden:2", meshes.TWO_AXES + ";expert_hidden:hidden"),
 }
 
 
@@ -99,17 +100,17 @@ SALTS = {}
 
 def inputs(name):
     salt = SALTS.get(name, "")
-    return helpers.tokens_of(DIMS, salt), helpers.tokens_of(DIMS, f"words{salt}")
+    return seeded.tokens_of(DIMS, salt), seeded.tokens_of(DIMS, f"words{salt}")
 
 
 def run(name, mesh_shape="", layout="", steps=3):
     moe = LAYERS[name]()
     x, words = inputs(name)
-    return helpers.run_layer(
+    return run_layer(
         moe,
         x,
         DIMS,
-        importance=helpers.importance_of(DIMS),
+        importance=seeded.importance_of(DIMS),
         mesh_shape=mesh_shape,
         layout=layout,
         steps=steps,
@@ -127,11 +128,11 @@ def alone(name):
 @pytest.mark.parametrize("name", ["balanced", "experts-choose", "experts-choose-inner"])
 def test_inputs_are_not_easy(name):
     moe, single, (x, words) = LAYERS[name](), alone(name), inputs(name)
-    layer = helpers.reference_of(moe, single.weights)
+    layer = ask_oracle.reference_of(moe, single.weights)
     expected = layer(
-        helpers.as_streams(x, True, depth=True),
-        helpers.as_streams(helpers.importance_of(DIMS), True, depth=False),
-        helpers.as_streams(words, True, depth=True),
+        ask_oracle.as_streams(x, True, depth=True),
+        ask_oracle.as_streams(seeded.importance_of(DIMS), True, depth=False),
+        ask_oracle.as_streams(words, True, depth=True),
         rows=8,
     )
     assert reference.smallest_margin(expected) > tolerances.ORACLE_MARGIN

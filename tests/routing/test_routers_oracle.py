@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import hmoe
-from tests import helpers, oracle, reference
+from tests import ask_oracle, oracle, reference, seeded
+from tests.run_layer import run_layer
 
 X5 = dict(
     num_experts=5,
@@ -352,8 +353,10 @@ def test_brief_metrics_are_the_same_but_fewer(name):
     levels, how = CASES[name]
     case = oracle.Case(levels, {"metrics": "brief"}, gradients=False, **how)
     case.assert_same_numbers()
-    full = reference.final_names(case.layer, case.expected, case.of_tokens())
-    brief = reference.final_names(case.layer, case.expected, case.of_tokens(), full=False)
+    full = reference.final_names(case.layer, case.expected, case.importance_of_tokens())
+    brief = reference.final_names(
+        case.layer, case.expected, case.importance_of_tokens(), full=False
+    )
     assert {"outer/entropy", "inner/load_0"} <= set(full) - set(brief)
 
 
@@ -367,14 +370,15 @@ def test_metrics_that_are_off_leave_the_losses():
 def test_nothing_is_dropped_where_room_is_for_all():
     levels, _ = CASES["retries-2"]
     moe = hmoe.HierarchicalMoE(levels=levels, experts=hmoe.FeedForwardExperts(hidden_size=11))
-    x = helpers.tokens_of(oracle.DIMS)
-    importance = helpers.importance_of(oracle.DIMS)
-    run = helpers.run_layer(
+    x = seeded.tokens_of(oracle.DIMS)
+    importance = seeded.importance_of(oracle.DIMS)
+    run = run_layer(
         moe, x, oracle.DIMS, importance=importance, train=False, gradients=False, drop_tokens=False
     )
-    layer = helpers.reference_of(moe, run.weights, train=False, drop_tokens=False)
+    layer = ask_oracle.reference_of(moe, run.weights, train=False, drop_tokens=False)
     expected = layer(
-        helpers.as_streams(x, True, depth=True), helpers.as_streams(importance, True, depth=False)
+        ask_oracle.as_streams(x, True, depth=True),
+        ask_oracle.as_streams(importance, True, depth=False),
     )
     assert not any(reference.dropped_choices(groups) for groups in expected.groups)
     np.testing.assert_allclose(

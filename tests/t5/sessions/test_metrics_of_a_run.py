@@ -12,7 +12,7 @@ import pytest
 from hmoe.compat.stack import mtf, tf
 from hmoe.layer.moe import HierarchicalMoE
 from hmoe.t5.graphs import call_model
-from tests import helpers, meshes, reference
+from tests import ask_oracle, meshes, reference
 from tests.t5 import tiny
 
 pytestmark = pytest.mark.slow
@@ -128,13 +128,13 @@ def _compare(folder: Path, calls: list[Seen], told: dict[str, float], train: boo
             for name, value in weights.items()
             if name.startswith(f"{layer}/MoELayer/") and name.endswith("kernel")
         }
-        oracle = helpers.reference_of(calls[0][layer][0], of_layer, train)
+        oracle = ask_oracle.reference_of(calls[0][layer][0], of_layer, train)
         results, importances = [], []
         for call in calls:
             _, x, importance = call[layer]
-            importances.append(helpers.as_streams(importance, has_outer_batch=True, depth=False))
+            importances.append(ask_oracle.as_streams(importance, has_outer_batch=True, depth=False))
             results.append(
-                oracle(helpers.as_streams(x, has_outer_batch=True, depth=True), importances[-1])
+                oracle(ask_oracle.as_streams(x, has_outer_batch=True, depth=True), importances[-1])
             )
         merged = _merged(results)
         for name, value in reference.final_names(

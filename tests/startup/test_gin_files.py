@@ -1,15 +1,18 @@
-"""Where the gin files are found, in a checkout and in an installed package."""
+"""Finds the gin files in a checkout and in an installed package."""
 
 from __future__ import annotations
+
+import pathlib
 
 import pytest
 
 from hmoe.startup import gin_files
-from tests.install import project
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_checkout_uses_the_folder_at_the_top():
-    assert gin_files.folder() == str(project.ROOT / "gin")
+    assert gin_files.folder() == str(ROOT / "gin")
 
 
 def test_installed_package_uses_its_own(tmp_path, monkeypatch):

@@ -1,0 +1,67 @@
+"""Parts of the graphs and sessions that tests build by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hmoe.compat.stack import mtf, tf
+from tests import seeded
+
+# Returns the value of a variable from its name and shape.
+Values = Callable[[str, Sequence[int]], np.ndarray]
+
+
+def quick_session() -> tf.Session:
+    """Returns a session that does not optimize its graph, which takes longer than one run of it."""
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    config.graph_options.optimizer_options.opt_level = -1
+    return tf.Session(config=config)
+
+
+def read_variables_once() -> None:
+    """Makes a step use the weights that it started from.
+
+    Otherwise each use of a variable reads it anew, and a backward pass can meet weights that the
+    optimizer has already updated.
+    """
+    tf.get_variable_scope().set_caching_device(lambda op: op.device)
+
+
+def mtf_dims(dims: seeded.Dims) -> list[mtf.Dimension]:
+    """Returns the dimensions with these names and sizes."""
+    return [mtf.Dimension(name, size) for name, size in dims]
+
+
+def constant(mesh: mtf.Mesh, value: np.ndarray, dims: Sequence[mtf.Dimension]) -> mtf.Tensor:
+    """Returns an mtf tensor with these values, split as the layout says."""
+    return mtf.import_tf_tensor(mesh, tf.constant(value), mtf.Shape(list(dims)))
+
+
+def model_variables(graph: mtf.Graph) -> list[mtf.Variable]:
+    """Returns the variables that are trained or balanced, without those of an optimizer."""
+    return [
+        v
+        for v in graph.all_variables
+        if v in graph.trainable_variables or v.name.endswith("balance_bias")
+    ]
+
+
+def load_weights(
+    session: tf.Session, lowering: mtf.Lowering, values: Values = seeded.weights_of
+) -> None:
+    """Gives every variable of the model its value by name, on all devices."""
+    for variable in model_variables(lowering.graph):
+        for master in _masters(variable):
+            value = values(master.op.name, master.shape.as_list())
+            master.load(value.astype(master.dtype.as_numpy_dtype), session)
+    session.run(lowering.copy_masters_to_slices())
+
+
+def _masters(variable: mtf.Variable) -> list[tf.Variable]:
+    """Returns TensorFlow's variables; lowering stacks variables of one shape into one of ours."""
+    if isinstance(variable, mtf.ops.StackedVariable):
+        return variable._masters
+    return [variable.get_master()]
