@@ -16,6 +16,7 @@ import platform
 import shutil
 import statistics
 import time
+from unittest import mock
 
 import gin
 
@@ -24,7 +25,7 @@ import hmoe.t5  # registers what gin files name
 from hmoe import compat
 from hmoe.compat.stack import tf
 from hmoe.t5.commands import gin_config
-from hmoe.t5.commands import t5_run as run_lib
+from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation import evaluate
 from hmoe.t5.sessions import hooks, run_metrics
 
@@ -134,18 +135,18 @@ def train_and_evaluate(model_dir, bindings, seed, say):
         f"mesh_train_dataset_fn.seed = {seed}",
     )
     gin_config.read(["runs/default.gin", "layouts/one_device.gin"], [*MODEL, *seeds, *bindings])
-    run_lib.finish_configuration()
+    gin_config.finish()
     history, found = [], {}
-    with run_lib.replaced(hooks, ReportHook=_keeping(history)):
-        run_lib.run("train", model_dir, say, dataset_split="train")
-    run_lib.run(
-        "eval",
-        model_dir,
-        say,
-        seams={"eval_model": _teacher_forced(found)},
-        dataset_split="validation",
-        eval_checkpoint_step=-1,
-    )
+    run = T5Run(mode="train", model_dir=model_dir, say=say, arguments={"dataset_split": "train"})
+    with mock.patch.object(hooks, "ReportHook", _keeping(history)):
+        run.start()
+    T5Run(
+        mode="eval",
+        model_dir=model_dir,
+        say=say,
+        evaluate=_teacher_forced(found),
+        arguments={"dataset_split": "validation", "eval_checkpoint_step": -1},
+    ).start()
     return history, found
 
 

@@ -24,7 +24,7 @@ from hmoe import compat
 from hmoe.compat.stack import tf
 from hmoe.layer.metrics import DETAILS
 from hmoe.t5.commands import gin_config
-from hmoe.t5.commands import t5_run as run_lib
+from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN
 from hmoe.t5.sessions import checkpoints, run_metrics
@@ -36,7 +36,7 @@ def _estimator_and_batch(files, bindings, batch):
     """The trainer of a configuration, and a batch of its data unless there is one already."""
     gin.clear_config()
     gin_config.read(files, bindings)
-    run_lib.finish_configuration()
+    gin_config.finish()
     taken = {}
 
     def take(estimator, vocabulary, sequence_length, batch_size, train_dataset_fn, *_, **__):
@@ -57,7 +57,12 @@ def _estimator_and_batch(files, bindings, batch):
                     taken["batch"] = session.run(features)
 
     with tempfile.TemporaryDirectory() as model_dir:
-        run_lib.run("train", model_dir, lambda line: None, train_model_fn=take)
+        T5Run(
+            mode="train",
+            model_dir=model_dir,
+            say=lambda line: None,
+            arguments={"train_model_fn": take},
+        ).start()
     return taken["estimator"], taken["batch"]
 
 

@@ -1,7 +1,8 @@
 """Hierarchical mixture of experts on named-dimension tensors.
 
-The names below are loaded when first used, so that `import hmoe` (and with it
-`hmoe --help`) costs nothing: TensorFlow takes seconds to import.
+The names below are loaded when they are first used, so that `import hmoe`, and with it
+`hmoe --help`, does not wait for TensorFlow, which takes seconds to import. After `import hmoe`,
+`import mesh_tensorflow` works under every TensorFlow that this package supports.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from hmoe.compat import import_hook
 from hmoe.version import __version__
+
+import_hook.register()
 
 _WHERE = {
     "Assignment": "hmoe.routing.assignment",
@@ -40,4 +44,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    """Lists the public names, loaded or not."""
     return sorted(__all__)

@@ -16,7 +16,7 @@ from benchmarks.sides import seeded
 from benchmarks.sides.sessions import InSession, packages
 from hmoe import compat
 from hmoe.t5.commands import gin_config
-from hmoe.t5.commands import t5_run as run_lib
+from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN
 
@@ -164,14 +164,16 @@ class T5(InSession):
 
         vocabulary = seqio.ByteVocabulary(extra_ids=100)
         with tempfile.TemporaryDirectory() as model_dir:
-            run_lib.run(
-                "train",
-                model_dir,
-                lambda line: None,
-                train_model_fn=take,
-                vocabulary=(vocabulary, vocabulary),
-                train_dataset_fn=lambda: None,
-            )
+            T5Run(
+                mode="train",
+                model_dir=model_dir,
+                say=lambda line: None,
+                arguments={
+                    "train_model_fn": take,
+                    "vocabulary": (vocabulary, vocabulary),
+                    "train_dataset_fn": lambda: None,
+                },
+            ).start()
         return taken[0]
 
     def _load(self):

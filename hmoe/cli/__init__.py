@@ -1,1 +1,1 @@
-"""The `hmoe` command, before TensorFlow is loaded."""
+"""The `hmoe` command, up to the point where TensorFlow is loaded."""

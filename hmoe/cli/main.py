@@ -1,40 +1,43 @@
-"""The `hmoe` command: one thin function a subcommand, with T5's own flags.
+"""The `hmoe` command line: subcommands, with the flags of T5's own command, and their help.
 
-Help and errors of the command line come before TensorFlow is imported, which takes seconds.
+Help and errors of the command line are printed before TensorFlow is imported, which takes seconds.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from hmoe.cli import launch
+from hmoe.startup.request import DEFAULT_MODEL_DIR, Request
 from hmoe.version import __version__
 
 _EPILOG = """\
-Flags are those of T5's own command (t5_mesh_transformer), so that its command lines work here.
-Gin files are looked for as they stand, then in --gin_location_prefix, T5's gin files, and those of
-this package (models/, layouts/, tasks/, runs/).
+The flags are those of T5's own command (t5_mesh_transformer), so its command lines work here.
+A gin file is looked for in the current folder, then in the folders of --gin_location_prefix, among
+T5's gin files, and among those of this package (models/, layouts/, tasks/, runs/).
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """Suggests what an unknown flag may have meant."""
+    """A parser that suggests which flag an unknown one may have meant."""
 
     def error(self, message: str) -> NoReturn:
-        """Exits with the message, and a suggestion for flags that nobody knows."""
+        """Exits with a message, to which it adds a suggestion for an unknown flag."""
         if message.startswith("unrecognized arguments: "):
             unknown = message[len("unrecognized arguments: ") :].split()[0].split("=")[0]
-            close = difflib.get_close_matches(unknown, list(self._option_string_actions), n=1)
+            flags = re.findall(r"--\w+", self.format_help())
+            close = difflib.get_close_matches(unknown, flags, n=1)
             if close:
                 message += f"; did you mean {close[0]}?"
         super().error(message)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parses; unknown flags of a subcommand are reported with that subcommand's help."""
+        """Parses a command line, and reports unknown flags with the usage of their subcommand."""
         namespace, unknown = self.parse_known_args(args, namespace)
         if unknown:
             parser = getattr(namespace, "parser", self)
@@ -55,7 +58,7 @@ def _boolean(text: str) -> bool:
 
 
 def _add_switch(parser: Any, name: str, text: str) -> None:
-    """A boolean flag as absl has them: --name, --name=false, --noname."""
+    """Adds a boolean flag as absl defines them: --name, --name=false, --noname."""
     parser.add_argument(
         f"--{name}", type=_boolean, nargs="?", const=True, default=False, metavar="BOOL", help=text
     )
@@ -71,7 +74,7 @@ def _common_flags() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="a gin file; may be repeated, later ones win",
+        help="a gin file; may be repeated, and later ones win",
     )
     add(
         "--gin_param",
@@ -85,39 +88,38 @@ def _common_flags() -> argparse.ArgumentParser:
         type=_names,
         default=[],
         metavar="FOLDERS",
-        help="folders to look for gin files in, with commas between",
+        help="comma-separated folders to look for gin files in",
     )
     add(
         "--module_import",
         action="append",
         default=None,
         metavar="MODULE",
-        help="a Python module to import first, for tasks of your own; may be repeated "
-        "(default: t5.data.mixtures where there is a --gin_file)",
+        help="a Python module to import first, for your own tasks; may be repeated "
+        "(default: t5.data.mixtures if there is a --gin_file)",
     )
     add(
         "--model_dir",
         metavar="FOLDER",
-        help="folder of checkpoints, curves and log (default: "
-        f"{launch.DEFAULT_MODEL_DIR}; training: "
+        help=f"folder of checkpoints, curves and log (default: {DEFAULT_MODEL_DIR}; for training, "
         "runs/ and the name of the last gin file or of the data)",
     )
-    _add_switch(configuration, "skip_all_gin_unknowns", "pass over gin names that nobody knows")
+    _add_switch(configuration, "skip_all_gin_unknowns", "ignore gin names that no module defines")
     add(
         "--additional_deprecated_gin_references",
         type=_names,
         default=[],
         metavar="NAMES",
-        help="gin names to pass over, with commas between",
+        help="comma-separated gin names to ignore",
     )
     data = parser.add_argument_group("data of T5's tasks").add_argument
-    data("--t5_tfds_data_dir", metavar="FOLDER", help="where TensorFlow Datasets are")
+    data("--t5_tfds_data_dir", metavar="FOLDER", help="folder of TensorFlow Datasets")
     data(
         "--additional_task_cache_dirs",
         type=_names,
         default=[],
         metavar="FOLDERS",
-        help="folders with cached tasks, with commas between",
+        help="comma-separated folders with cached tasks",
     )
     machine = parser.add_argument_group("machine").add_argument
     machine("--tpu", metavar="NAME", help="a TPU's name or address (TensorFlow 2.15 only)")
@@ -128,7 +130,7 @@ def _common_flags() -> argparse.ArgumentParser:
 
 
 def build_parser() -> Parser:
-    """The parser of the whole command."""
+    """Builds the parser of the command with all its subcommands."""
     parser = Parser(
         prog="hmoe",
         description="Trains and uses a T5 with a hierarchical mixture of experts.",
@@ -145,8 +147,12 @@ def build_parser() -> Parser:
     _add_score(commands, common)
     export = _add_command(commands, common, "export", "write a SavedModel for serving")
     export.add_argument("--export_dir", metavar="FOLDER", help="default: model_dir/export")
-    _add_rewriting(commands, common, "split", "give every expert variables of its own")
-    _add_rewriting(commands, common, "merge", "undo split: all experts of a layer in one variable")
+    _add_rewriting(
+        commands, common, "split", "rewrite a model with separate variables for each expert"
+    )
+    _add_rewriting(
+        commands, common, "merge", "rewrite a model with all experts of a layer in one variable"
+    )
     return parser
 
 
@@ -177,19 +183,23 @@ def _add_train(commands: Any, common: list[Any]) -> None:
         "--train_steps",
         type=int,
         metavar="N",
-        help="steps in all, above what gin says (utils.run.train_steps)",
+        help="total number of steps, in place of gin's utils.run.train_steps",
     )
-    _add_switch(train, "evaluate", "evaluate at the end (default: for the default job and --data)")
+    _add_switch(
+        train, "evaluate", "evaluate at the end (default: for the default job and with --data)"
+    )
     train.set_defaults(evaluate=None)
-    own = train.add_argument_group("data of your own, with no code")
+    own = train.add_argument_group("your own data, without code")
     own.add_argument(
         "--data",
         metavar="FILE",
         help="pairs.tsv (input, tab, target) or text.txt (running text, for span corruption)",
     )
-    own.add_argument("--validation_data", metavar="FILE", help="the same to evaluate on")
+    own.add_argument(
+        "--validation_data", metavar="FILE", help="data to evaluate on, in the same format"
+    )
     own.add_argument("--vocabulary", metavar="FILE", help="a SentencePiece model (default: bytes)")
-    _add_switch(own, "skip_bad_lines", "skip and count bad lines of the data")
+    _add_switch(own, "skip_bad_lines", "skip bad lines of the data, and count them")
 
 
 def _add_predict(commands: Any, common: list[Any]) -> None:
@@ -199,18 +209,18 @@ def _add_predict(commands: Any, common: list[Any]) -> None:
     predict.add_argument(
         "text",
         nargs="*",
-        help="a line to answer; none for a prompt, or for the lines of standard input",
+        help="a line to answer; without it, a prompt, or the lines of standard input",
     )
-    predict.add_argument("--input_file", metavar="FILE", help="lines to answer")
-    predict.add_argument("--output_file", metavar="FILE", help="where to write the answers")
+    predict.add_argument("--input_file", metavar="FILE", help="file with lines to answer")
+    predict.add_argument("--output_file", metavar="FILE", help="file to write the answers to")
 
 
 def _add_score(commands: Any, common: list[Any]) -> None:
     score = _add_command(
-        commands, common, "score", "log likelihoods of given targets, in nats, a line each"
+        commands, common, "score", "print the log likelihood of each given target, in nats"
     )
-    score.add_argument("--input_file", metavar="FILE", help="inputs, one a line")
-    score.add_argument("--target_file", metavar="FILE", help="targets, one a line")
+    score.add_argument("--input_file", metavar="FILE", help="file with the inputs, one on a line")
+    score.add_argument("--target_file", metavar="FILE", help="file with the targets, one on a line")
     score.add_argument(
         "--output_file",
         metavar="FILE",
@@ -224,7 +234,7 @@ def _add_rewriting(commands: Any, common: list[Any], name: str, text: str) -> No
         "--output_dir",
         metavar="FOLDER",
         required=True,
-        help="a new folder for the model, without the optimizer's variables",
+        help="a new folder for the model, which leaves out the optimizer's variables",
     )
 
 
@@ -232,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-      argv: the command line without the program's name; that of the process by default.
+      argv: the command line without the program's name; by default that of the process.
 
     Returns:
       The exit status: 0, 1 for an error, 130 if the user interrupted.
@@ -244,11 +254,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     _check(flags)
-    return launch.run(flags)
+    return launch.run(Request.from_flags(flags))
 
 
 def _check(flags: argparse.Namespace) -> None:
-    """Exits for flags that do not go together."""
+    """Exits with a message if flags do not go together."""
     data_flags = ("validation_data", "vocabulary", "skip_bad_lines")
     if flags.command == "train" and not flags.data:
         given = [name for name in data_flags if getattr(flags, name)]

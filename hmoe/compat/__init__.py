@@ -1,14 +1,17 @@
-"""What the installed TensorFlow lacks, put back; nothing else in the package knows of versions.
+"""All that depends on the versions of other packages; nothing else in this package knows them.
 
 Mesh TensorFlow and T5 were written for a TensorFlow that still had `tf.estimator` and
-`TPUEstimator`. :func:`install` gives the modules they import a stand-in where the installed
-TensorFlow has none, and leaves alone whatever it has. `hmoe.compat.stack` is the one way in the
-package to get at `mtf` and `tf`: it calls :func:`install` first.
+`TPUEstimator`. `install` adds stand-ins for what the modules that they import no longer have, and
+leaves alone what is there. After `import hmoe` this happens by itself when they are imported
+(`import_hook`); inside the package `hmoe.compat.stack` provides `mtf` and `tf`.
 
-Importing this package imports no TensorFlow; its functions do.
+What the package replaces in other packages, or reads there although it is private, is listed in
+`patches`. Importing this package imports no TensorFlow; its functions do.
 """
 
 from __future__ import annotations
+
+import threading
 
 __all__ = [
     "behave_like_v1",
@@ -17,18 +20,23 @@ __all__ = [
     "use_resource_variables",
 ]
 
+_installing = threading.RLock()
+
 
 def install() -> None:
-    """Puts back what the installed TensorFlow lacks; calling it again changes nothing.
+    """Adds what the installed TensorFlow lacks; calling it again changes nothing.
 
-    Must run before `mesh_tensorflow` or `t5` is imported. Names that exist are never replaced.
+    Must run before Mesh TensorFlow or T5's models are imported. Names that exist are never
+    replaced.
     """
     from hmoe.compat import stand_ins
 
-    stand_ins.conversion_registry()
-    stand_ins.estimator()
-    stand_ins.tpu()
-    stand_ins.t5_torch_models()
+    # Two threads that import at once must not get stand-ins of their own.
+    with _installing:
+        stand_ins.add_conversion_function()
+        stand_ins.add_estimator()
+        stand_ins.add_tpu_modules()
+        stand_ins.add_torch_models()
 
 
 def behave_like_v1() -> None:
@@ -44,10 +52,10 @@ def behave_like_v1() -> None:
 
 
 def use_resource_variables() -> None:
-    """Makes variables from here on resource variables, whatever was asked for before.
+    """Makes all variables created from here on resource variables.
 
-    For every graph that trains: a module that is imported on the way, such as a user's, may have
-    called `tf.disable_v2_behavior()`, which asks for reference variables.
+    Every graph that trains calls this again: a module that was imported in the meantime, such as a
+    user's, may have called `tf.disable_v2_behavior()`, which asks for reference variables.
     """
     import tensorflow.compat.v1 as tf
 
@@ -55,7 +63,7 @@ def use_resource_variables() -> None:
 
 
 def tpu_estimator_is_real() -> bool:
-    """Whether this TensorFlow can drive a TPU by `TPUEstimator`, that is, has no stand-in."""
+    """Returns whether this TensorFlow can drive a TPU with `TPUEstimator`, or has a stand-in."""
     install()
     from tensorflow.python.tpu import tpu_estimator
 

@@ -1,7 +1,7 @@
 """Runs a command of T5 or Mesh TensorFlow with the stand-ins in place.
 
-`python -m hmoe.compat t5.models.mesh_transformer_main --module_import=hmoe.t5 ...` is T5's own
-command, which by itself stops at its first import under a TensorFlow later than 2.12.
+`python -m hmoe.compat t5.models.mesh_transformer_main --module_import=hmoe.t5 ...` runs T5's own
+command, whose first import fails under a TensorFlow later than 2.12.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import runpy
 import sys
 
 from hmoe import compat
+from hmoe.compat import patches
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the module named first, with the rest as its command line.
+    """Runs a module as a command.
 
     Args:
-      arguments: a module's name, then its own arguments.
+      arguments: the module's name, then the arguments of its command line.
 
     Raises:
-      SystemExit: no module is named.
+      SystemExit: there is no argument.
     """
     if not arguments:
         raise SystemExit("usage: python -m hmoe.compat MODULE [ARGUMENT ...]")
@@ -30,19 +31,19 @@ def main(arguments: list[str]) -> None:
 
 
 def _keep_resource_variables() -> None:
-    """Lets the command turn TensorFlow 2 behaviour off, but for resource variables.
+    """Makes `tf.disable_v2_behavior()` leave resource variables on.
 
-    T5's command calls `tf.disable_v2_behavior()` by itself, after anything done here.
+    T5's command calls it by itself, after anything that could be done here.
     """
     import tensorflow.compat.v1 as tf
 
     disable_v2_behavior = tf.disable_v2_behavior
 
-    def disable() -> None:
+    def disable_all_but_resource_variables() -> None:
         disable_v2_behavior()
         tf.enable_resource_variables()
 
-    tf.disable_v2_behavior = disable
+    patches.DISABLE_V2_BEHAVIOR.replace(disable_all_but_resource_variables)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """`mtf` and `tf` for the whole package: `from hmoe.compat.stack import mtf, tf`.
 
-Importing this module installs the stand-ins, then imports Mesh TensorFlow. `tf` is
-`tensorflow.compat.v1`; whether TensorFlow 2 behaviour is on is left as it is
-(`hmoe.compat.behave_like_v1` turns it off).
+Importing this module installs the stand-ins and then imports Mesh TensorFlow. `tf` is
+`tensorflow.compat.v1`. It does not turn TensorFlow 2 behaviour off, which
+`hmoe.compat.behave_like_v1` does.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The stand-ins themselves, one function for each thing that a TensorFlow may lack.
+"""Stand-ins for what a TensorFlow may lack, with one function to add each of them.
 
-Each looks whether the thing is there, and adds it only if it is not. The stand-ins hold what
-Mesh TensorFlow, gin and T5 touch when they are imported or when they describe a run; running a
-model is the work of `hmoe.t5.sessions.estimator`.
+Nothing that exists is replaced. The stand-ins have what Mesh TensorFlow, gin and T5 use when they
+are imported or when they describe a run; running a model is the work of
+`hmoe.t5.sessions.estimator`.
 """
 
 from __future__ import annotations
@@ -11,33 +11,32 @@ import collections
 import importlib.util
 import sys
 import types
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-# The last TensorFlow with ``TPUEstimator``, as a user installs it.
+from hmoe.compat import patches
+
+# The last TensorFlow with `TPUEstimator`, as a user installs it.
 TPU_STACK = "tensorflow==2.15.1 on Python 3.10 or 3.11"
 
 
-def conversion_registry() -> None:
-    """`framework.ops.register_tensor_conversion_function`, which moved to its own module."""
-    from tensorflow.python.framework import ops
+def add_conversion_function() -> None:
+    """Adds `framework.ops.register_tensor_conversion_function`, which has moved."""
 
-    if not hasattr(ops, "register_tensor_conversion_function"):
+    def moved() -> Callable[..., None]:
         from tensorflow.python.framework import tensor_conversion_registry
 
-        ops.register_tensor_conversion_function = (
-            tensor_conversion_registry.register_tensor_conversion_function
-        )
+        return tensor_conversion_registry.register_tensor_conversion_function
+
+    patches.CONVERSION_FUNCTION.add_if_missing(moved)
 
 
-def estimator() -> None:
-    """`tf.estimator` and `tf.compat.v1.estimator`."""
-    import tensorflow
+def add_estimator() -> None:
+    """Adds `tf.estimator` and `tf.compat.v1.estimator`."""
     import tensorflow.compat.v1 as tf
 
-    if not hasattr(tf, "estimator"):
-        tf.estimator = _estimator_module()
-    if not hasattr(tensorflow, "estimator"):
-        tensorflow.estimator = tf.estimator
+    patches.ESTIMATOR_V1.add_if_missing(_estimator_module)
+    patches.ESTIMATOR.add_if_missing(lambda: tf.estimator)
 
 
 def _estimator_module() -> types.ModuleType:
@@ -52,9 +51,9 @@ def _estimator_module() -> types.ModuleType:
     return module
 
 
-def tpu() -> None:
-    """`tensorflow.python.tpu.tpu_config` and `tpu_estimator`."""
-    import tensorflow.python.tpu as package
+def add_tpu_modules() -> None:
+    """Adds `tensorflow.python.tpu.tpu_config` and `tpu_estimator`."""
+    import tensorflow.python.tpu  # noqa: F401  (the package of both)
 
     if "tensorflow.python.tpu.tpu_estimator" in sys.modules:
         return
@@ -66,13 +65,16 @@ def tpu() -> None:
     tpu_estimator = _module("tensorflow.python.tpu.tpu_estimator")
     tpu_estimator.TPUEstimator = NoTPUEstimator
     tpu_estimator.TPUEstimatorSpec = Spec
-    for module in (config, tpu_estimator):
+    for patch, module in ((patches.TPU_CONFIG, config), (patches.TPU_ESTIMATOR, tpu_estimator)):
         sys.modules[module.__name__] = module
-        setattr(package, module.__name__.rpartition(".")[2], module)
+        patch.replace(module)
 
 
-def t5_torch_models() -> None:
-    """`t5.models.hf_model` where PyTorch is missing, so that `import t5.models` works."""
+def add_torch_models() -> None:
+    """Adds `t5.models.hf_model` where PyTorch is missing, so that `import t5.models` works.
+
+    Only to Python's table of modules: the import of `t5.models` makes it an attribute.
+    """
     name = "t5.models.hf_model"
     if name in sys.modules or importlib.util.find_spec("torch") is not None:
         return
@@ -82,7 +84,7 @@ def t5_torch_models() -> None:
 
 
 def _module(name: str) -> Any:
-    module = types.ModuleType(name, "Stand-in by hmoe.compat.")
+    module = types.ModuleType(name, "A stand-in of hmoe.compat.")
     module.stand_in = True  # type: ignore[attr-defined]
     return module
 
@@ -95,7 +97,7 @@ class Settings:
 
 
 class Spec(Settings):
-    """`EstimatorSpec` and `TPUEstimatorSpec`: what a model function says about its graph."""
+    """The result of a model function, as `EstimatorSpec` and `TPUEstimatorSpec` are."""
 
     def __init__(self, mode: str, **settings: Any) -> None:
         super().__init__(mode=mode, **settings)
@@ -108,14 +110,14 @@ ServingInputReceiver.__new__.__defaults__ = (None,)
 
 
 class NoTPUEstimator:
-    """Stands where `TPUEstimator` was."""
+    """Takes the place of `TPUEstimator`, and says where to find a real one."""
 
     def __init__(self, *unused_args: Any, **unused_settings: Any) -> None:
         raise_no_tpu_estimator()
 
 
 class NoTorchModel:
-    """Stands where T5's PyTorch model would be."""
+    """Takes the place of T5's PyTorch model, and says how to get it."""
 
     def __init__(self, *unused_args: Any, **unused_settings: Any) -> None:
         raise ImportError(

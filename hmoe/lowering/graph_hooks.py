@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from hmoe.compat import patches
 
 
 @contextlib.contextmanager
@@ -41,16 +42,9 @@ def creating(graph: Any, create_by: Callable) -> Iterator[None]:
             compute_device=compute_device,
         )
 
-    # One attribute of one graph is all that is touched.
     before = graph._create_op_internal
-    graph._create_op_internal = create
-    try:
+    with patches.CREATE_OPERATION.replaced_by(create, on=graph):
         yield
-    finally:
-        if inspect.ismethod(before):
-            del graph._create_op_internal
-        else:
-            graph._create_op_internal = before
 
 
 def create(graph: Any, op_type: str, inputs: Any, **keywords: Any) -> Any:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from hmoe.compat import patches
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering import graph_hooks
 
@@ -62,12 +63,8 @@ def _shared_constants(graph: tf.Graph) -> Iterator[None]:
 @contextlib.contextmanager
 def _few_expansions() -> Iterator[None]:
     """Within it, Mesh TensorFlow aligns tensors by one operation or none, not by several."""
-    before = mtf.ops._expand_dims
-    mtf.ops._expand_dims = aligned
-    try:
+    with patches.EXPAND_DIMS.replaced_by(aligned):
         yield
-    finally:
-        mtf.ops._expand_dims = before
 
 
 def aligned(x: tf.Tensor, input_shape: mtf.Shape, output_shape: mtf.Shape) -> tf.Tensor:

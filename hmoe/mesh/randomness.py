@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+from hmoe.compat import patches
 from hmoe.compat.stack import mtf, tf
 
 _current = threading.local()
@@ -130,13 +131,11 @@ class StatelessUniformOperation(mtf.Operation):
 
 @contextlib.contextmanager
 def layout_independent_dropout(seed: int = 0) -> Iterator[None]:
-    """Within it, mesh-tensorflow's own dropout draws from a `RandomSource`.
+    """Makes Mesh TensorFlow's own dropout draw from a `RandomSource` while the context is open.
 
-    Streams are numbered in the order in which the model is built, which is that of
-    the code and the same on every layout.
+    Streams are numbered in the order in which the model is built, which follows the code and is
+    the same on every layout.
     """
-    ops = mtf.ops
-    original = ops.random_uniform
     built = [0]
 
     def random_uniform(
@@ -152,8 +151,5 @@ def layout_independent_dropout(seed: int = 0) -> Iterator[None]:
         numbers = RandomSource(seed, path).uniform(mesh, shape, dtype)
         return numbers if (minval, maxval) == (0.0, 1.0) else (numbers * (maxval - minval) + minval)
 
-    ops.random_uniform = random_uniform
-    try:
+    with patches.RANDOM_UNIFORM.replaced_by(random_uniform):
         yield
-    finally:
-        ops.random_uniform = original

@@ -1,1 +1,1 @@
-"""What can be checked and printed before TensorFlow is loaded."""
+"""What can be read, checked and printed before TensorFlow is loaded."""

@@ -1,4 +1,4 @@
-"""What the user sees, and where TensorFlow's own log goes."""
+"""Prints to the user, and sends everything else to a log file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ LOG_FILE = "log.txt"
 
 
 class Console:
-    """Lines for the user; beside them, optionally, a file for everything else.
+    """Prints lines and errors for the user, and optionally logs everything else to a file.
 
     Args:
-      out: where lines go; standard output by default.
-      errors: where errors go; standard error by default.
+      out: stream for lines; standard output by default.
+      errors: stream for errors; standard error by default.
     """
 
     def __init__(self, out: TextIO | None = None, errors: TextIO | None = None):
@@ -32,13 +32,13 @@ class Console:
         print(text, file=self._errors, flush=True)
 
     def log_to(self, path: str) -> None:
-        """Sends what this process writes to standard error to a file, also from TensorFlow's C++.
+        """Redirects standard error of this process to a file, including that of TensorFlow's C++.
 
-        Errors by `error` still reach the user. Must come before TensorFlow is imported, which
+        What `error` prints still reaches the user. Call this before TensorFlow is imported, which
         keeps standard error as it finds it.
 
         Args:
-          path: the file, to which is added; its folder exists.
+          path: the file, in a folder that exists; lines are appended to it.
 
         Raises:
           OSError: the file cannot be written.
@@ -49,12 +49,12 @@ class Console:
         os.dup2(log, 2)
         os.close(log)
         self.log_path = path
-        # TensorFlow's C++ would leave out its informative lines otherwise, or print them.
+        # Otherwise TensorFlow's C++ would leave out its informative lines, or print them.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
 
 
 def duration(seconds: float) -> str:
-    """Time in words: `8 s`, `2 min 05 s`, `3 h 07 min`."""
+    """Formats a time as in `8 s`, `2 min 05 s` or `3 h 07 min`."""
     seconds = int(round(seconds))
     if seconds < 60:
         return f"{seconds} s"
@@ -66,7 +66,7 @@ def duration(seconds: float) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: first column to the left, the others to the right."""
+    """Returns the lines of a table: the first column flush left, the others flush right."""
     cells = [list(header), *[list(row) for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
 

@@ -1,4 +1,4 @@
-"""Where gin files are looked for, and where those that come with the package are.
+"""Finds gin files: those that come with the package, and the folders to look in for others.
 
 In a checkout they stand at the top of the repository, in `gin/`; an installed wheel carries the
 same folder as `hmoe/gin/`.
@@ -33,15 +33,15 @@ def folder() -> str:
 
 
 def search_folders(prefixes: Sequence[str]) -> list[str]:
-    """Folders in which gin files are looked for, after the current one.
+    """Returns the folders to look for gin files in, after the current one.
 
     Args:
-      prefixes: the user's, `--gin_location_prefix`.
+      prefixes: the folders of `--gin_location_prefix`.
 
     Returns:
-      Those, then the folders of T5 and of this package.
+      These, then the folders of T5 and of this package.
     """
-    # Importing T5 would import TensorFlow, only to know where it is.
+    # Importing T5 only to learn where it is would import TensorFlow.
     found = importlib.util.find_spec("t5")
     packages = found.submodule_search_locations if found else None
     t5_folders = [os.path.join(package, "models", "gin") for package in list(packages or [])[:1]]
@@ -51,12 +51,12 @@ def search_folders(prefixes: Sequence[str]) -> list[str]:
 def check_exists(
     path: str, folders: Sequence[str], exists: Callable[[str], bool] = os.path.exists
 ) -> None:
-    """Raises ValueError, with names that come close, unless one of the folders has the file.
+    """Raises ValueError, with similar names, unless one of the folders has a gin file.
 
     Args:
-      path: of a gin file, in one of the folders.
-      folders: "" is the current one, and must be the first.
-      exists: tells whether there is a file.
+      path: path of the gin file in one of the folders.
+      folders: the folders to look in; the first is "", the current one.
+      exists: returns whether a file exists.
     """
     if any(exists(os.path.join(folder, path)) for folder in folders):
         return
@@ -72,6 +72,6 @@ def check_exists(
 
 
 def meant(name: str, known: Sequence[str]) -> str:
-    """Words that name what comes close to `name`, or none."""
+    """Returns a phrase that suggests the known names similar to `name`, or "" for none."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""

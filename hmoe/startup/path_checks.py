@@ -1,45 +1,41 @@
-"""What a command needs and this machine must have, checked before TensorFlow is imported.
+"""Checks of files and folders that a command needs, made before TensorFlow is imported.
 
-That takes seconds, and a user with a mistyped name need not wait for it. Only what is certain is
-said here: names on other machines ("gs://...") are left to the commands.
+The import takes seconds, and a user with a mistyped name need not wait for it. Only what is certain
+is reported here; names on other machines ("gs://...") are left to the commands.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Callable
 from typing import NoReturn
 
 from hmoe.startup import gin_files
+from hmoe.startup.request import Request
 
 # Commands that read the newest checkpoint, whatever their gin files say.
 _USE_CHECKPOINT = ("predict", "score", "export", "split", "merge")
 
 
-def check(flags: argparse.Namespace) -> None:
-    """Raises ValueError if a file or folder of the command line is not as the command needs it.
-
-    Args:
-      flags: of the command line, with `model_dir` filled in.
-    """
-    if flags.command in _USE_CHECKPOINT or (flags.command == "eval" and not flags.gin_file):
-        _check_model_dir(flags.model_dir)
-    if getattr(flags, "output_dir", None):
-        check_new_folder(flags.output_dir)
-    for flag in ("data", "validation_data", "vocabulary"):
-        if getattr(flags, flag, None):
-            check_file(getattr(flags, flag))
-    folders = gin_files.search_folders(flags.gin_location_prefix)
-    if not any(map(is_elsewhere, [*flags.gin_file, *folders])):
-        for path in flags.gin_file:
+def check(request: Request) -> None:
+    """Raises ValueError if a file or folder of the request is not as its command needs it."""
+    if request.command in _USE_CHECKPOINT or (request.command == "eval" and not request.gin_file):
+        _check_model_dir(request.model_dir)
+    if request.output_dir:
+        check_new_folder(request.output_dir)
+    for path in (request.data, request.validation_data, request.vocabulary):
+        if path:
+            check_file(path)
+    folders = gin_files.search_folders(request.gin_location_prefix)
+    if not any(map(is_elsewhere, [*request.gin_file, *folders])):
+        for path in request.gin_file:
             gin_files.check_exists(path, ["", *folders])
-    for flag in ("input_file", "target_file"):
-        check_exists(flag, getattr(flags, flag, None), _may_exist)
+    check_exists("input_file", request.input_file, _may_exist)
+    check_exists("target_file", request.target_file, _may_exist)
 
 
 def check_exists(flag: str, path: str | None, exists: Callable[[str], bool]) -> None:
-    """Raises ValueError if a flag names a file that is not there."""
+    """Raises ValueError if a flag names a file that does not exist."""
     if path and not exists(path):
         raise ValueError(f"--{flag} {path!r} does not exist")
 
@@ -49,7 +45,7 @@ def _may_exist(path: str) -> bool:
 
 
 def is_elsewhere(path: str) -> bool:
-    """Whether a path names another machine or store, which TensorFlow may reach."""
+    """Returns whether a path names another machine or store, which TensorFlow may reach."""
     return "://" in path
 
 
@@ -59,9 +55,9 @@ def _check_model_dir(model_dir: str) -> None:
         raise_no_checkpoint(model_dir, os.path.isdir(model_dir))
 
 
-def raise_no_checkpoint(model_dir: str, is_there: bool) -> NoReturn:
-    """Raises ValueError for a folder of checkpoints that has none, or does not exist."""
-    what = "holds no checkpoint" if is_there else "does not exist"
+def raise_no_checkpoint(model_dir: str, folder_exists: bool) -> NoReturn:
+    """Raises ValueError for a folder of checkpoints that is empty or does not exist."""
+    what = "holds no checkpoint" if folder_exists else "does not exist"
     raise ValueError(
         f"model_dir {model_dir!r} {what}; train first (hmoe train --model_dir={model_dir}), "
         "or name the folder of a trained model with --model_dir"
@@ -69,7 +65,7 @@ def raise_no_checkpoint(model_dir: str, is_there: bool) -> NoReturn:
 
 
 def check_new_folder(output_dir: str) -> None:
-    """Raises ValueError if the folder is there and not empty."""
+    """Raises ValueError if a folder to write exists and is not empty."""
     if is_elsewhere(output_dir) or not os.path.exists(output_dir):
         return
     if not os.path.isdir(output_dir) or os.listdir(output_dir):
@@ -77,14 +73,12 @@ def check_new_folder(output_dir: str) -> None:
 
 
 def raise_not_empty(output_dir: str) -> NoReturn:
-    """Raises ValueError for a folder to write that has files already."""
-    raise ValueError(
-        f"--output_dir {output_dir!r} is there already and not empty; name a new folder"
-    )
+    """Raises ValueError for a folder to write that already has files."""
+    raise ValueError(f"--output_dir {output_dir!r} exists and is not empty; name a new folder")
 
 
 def check_file(path: str) -> None:
-    """Raises a ValueError unless the path is a file that can be read and is not empty."""
+    """Raises ValueError unless a path names a file that can be read and is not empty."""
     if not os.path.exists(path):
         raise ValueError(f"{path}: there is no such file (looked in {os.getcwd()})")
     if os.path.isdir(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -11,8 +12,13 @@ import pytest
 
 from hmoe.cli import launch, main
 from hmoe.startup import path_checks
+from hmoe.startup.request import Machine, Request
 
 USAGE = "usage: hmoe train [FLAG ...]\n"
+
+
+def request(*arguments: str) -> Request:
+    return Request.from_flags(main.build_parser().parse_args(list(arguments)))
 
 
 def exit_text(capsys: pytest.CaptureFixture, *arguments: str) -> str:
@@ -46,7 +52,7 @@ MISSING = {
     "eval --model_dir=.": "model_dir '.' holds no checkpoint; train first ",
     "predict --model_dir=model --input_file=none.txt": "--input_file 'none.txt' does not exist",
     "score --model_dir=model --target_file=none.txt": "--target_file 'none.txt' does not exist",
-    "split --model_dir=model --output_dir=model": "--output_dir 'model' is there already and not ",
+    "split --model_dir=model --output_dir=model": "--output_dir 'model' exists and is not empty",
 }
 
 
@@ -71,10 +77,14 @@ def test_missing_files_are_found_before_tensorflow_is_imported(tmp_path: Path) -
 
 
 def test_files_elsewhere_are_left_to_tensorflow() -> None:
-    flags = main.build_parser().parse_args(
-        ["predict", "--model_dir=gs://a/model", "--gin_file=gs://a/b.gin", "--input_file=gs://a/c"]
+    path_checks.check(
+        request(
+            "predict",
+            "--model_dir=gs://a/model",
+            "--gin_file=gs://a/b.gin",
+            "--input_file=gs://a/c",
+        )
     )
-    path_checks.check(flags)
 
 
 def test_unknown_flag_with_a_suggestion(capsys: pytest.CaptureFixture) -> None:
@@ -127,33 +137,84 @@ def test_flags_that_do_not_go_together(
 
 def test_t5_flags_are_understood() -> None:
     """As T5's documentation writes them, in absl's spellings."""
-    flags = main.build_parser().parse_args(
-        [
-            "train",
-            "--gin_file=a.gin",
-            "--gin_file",
-            "b.gin",
-            "--gin_param=x = 1",
-            "--gin_location_prefix=p,q",
-            "--module_import=m",
-            "--model_dir=d",
-            "--tpu=t",
-            "--tpu_zone=z",
-            "--gcp_project=g",
-            "--t5_tfds_data_dir=e",
-            "--additional_task_cache_dirs=c1,c2",
-            "--noskip_all_gin_unknowns",
-        ]
+    assert request(
+        "train",
+        "--gin_file=a.gin",
+        "--gin_file",
+        "b.gin",
+        "--gin_param=x = 1",
+        "--gin_location_prefix=p,q",
+        "--module_import=m",
+        "--model_dir=d",
+        "--tpu=t",
+        "--tpu_zone=z",
+        "--gcp_project=g",
+        "--t5_tfds_data_dir=e",
+        "--additional_task_cache_dirs=c1,c2",
+        "--noskip_all_gin_unknowns",
+        "--noevaluate",
+    ) == Request(
+        command="train",
+        gin_file=("a.gin", "b.gin"),
+        gin_param=("x = 1",),
+        gin_location_prefix=("p", "q"),
+        module_import=("m",),
+        model_dir="d",
+        machine=Machine(tpu="t", tpu_zone="z", gcp_project="g"),
+        t5_tfds_data_dir="e",
+        additional_task_cache_dirs=("c1", "c2"),
+        evaluate=False,
     )
-    assert flags.gin_file == ["a.gin", "b.gin"]
-    assert flags.gin_param == ["x = 1"]
-    assert flags.gin_location_prefix == ["p", "q"]
-    assert flags.module_import == ["m"]
-    assert flags.additional_task_cache_dirs == ["c1", "c2"]
-    assert flags.skip_all_gin_unknowns is False
-    assert (flags.tpu, flags.tpu_zone, flags.gcp_project) == ("t", "z", "g")
-    switched = main.build_parser().parse_args(["eval", "--skip_all_gin_unknowns"])
-    assert switched.skip_all_gin_unknowns is True
+    assert request("eval", "--skip_all_gin_unknowns").skip_all_gin_unknowns is True
+
+
+def test_every_flag_of_a_command_reaches_its_request() -> None:
+    lines = {
+        "train": [
+            "--train_steps=3",
+            "--data=d",
+            "--vocabulary=v",
+            "--skip_bad_lines",
+            "--evaluate",
+        ],
+        "predict": ["some", "words"],
+        "score": ["--input_file=i", "--target_file=t", "--output_file=o"],
+        "export": ["--export_dir=e"],
+        "split": ["--output_dir=n"],
+    }
+    changed = {
+        command: {
+            field.name: getattr(request(command, *line), field.name)
+            for field in dataclasses.fields(Request)
+            if field.name not in ("command", "model_dir")
+            and getattr(request(command, *line), field.name) != field.default
+        }
+        for command, line in lines.items()
+    }
+    assert changed == {
+        "train": {
+            "train_steps": 3,
+            "data": "d",
+            "vocabulary": "v",
+            "skip_bad_lines": True,
+            "evaluate": True,
+        },
+        "predict": {"text": ("some", "words")},
+        "score": {"input_file": "i", "target_file": "t", "output_file": "o"},
+        "export": {"export_dir": "e"},
+        "split": {"output_dir": "n"},
+    }
+
+
+def test_requests_are_frozen_and_have_a_field_for_every_flag() -> None:
+    given = request("predict")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        given.model_dir = "other"  # type: ignore[misc]
+    hash(given)
+    names = {field.name for kind in (Request, Machine) for field in dataclasses.fields(kind)}
+    for command in ("train", "eval", "predict", "score", "export"):
+        flags = vars(main.build_parser().parse_args([command]))
+        assert set(flags) - names == {"parser"}
 
 
 @pytest.mark.parametrize(
@@ -167,15 +228,14 @@ def test_t5_flags_are_understood() -> None:
     ],
 )
 def test_default_model_dir(arguments: list, folder: str) -> None:
-    assert launch.default_model_dir(main.build_parser().parse_args(arguments)) == folder
+    assert request(*arguments).model_dir == folder
 
 
 def test_model_dir_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     folder = tmp_path / "file" / "run"
-    flags = main.build_parser().parse_args(["train", f"--model_dir={folder}"])
     with pytest.raises(ValueError) as error:
-        launch.prepare_log(flags)
+        launch.prepare_log(request("train", f"--model_dir={folder}"))
     assert str(error.value) == (
         f"model_dir '{folder}' cannot be written (Not a directory: '{folder}'); name another "
         "folder with --model_dir"
@@ -183,8 +243,8 @@ def test_model_dir_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_reading_commands_need_not_write(tmp_path: Path) -> None:
-    flags = main.build_parser().parse_args(["predict", f"--model_dir={tmp_path}/none", "x"])
-    assert launch.prepare_log(flags).endswith(".log")
+    path = launch.prepare_log(request("predict", f"--model_dir={tmp_path}/none", "x"))
+    assert path.endswith(".log")
     assert not (tmp_path / "none").exists()
 
 
@@ -198,5 +258,5 @@ def test_errors_in_words(capsys: pytest.CaptureFixture) -> None:
         "the mesh"
     )
     assert launch.describe(KeyError("x"), "a/log.txt").endswith(
-        "hmoe: unexpected KeyError; the whole traceback is in a/log.txt"
+        "hmoe: unexpected KeyError; the full traceback is in a/log.txt"
     )

@@ -75,14 +75,16 @@ class Vocabulary:
 def described(model_dir: str = "") -> Any:
     """The estimator that `utils.run` makes of the present configuration, checked, not built."""
     caught: list[Any] = []
-    t5_run.run(
-        "train",
-        model_dir,
-        _fail_on_warning,
-        vocabulary=Vocabulary(),
-        train_dataset_fn=_no_data,
-        train_model_fn=lambda estimator, *_, **__: caught.append(estimator),
-    )
+    t5_run.T5Run(
+        mode="train",
+        model_dir=model_dir,
+        say=_fail_on_warning,
+        arguments={
+            "vocabulary": Vocabulary(),
+            "train_dataset_fn": _no_data,
+            "train_model_fn": lambda estimator, *_, **__: caught.append(estimator),
+        },
+    ).start()
     return caught[0]
 
 

@@ -1,1 +1,1 @@
-"""The subcommands of `hmoe`, and how they configure and run T5."""
+"""The subcommands of `hmoe`: one module each, and how they configure and run T5."""

@@ -1,4 +1,4 @@
-"""Reads gin files as T5's command does, with errors that say what to do."""
+"""Reads gin files as T5's command does, with errors that say what to do, and queries gin."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import gin
 import mesh_tensorflow.transformer
@@ -14,6 +15,7 @@ from gin import config as gin_internals
 from gin import resource_reader
 from t5.models import mesh_transformer
 
+from hmoe.compat import patches
 from hmoe.compat.stack import tf
 from hmoe.startup import gin_files
 from hmoe.startup.gin_files import meant
@@ -25,20 +27,22 @@ def read(
     prefixes: Sequence[str] = (),
     skip_unknown: bool | Sequence[str] = False,
 ) -> None:
-    """Reads Mesh TensorFlow's defaults, then files, then single bindings, and does not lock them.
+    """Reads Mesh TensorFlow's defaults, then gin files, then single bindings.
+
+    The configuration is not locked yet; see `finish`.
 
     Args:
-      files: gin files; each is looked for as it stands, then in
+      files: gin files; each is looked for in the current folder, then in
         `gin_files.search_folders`.
       bindings: lines of gin, such as `utils.run.train_steps = 100`.
       prefixes: more folders to look in.
-      skip_unknown: whether unknown names are passed over; or the names that are. T5's own
-        deprecated names always are.
+      skip_unknown: whether unknown names are ignored, or the names to ignore. T5's own deprecated
+        names are always ignored.
 
     Raises:
       ValueError: a file is missing, or gin does not know a name or argument in it.
     """
-    _pass_over_plain_folders()
+    _ignore_plain_folders()
     folders = gin_files.search_folders(prefixes)
     for folder in folders:
         gin.add_config_file_search_path(folder)
@@ -55,16 +59,33 @@ def read(
             gin.parse_config(binding, skip_unknown=skip_unknown)
 
 
-def _pass_over_plain_folders() -> None:
-    """Lets gin find files although a folder on Python's path is called like theirs.
+def finish() -> None:
+    """Binds the vocabulary as T5's command does, and locks the configuration."""
+    gin.bind_parameter("run.vocabulary", mesh_transformer.get_vocabulary())
+    gin.finalize()
+
+
+def bound(name: str, default: Any = None) -> Any:
+    """Returns what gin binds to an argument such as `run.mode`; references stay references."""
+    try:
+        return gin.query_parameter(name)
+    except ValueError:
+        return default
+
+
+def _ignore_plain_folders() -> None:
+    """Lets gin find files although a plain folder on Python's path has the name of theirs.
 
     Gin asks whether `runs/default.gin` belongs to a package `runs`, and fails on a folder without
     `__init__.py`, such as the one that the default job writes to.
     """
-    readers = gin_internals._FILE_READERS
-    for number, (reader, exists) in enumerate(readers):
-        if exists is resource_reader.system_path_file_exists:
-            readers[number] = (reader, _is_in_package)
+    fails = resource_reader.system_path_file_exists
+    patches.GIN_FILE_READERS.replace(
+        [
+            (reader, _is_in_package if exists is fails else exists)
+            for reader, exists in gin_internals._FILE_READERS
+        ]
+    )
 
 
 def _is_in_package(path: str) -> bool:
@@ -83,7 +104,7 @@ def _explained(where: str) -> Iterator[None]:
 
 
 def explain(text: str) -> str:
-    """Adds to gin's message about an unknown name or argument the names that come close."""
+    """Adds similar names to gin's message about an unknown name or argument."""
     unknown = re.search(r"[Nn]o configurable matching '([^']+)'", text)
     if unknown:
         return f"{text.strip()}{meant(unknown.group(1), _all_configurables())}"

@@ -1,8 +1,8 @@
-"""What a training run leaves in `model_dir`, so that later commands need no gin files again."""
+"""Saves what a training run was started with, so that later commands need no gin files again."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import os
 from typing import Any, NamedTuple
@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import gin
 
 from hmoe.compat.stack import tf
+from hmoe.startup.request import Request, frozen
 
-# All that gin was told, by us; and what of it training used, by T5.
+# The whole configuration, which we write; and the part of it that training used, which T5 writes.
 CONFIGURATIONS = ("config.gin", "operative_config.gin")
 FLAGS_FILE = "run.json"
 
-# Flags of training that a later command needs.
+# Flags of training that a later command needs, by the names of the fields of `Request`.
 KEPT_FLAGS = (
     "data",
     "validation_data",
@@ -31,23 +32,23 @@ KEPT_FLAGS = (
 
 
 class SavedRun(NamedTuple):
-    """What `read` found.
+    """What a training run left in its folder.
 
     Attributes:
       configuration: path of a gin file.
-      flags: of the command line of training, by name.
+      flags: the flags in `KEPT_FLAGS` that training was given, by name.
     """
 
     configuration: str
     flags: dict[str, Any]
 
 
-def write(model_dir: str, flags: argparse.Namespace) -> None:
+def write(model_dir: str, request: Request) -> None:
     """Writes the gin configuration, and the flags without which it cannot be read."""
     tf.io.gfile.makedirs(model_dir)
     with tf.io.gfile.GFile(os.path.join(model_dir, CONFIGURATIONS[0]), "w") as file:
         file.write(gin.config_str())
-    kept = {name: getattr(flags, name) for name in KEPT_FLAGS if getattr(flags, name, None)}
+    kept = {name: getattr(request, name) for name in KEPT_FLAGS if getattr(request, name)}
     for name in ("data", "validation_data", "vocabulary"):
         if name in kept:
             kept[name] = os.path.abspath(kept[name])
@@ -56,12 +57,22 @@ def write(model_dir: str, flags: argparse.Namespace) -> None:
 
 
 def read(model_dir: str) -> SavedRun | None:
-    """What training left in a folder, or None."""
+    """Reads what training left in a folder; None if it left nothing."""
     for name in CONFIGURATIONS:
         path = os.path.join(model_dir, name)
         if tf.io.gfile.exists(path):
             return SavedRun(os.path.abspath(path) if "://" not in path else path, _flags(model_dir))
     return None
+
+
+def fill_in(request: Request, saved: SavedRun) -> Request:
+    """Returns the request with the saved flags in place of those that were not given."""
+    missing = {
+        name: frozen(saved.flags[name])
+        for name in KEPT_FLAGS
+        if name in saved.flags and not getattr(request, name)
+    }
+    return dataclasses.replace(request, **missing)
 
 
 def _flags(model_dir: str) -> dict[str, Any]:

@@ -1,91 +1,112 @@
-"""Runs a mode of T5's own `utils.run` with our trainer in its seams.
+"""The one adapter around `mesh_tensorflow.transformer.utils.run`, which runs a mode of T5.
 
-Everything that gin says of `utils.run` keeps its meaning, since upstream's function reads it. It
-takes the estimator, the evaluation and the inference from module-level names; for the length of a
-run these are ours.
+Everything that gin binds to `utils.run` keeps its meaning, since upstream's function reads it. That
+function takes the estimator, the evaluation, the inference and the scoring from names of its
+module; for the length of a run they are replaced by those of a `T5Run`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
 from mesh_tensorflow.transformer import utils
-from t5.models import mesh_transformer
 
+from hmoe.compat import patches
 from hmoe.compat.stack import mtf
+from hmoe.startup.request import Machine
+from hmoe.t5.commands.gin_config import bound
 from hmoe.t5.graphs import model_settings as settings_lib
 from hmoe.t5.layers import layout_check
 from hmoe.t5.sessions.estimator import SessionEstimator
 from hmoe.t5.sessions.session_settings import SessionSettings
 
 
-@dataclasses.dataclass(frozen=True)
-class Machine:
-    """What a run runs on.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class T5Run:
+    """One run of a mode, with the gin configuration that has been read.
 
     Attributes:
-      tpu: name or address of a TPU; None for this machine's CPUs and GPUs.
-      tpu_job_name: name of its worker job, where it is not the usual one.
-      tpu_zone: its zone.
-      gcp_project: its project.
-    """
-
-    tpu: str | None = None
-    tpu_job_name: str | None = None
-    tpu_zone: str | None = None
-    gcp_project: str | None = None
-
-
-def run(
-    mode: str,
-    model_dir: str,
-    say: Callable[[str], None],
-    machine: Machine | None = None,
-    seams: dict[str, Callable] | None = None,
-    **overrides: Any,
-) -> None:
-    """Runs a mode with the gin configuration that has been read.
-
-    Args:
-      mode: of `utils.run`, such as "train" or "eval".
+      mode: mode of `utils.run`, such as "train" or "eval".
       model_dir: folder of checkpoints and logs.
-      say: takes lines for the user.
-      machine: what to run on; this machine by default.
-      seams: more functions of upstream's module to replace, by name.
-      **overrides: arguments of `utils.run` that stand above gin's.
-
-    Raises:
-      ValueError: something in the configuration, the data or the checkpoint does not fit.
+      say: prints a line for the user.
+      machine: the machine to run on; by default this one.
+      estimator: takes the place of `utils.get_estimator`; by default `make_estimator`, with the
+        session that gin configures.
+      evaluate: takes the place of `utils.eval_model`; None for upstream's.
+      infer: takes the place of `utils.infer_model`; None for upstream's.
+      score: takes the place of `utils.score_from_strings`; None for upstream's.
+      arguments: arguments of `utils.run` that take precedence over gin's.
     """
+
+    mode: str
+    model_dir: str
+    say: Callable[[str], None]
+    machine: Machine = Machine()
+    estimator: Callable[..., Any] | None = None
+    evaluate: Callable[..., None] | None = None
+    infer: Callable[..., None] | None = None
+    score: Callable[..., None] | None = None
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def start(self) -> None:
+        """Runs the mode to its end.
+
+        Raises:
+          ValueError: the configuration, the data or the checkpoint does not fit.
+        """
+        _check_configuration()
+        session = SessionSettings(say=self.say)
+        if not self.machine.tpu:
+            _use_activations(session.activation_dtype)
+        replacements = (
+            (patches.GET_ESTIMATOR, self.estimator or _estimator_function(session)),
+            (patches.EVAL_MODEL, self.evaluate),
+            (patches.INFER_MODEL, self.infer),
+            (patches.SCORE_FROM_STRINGS, self.score),
+        )
+        with contextlib.ExitStack() as stack:
+            for patch, function in replacements:
+                if function is not None:
+                    stack.enter_context(patch.replaced_by(function))
+            utils.run(
+                tpu_job_name=self.machine.tpu_job_name,
+                tpu=self.machine.tpu,
+                gcp_project=self.machine.gcp_project,
+                tpu_zone=self.machine.tpu_zone,
+                model_dir=self.model_dir,
+                mode=self.mode,
+                **self.arguments,
+            )
+
+
+def _check_configuration() -> None:
     if bound("run.checkpoint_input_pipeline"):
         raise ValueError(
-            "utils.run.checkpoint_input_pipeline = True saves the state of the input, which needs "
-            "a hook that left TensorFlow with its Estimator, and cannot be done for data from "
-            "Python generators; use utils.run.skip_seen_data = True with a seed for the data "
+            "utils.run.checkpoint_input_pipeline = True is not supported: it needs a hook that was "
+            "removed from TensorFlow with its Estimator, and data from Python generators cannot be "
+            "saved; use utils.run.skip_seen_data = True with a seed for the data "
             "(mesh_train_dataset_fn.seed)"
         )
-    machine = machine or Machine()
-    session = SessionSettings(say=say)
-    if not machine.tpu:
-        _use_activations(session.activation_dtype)
+
+
+def _use_activations(dtype: str) -> None:
+    """Binds data types as T5's command does without a TPU; models' gin files have those of TPUs."""
+    with gin.unlock_config():
+        gin.bind_parameter("utils.get_variable_dtype.slice_dtype", "float32")
+        gin.bind_parameter("utils.get_variable_dtype.activation_dtype", dtype)
+
+
+def _estimator_function(session: SessionSettings) -> Callable[..., Any]:
+    """Returns a function in place of upstream's `get_estimator`."""
 
     def get_estimator(**arguments: Any) -> Any:
         return make_estimator(session, **arguments)
 
-    with replaced(utils, get_estimator=get_estimator, **(seams or {})):
-        utils.run(
-            tpu_job_name=machine.tpu_job_name,
-            tpu=machine.tpu,
-            gcp_project=machine.gcp_project,
-            tpu_zone=machine.tpu_zone,
-            model_dir=model_dir,
-            mode=mode,
-            **overrides,
-        )
+    return get_estimator
 
 
 def make_estimator(
@@ -100,19 +121,19 @@ def make_estimator(
     cluster: Any,
     **arguments: Any,
 ) -> Any:
-    """Builds the transformer's description and the estimator of it.
+    """Builds the description of a transformer and the estimator that trains and uses it.
 
     Args:
-      session: of sessions and reports.
+      session: settings of sessions and reports.
       model_type: "bitransformer", "lm", ...
-      vocabulary: of inputs and targets, or a pair.
-      mesh_shape: of the mesh.
-      layout_rules: which dimension is split over which axis.
-      use_tpu: the TPU's name, or None.
+      vocabulary: vocabulary of inputs and targets, or a pair of them.
+      mesh_shape: shape of the mesh.
+      layout_rules: the dimensions that are split, and over which axes.
+      use_tpu: name of the TPU, or None.
       tpu_job_name: name of the TPU's worker job.
-      iterations_per_loop: steps on the TPU between two visits of the host.
-      cluster: of the TPU.
-      **arguments: the rest of upstream's `tpu_estimator_model_fn`.
+      iterations_per_loop: training steps on the TPU between two visits of the host.
+      cluster: resolver of the TPU's cluster, or None.
+      **arguments: other arguments of upstream's `tpu_estimator_model_fn`.
 
     Returns:
       A `SessionEstimator`, or TensorFlow's `TPUEstimator` for a TPU.
@@ -143,37 +164,3 @@ def make_estimator(
 
         return tpu_estimator.estimator(settings, cluster, tpu_job_name, iterations_per_loop)
     return SessionEstimator(settings, session)
-
-
-def _use_activations(dtype: str) -> None:
-    """As T5's command does where there is no TPU, whose own dtype stands in a model's gin files."""
-    with gin.unlock_config():
-        gin.bind_parameter("utils.get_variable_dtype.slice_dtype", "float32")
-        gin.bind_parameter("utils.get_variable_dtype.activation_dtype", dtype)
-
-
-def finish_configuration() -> None:
-    """Binds the vocabulary as T5's command does, and locks the configuration."""
-    gin.bind_parameter("run.vocabulary", mesh_transformer.get_vocabulary())
-    gin.finalize()
-
-
-@contextlib.contextmanager
-def replaced(module: Any, **functions: Callable) -> Iterator[None]:
-    """Replaces functions of a module for as long as the context is open."""
-    before = {name: getattr(module, name) for name in functions}
-    for name, function in functions.items():
-        setattr(module, name, function)
-    try:
-        yield
-    finally:
-        for name, function in before.items():
-            setattr(module, name, function)
-
-
-def bound(name: str, default: Any = None) -> Any:
-    """What gin binds to an argument such as `run.mode`; references stay references."""
-    try:
-        return gin.query_parameter(name)
-    except ValueError:
-        return default

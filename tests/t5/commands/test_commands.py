@@ -10,7 +10,7 @@ import pytest
 
 from hmoe.t5.sessions import checkpoints
 from tests import tolerances
-from tests.t5 import commands, tiny
+from tests.t5 import server, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     pairs = "".join(f"say {i:03d}\tsaid {i:03d}\n" for i in range(200))
     (folder / "pairs.tsv").write_text(pairs, encoding="utf-8")
-    result = commands.once(
+    result = server.once(
         "train",
         f"--data={folder}/pairs.tsv",
         f"--model_dir={folder}/model",
@@ -58,12 +58,12 @@ PIPED = "say 017\nsay 018\n"
 
 
 @pytest.fixture(scope="module")
-def answers(hmoe: commands.Server, trained: Path) -> list[str]:
+def answers(hmoe: server.Server, trained: Path) -> list[str]:
     """To two lines of standard input."""
     return answers_of(hmoe, trained / "model")
 
 
-def answers_of(hmoe: commands.Server, model: Path) -> list[str]:
+def answers_of(hmoe: server.Server, model: Path) -> list[str]:
     piped = hmoe("predict", f"--model_dir={model}", stdin=PIPED)
     assert piped.returncode == 0, piped.stderr
     return piped.stdout.splitlines()[-2:]
@@ -89,7 +89,7 @@ def test_training_says_what_it_does(trained: Path) -> None:
 
 
 def test_predict_answers_a_text_a_file_and_standard_input(
-    hmoe: commands.Server, trained: Path, answers: list[str]
+    hmoe: server.Server, trained: Path, answers: list[str]
 ) -> None:
     model = f"--model_dir={trained}/model"
     one = hmoe("predict", model, "say 017")
@@ -101,13 +101,13 @@ def test_predict_answers_a_text_a_file_and_standard_input(
         f"--input_file={trained}/lines.txt",
         f"--output_file={trained}/answers.txt",
     )
-    assert f"3 answers are in {trained}/answers.txt" in filed.stdout, filed.stderr
+    assert f"Wrote 3 answers to {trained}/answers.txt" in filed.stdout, filed.stderr
     of_file = (trained / "answers.txt").read_text(encoding="utf-8").split("\n")
     assert len(of_file) == 4
     assert len(answers) == 2
 
 
-def test_score_and_export(hmoe: commands.Server, trained: Path) -> None:
+def test_score_and_export(hmoe: server.Server, trained: Path) -> None:
     (trained / "in").write_text("say 017\nsay 018\n", encoding="utf-8")
     (trained / "out").write_text("said 017\nsaid 018\n", encoding="utf-8")
     model = f"--model_dir={trained}/model"
@@ -122,14 +122,14 @@ def test_score_and_export(hmoe: commands.Server, trained: Path) -> None:
 
 
 def test_split_gives_the_same_answers_and_merge_undoes_it(
-    hmoe: commands.Server, trained: Path, answers: list[str]
+    hmoe: server.Server, trained: Path, answers: list[str]
 ) -> None:
     for command, source, target in (("split", "model", "single"), ("merge", "single", "whole")):
         made = hmoe(command, f"--model_dir={trained}/{source}", f"--output_dir={trained}/{target}")
         assert made.returncode == 0, made.stderr
         assert made.stdout.endswith(
-            f" of {trained}/{target}/model.ckpt-4, without the optimizer's. To answer: hmoe "
-            f"predict --model_dir={trained}/{target}\n"
+            f" variables of {trained}/{target}/model.ckpt-4, without those of the optimizer. To "
+            f"answer: hmoe predict --model_dir={trained}/{target}\n"
         )
     assert answers_of(hmoe, trained / "single") == answers
     before, after = tiny.weights(trained / "model"), tiny.weights(trained / "whole")
@@ -138,13 +138,12 @@ def test_split_gives_the_same_answers_and_merge_undoes_it(
     again = hmoe("split", f"--model_dir={trained}/model", f"--output_dir={trained}/single")
     assert (again.returncode, again.stderr) == (
         1,
-        f"hmoe: error: --output_dir '{trained}/single' is there already and not empty; name a new "
-        "folder\n",
+        f"hmoe: error: --output_dir '{trained}/single' exists and is not empty; name a new folder\n",
     )
 
 
-def test_errors_are_one_message(hmoe: commands.Server, tmp_path: Path) -> None:
-    none = commands.once("predict", f"--model_dir={tmp_path}/none", "x")
+def test_errors_are_one_message(hmoe: server.Server, tmp_path: Path) -> None:
+    none = server.once("predict", f"--model_dir={tmp_path}/none", "x")
     assert (none.returncode, none.stderr) == (
         1,
         f"hmoe: error: model_dir '{tmp_path}/none' does not exist; train first (hmoe train "
@@ -159,7 +158,7 @@ def test_errors_are_one_message(hmoe: commands.Server, tmp_path: Path) -> None:
     assert "did you mean 'num_experts'?" in typo.stderr
 
 
-def test_activations_in_bfloat16(hmoe: commands.Server, trained: Path, tmp_path: Path) -> None:
+def test_activations_in_bfloat16(hmoe: server.Server, trained: Path, tmp_path: Path) -> None:
     """The same run but for rounding; weights stay float32, and it answers."""
     flags = [
         f"--gin_param={p}" for p in (*PARAMETERS, "hmoe.Session.activation_dtype = 'bfloat16'")

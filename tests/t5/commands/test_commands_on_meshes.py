@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import tolerances
-from tests.t5 import commands
+from tests.t5 import server
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k not in TIMES} for line in found]
 
 
-def run_all(hmoe: commands.Server, folder: Path, mesh: str) -> dict[str, Any]:
+def run_all(hmoe: server.Server, folder: Path, mesh: str) -> dict[str, Any]:
     """Curves of training, numbers of evaluation, scores and answers."""
     model = folder / "model"
     (folder / "lines").write_text(LINES, encoding="utf-8")
@@ -90,13 +90,13 @@ def run_all(hmoe: commands.Server, folder: Path, mesh: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def alone(hmoe: commands.Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def alone(hmoe: server.Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return run_all(hmoe, tmp_path_factory.mktemp("alone"), "one device")
 
 
 @pytest.mark.parametrize("mesh", [mesh for mesh in MESHES if mesh != "one device"])
 def test_every_command_gives_the_numbers_of_one_device(
-    hmoe: commands.Server, alone: dict[str, Any], tmp_path: Path, mesh: str
+    hmoe: server.Server, alone: dict[str, Any], tmp_path: Path, mesh: str
 ) -> None:
     found = run_all(hmoe, tmp_path, mesh)
     assert [line["step"] for line in found["curves"]] == [1, 2, 3, 4]

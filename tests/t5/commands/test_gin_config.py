@@ -10,7 +10,7 @@ import pytest
 
 import hmoe.t5  # noqa: F401
 from hmoe.startup import gin_files
-from hmoe.t5.commands import gin_config, t5_run
+from hmoe.t5.commands import gin_config
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +35,9 @@ def test_file_not_found_names_the_folders(tmp_path: Path) -> None:
 def test_own_folder_comes_before_the_shipped_ones(tmp_path: Path) -> None:
     (tmp_path / "mine.gin").write_text("utils.run.train_steps = 7")
     gin_config.read(["mine.gin"], ["utils.run.save_checkpoints_steps = 3"], [str(tmp_path)])
-    assert t5_run.bound("run.train_steps") == 7
-    assert t5_run.bound("run.save_checkpoints_steps") == 3
-    assert t5_run.bound("run.keep_checkpoint_max", "unbound") == "unbound"
+    assert gin_config.bound("run.train_steps") == 7
+    assert gin_config.bound("run.save_checkpoints_steps") == 3
+    assert gin_config.bound("run.keep_checkpoint_max", "unbound") == "unbound"
 
 
 def test_a_folder_on_the_path_may_be_called_like_ours(
@@ -46,7 +46,7 @@ def test_a_folder_on_the_path_may_be_called_like_ours(
     (tmp_path / "runs").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     gin_config.read(["runs/tiny.gin"], [])
-    assert t5_run.bound("run.train_steps", None) is not None
+    assert gin_config.bound("run.train_steps", None) is not None
 
 
 def test_unknown_argument_names_those_that_come_close() -> None:
@@ -69,6 +69,13 @@ def test_unknown_names_can_be_passed_over() -> None:
     gin_config.read([], ["nobody.knows = 1"], skip_unknown=["nobody"])
     gin_config.read([], ["nobody.knows = 1"], skip_unknown=True)
     gin_config.read([], ["SentencePieceVocabulary.x = 1"])
+
+
+def test_bound_leaves_references_alone() -> None:
+    gin.parse_config("utils.run.mesh_shape = @utils.tpu_mesh_shape()\nutils.run.mode = 'eval'")
+    assert gin_config.bound("run.mode") == "eval"
+    assert "tpu_mesh_shape" in str(gin_config.bound("run.mesh_shape"))
+    assert gin_config.bound("run.train_steps", 3) == 3
 
 
 def test_malformed_line() -> None:

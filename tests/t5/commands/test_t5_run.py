@@ -1,16 +1,22 @@
-"""Upstream's run with our trainer in its seams."""
+"""The adapter around upstream's `utils.run`."""
 
 from __future__ import annotations
 
-import types
+import ast
+from pathlib import Path
+from typing import Any
 
 import gin
 import pytest
 from mesh_tensorflow.transformer import utils
 
-import hmoe.t5  # noqa: F401  (before mesh_tensorflow)
+import hmoe.t5
 from hmoe.compat.stack import tf
 from hmoe.t5.commands import t5_run
+
+
+def run(mode: str, **fields: Any) -> t5_run.T5Run:
+    return t5_run.T5Run(mode=mode, model_dir="nowhere", say=print, **fields)
 
 
 @pytest.fixture(autouse=True)
@@ -23,20 +29,69 @@ def _clean():
 def test_input_state_cannot_be_saved() -> None:
     gin.parse_config("utils.run.checkpoint_input_pipeline = True")
     with pytest.raises(ValueError) as error:
-        t5_run.run("train", "nowhere", print)
+        run("train").start()
     assert str(error.value) == (
-        "utils.run.checkpoint_input_pipeline = True saves the state of the input, which needs a "
-        "hook that left TensorFlow with its Estimator, and cannot be done for data from Python "
-        "generators; use utils.run.skip_seen_data = True with a seed for the data "
+        "utils.run.checkpoint_input_pipeline = True is not supported: it needs a hook that was "
+        "removed from TensorFlow with its Estimator, and data from Python generators cannot be "
+        "saved; use utils.run.skip_seen_data = True with a seed for the data "
         "(mesh_train_dataset_fn.seed)"
     )
 
 
-def test_seams_are_put_back() -> None:
-    module = types.SimpleNamespace(f=1, g=2)
-    with t5_run.replaced(module, f=3):
-        assert (module.f, module.g) == (3, 2)
-    assert (module.f, module.g) == (1, 2)
+FUNCTIONS = {
+    "estimator": "get_estimator",
+    "evaluate": "eval_model",
+    "infer": "infer_model",
+    "score": "score_from_strings",
+}
+
+
+@pytest.mark.parametrize("given", [None, *FUNCTIONS])
+def test_only_what_is_given_and_the_estimator_is_replaced_during_the_run(
+    monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def upstream(**arguments: Any) -> None:
+        seen.update(arguments, **{name: getattr(utils, name) for name in FUNCTIONS.values()})
+
+    def mine() -> None: ...
+
+    monkeypatch.setattr(utils, "run", upstream)
+    before = {name: getattr(utils, name) for name in FUNCTIONS.values()}
+    run("infer", arguments={"train_steps": 7}, **({given: mine} if given else {})).start()
+    assert {name: getattr(utils, name) for name in FUNCTIONS.values()} == before
+    assert (seen["mode"], seen["model_dir"], seen["train_steps"]) == ("infer", "nowhere", 7)
+    assert [seen[name] for name in ("tpu", "tpu_job_name", "tpu_zone", "gcp_project")] == [None] * 4
+    for field, name in FUNCTIONS.items():
+        if field == given:
+            assert seen[name] is mine
+        elif field == "estimator":
+            assert seen[name] is not before[name]
+        else:
+            assert seen[name] is before[name]
+
+
+def test_functions_are_put_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def upstream(**unused: Any) -> None:
+        raise KeyError("mode")
+
+    monkeypatch.setattr(utils, "run", upstream)
+    before = utils.eval_model
+    with pytest.raises(KeyError):
+        run("eval", evaluate=print).start()
+    assert utils.eval_model is before
+
+
+def test_nothing_else_in_the_package_calls_the_run_of_upstream() -> None:
+    root = Path(hmoe.__file__).parent
+    callers = [
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("utils.run")
+    ]
+    assert callers == ["t5/commands/t5_run.py"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -48,10 +103,3 @@ def test_activations_are_as_the_session_says_where_there_is_no_tpu(dtype: str) -
     found = utils.get_variable_dtype()
     assert (found.master_dtype, found.slice_dtype) == (tf.float32, tf.float32)
     assert found.activation_dtype == tf.as_dtype(dtype)
-
-
-def test_bound_leaves_references_alone() -> None:
-    gin.parse_config("utils.run.mesh_shape = @utils.tpu_mesh_shape()\nutils.run.mode = 'eval'")
-    assert t5_run.bound("run.mode") == "eval"
-    assert "tpu_mesh_shape" in str(t5_run.bound("run.mesh_shape"))
-    assert t5_run.bound("run.train_steps", 3) == 3

@@ -16,7 +16,7 @@ ROOT = str(Path(__file__).parents[2])
 SERVER = """
 import json, os, sys
 from hmoe.cli import main as cli
-from hmoe.t5 import commands
+import hmoe.t5.commands.commands
 
 for line in sys.stdin:
     arguments, files = json.loads(line)

@@ -1,0 +1,109 @@
+"""The request of a user: the flags of one command line, with types, frozen."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from typing import Any
+
+DEFAULT_MODEL_DIR = "runs/default"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The machine that a run uses.
+
+    Attributes:
+      tpu: name or address of a TPU; None for the CPUs and GPUs of this machine.
+      tpu_job_name: name of the TPU's worker job, if it is not the usual one.
+      tpu_zone: zone of the TPU.
+      gcp_project: project of the TPU.
+    """
+
+    tpu: str | None = None
+    tpu_job_name: str | None = None
+    tpu_zone: str | None = None
+    gcp_project: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """One invocation of the `hmoe` command.
+
+    Flags that a command does not have keep their defaults. `hmoe COMMAND --help` explains each.
+
+    Attributes:
+      command: "train", "eval", "predict", "score", "export", "split" or "merge".
+      model_dir: folder of checkpoints, curves and log.
+      machine: the machine to run on.
+      gin_file: gin files, later ones winning.
+      gin_param: single lines of gin.
+      gin_location_prefix: folders to look for gin files in.
+      module_import: Python modules to import first; None for the default.
+      skip_all_gin_unknowns: whether names that gin does not know are ignored.
+      additional_deprecated_gin_references: names that gin need not know.
+      t5_tfds_data_dir: folder of TensorFlow Datasets.
+      additional_task_cache_dirs: folders with cached tasks.
+      data: file with the user's own training data.
+      validation_data: file with the user's own data to evaluate on.
+      vocabulary: SentencePiece model for the user's own data; None for bytes.
+      skip_bad_lines: whether bad lines of the user's own data are skipped.
+      train_steps: total number of training steps; None for gin's.
+      evaluate: whether training ends with an evaluation; None for the default.
+      text: words to answer.
+      input_file: file with lines to answer or to score.
+      target_file: file with the targets to score.
+      output_file: file to write answers or scores to.
+      export_dir: folder to write a SavedModel to.
+      output_dir: folder to write a rewritten model to.
+    """
+
+    command: str
+    model_dir: str
+    machine: Machine = Machine()
+    gin_file: tuple[str, ...] = ()
+    gin_param: tuple[str, ...] = ()
+    gin_location_prefix: tuple[str, ...] = ()
+    module_import: tuple[str, ...] | None = None
+    skip_all_gin_unknowns: bool = False
+    additional_deprecated_gin_references: tuple[str, ...] = ()
+    t5_tfds_data_dir: str | None = None
+    additional_task_cache_dirs: tuple[str, ...] = ()
+    data: str | None = None
+    validation_data: str | None = None
+    vocabulary: str | None = None
+    skip_bad_lines: bool = False
+    train_steps: int | None = None
+    evaluate: bool | None = None
+    text: tuple[str, ...] = ()
+    input_file: str | None = None
+    target_file: str | None = None
+    output_file: str | None = None
+    export_dir: str | None = None
+    output_dir: str | None = None
+
+    @classmethod
+    def from_flags(cls, flags: argparse.Namespace) -> Request:
+        """Builds the request from parsed flags, with the default `model_dir` filled in."""
+        given = vars(flags)
+        fields = [field.name for field in dataclasses.fields(cls)]
+        values = {name: frozen(given[name]) for name in fields if name in given}
+        values["model_dir"] = flags.model_dir or _default_model_dir(flags)
+        values["machine"] = Machine(
+            **{field.name: given[field.name] for field in dataclasses.fields(Machine)}
+        )
+        return cls(**values)
+
+
+def frozen(value: Any) -> Any:
+    """Returns a list as a tuple, and any other value as it is."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _default_model_dir(flags: argparse.Namespace) -> str:
+    """Names the folder of a training run after its last gin file or its data."""
+    if flags.command == "train" and (flags.gin_file or flags.data):
+        source = flags.gin_file[-1] if flags.gin_file else flags.data
+        return os.path.join("runs", os.path.splitext(os.path.basename(source))[0])
+    return DEFAULT_MODEL_DIR

@@ -1,0 +1,118 @@
+"""Configures a command: imports the user's modules, reads gin, and takes up saved runs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import t5
+
+from hmoe.startup.console import Console
+from hmoe.startup.request import Request
+from hmoe.t5.commands import gin_config, run_files
+from hmoe.t5.data import files as data_files
+from hmoe.t5.sessions import checkpoints
+
+# The job of `hmoe train` without flags.
+DEFAULT_RUN = "runs/default.gin"
+
+# The modes of `utils.run` that gin may choose for a command; the first is the default.
+MODES = {
+    "train": ("train",),
+    "eval": ("eval", "score_eval", "perplexity_eval"),
+    "predict": ("infer",),
+    "score": ("score_from_strings", "score_from_dataset"),
+    "export": ("export_infer", "export_score", "export"),
+}
+
+
+def configure_new(request: Request, console: Console) -> None:
+    """Configures a training run that begins: the user's gin files, or the default job."""
+    bindings = [*_data_bindings(request, console), *request.gin_param]
+    _configure(request, request.gin_file or [DEFAULT_RUN], bindings)
+
+
+def configure_trained(request: Request, console: Console) -> Request:
+    """Configures from the user's gin files, or else from what training saved in `model_dir`.
+
+    Args:
+      request: the command and its flags.
+      console: prints lines for the user.
+
+    Returns:
+      The request, with flags that are not given filled in from the saved run.
+
+    Raises:
+      ValueError: there are no gin files, and `model_dir` has none either.
+    """
+    if request.gin_file:
+        _configure(request, request.gin_file, request.gin_param)
+        return request
+    saved = run_files.read(request.model_dir)
+    if saved is None:
+        checkpoints.require_latest(request.model_dir)
+        raise ValueError(
+            f"model_dir {request.model_dir!r} has no {' or '.join(run_files.CONFIGURATIONS)}, "
+            "which describe the model; name its gin files with --gin_file"
+        )
+    request = run_files.fill_in(request, saved)
+    bindings = [*_data_bindings(request, console), *request.gin_param]
+    _configure(request, [saved.configuration], bindings)
+    return request
+
+
+def _data_bindings(request: Request, console: Console) -> list[str]:
+    """Registers the user's own data, if any, and returns the gin bindings that select it."""
+    if not request.data:
+        return []
+    name = data_files.register(
+        request.data, request.validation_data, request.vocabulary, request.skip_bad_lines
+    )
+    console.say(data_files.report(name).summary())
+    return [f"MIXTURE_NAME = {name!r}"]
+
+
+def _configure(request: Request, files: Sequence[str], bindings: Sequence[str]) -> None:
+    """Imports the user's modules and reads gin, as T5's command does."""
+    modules = request.module_import
+    if modules is None:
+        modules = ("t5.data.mixtures",) if request.gin_file else ()
+    for module in modules:
+        importlib.import_module(module)
+    if request.t5_tfds_data_dir:
+        t5.data.set_tfds_data_dir_override(request.t5_tfds_data_dir)
+    skip = request.skip_all_gin_unknowns or request.additional_deprecated_gin_references
+    gin_config.read(files, bindings, request.gin_location_prefix, skip)
+    gin_config.finish()
+    t5.data.add_global_cache_dirs(list(request.additional_task_cache_dirs))
+
+
+def mode_of(command: str) -> str:
+    """Returns the mode of `utils.run` for a command, which gin may choose among the command's own.
+
+    Raises:
+      ValueError: gin chooses a mode of another command.
+    """
+    asked = gin_config.bound("run.mode")
+    if asked in MODES[command]:
+        return asked
+    for other, modes in MODES.items():
+        if asked in modes and other != "train":
+            raise ValueError(
+                f"gin binds utils.run.mode = {asked!r}, which belongs to hmoe {other}, not to hmoe "
+                f"{command}"
+            )
+    return MODES[command][0]
+
+
+def newest_checkpoint() -> dict[str, Any]:
+    """Returns the argument of `utils.run` for the newest checkpoint, unless gin names another."""
+    is_bound = gin_config.bound("run.eval_checkpoint_step") is not None
+    return {} if is_bound else {"eval_checkpoint_step": -1}
+
+
+def held_out_data() -> dict[str, Any]:
+    """Returns the argument of `utils.run` for held-out data, unless gin names other data."""
+    is_bound = gin_config.bound("run.dataset_split", "train") != "train"
+    return {} if is_bound else {"dataset_split": "validation"}

@@ -1,0 +1,46 @@
+"""`hmoe eval`: scores checkpoints on held-out examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hmoe.startup.console import Console
+from hmoe.startup.request import Request
+from hmoe.t5.commands import configure
+from hmoe.t5.commands.t5_run import T5Run
+from hmoe.t5.evaluation.evaluate import eval_model_function
+
+
+def evaluate(request: Request, console: Console) -> None:
+    """Evaluates the checkpoints that gin names, or else the newest."""
+    request = configure.configure_trained(request, console)
+    mode = configure.mode_of("eval")
+    if mode == "eval":
+        run_evaluation(request, console)
+        return
+    T5Run(
+        mode=mode,
+        model_dir=request.model_dir,
+        say=console.say,
+        machine=request.machine,
+        arguments=_arguments(),
+    ).start()
+    console.say(f"Wrote the scores to TensorBoard and text files in {request.model_dir}")
+
+
+def run_evaluation(request: Request, console: Console) -> None:
+    """Evaluates with answers and by teacher forcing, as configured."""
+    # TPUEstimator has methods of its own for this, which upstream's function knows.
+    on_tpu = request.machine.tpu is not None
+    T5Run(
+        mode="eval",
+        model_dir=request.model_dir,
+        say=console.say,
+        machine=request.machine,
+        evaluate=None if on_tpu else eval_model_function(console.say),
+        arguments=_arguments(),
+    ).start()
+
+
+def _arguments() -> dict[str, Any]:
+    return {**configure.newest_checkpoint(), **configure.held_out_data()}
