@@ -59,7 +59,7 @@ def say_task(say: Say, evaluation: Evaluation) -> None:
     _say_table(say, ["", *evaluation.scores], rows)
     for label in LABELS:
         if _has(examples, label):
-            by = score_lib.scores_by(
+            by = score_lib.scores_by_label(
                 examples, evaluation.task.targets, evaluation.predictions, label
             )
             say_groups(say, label, by)

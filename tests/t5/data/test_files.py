@@ -55,7 +55,7 @@ def test_pairs_with_a_part_held_out(tmp_path, file_name):
     assert (report.num_training, report.num_validation) == (len(training), len(validation))
     assert report.summary() == (
         f"{tmp_path / file_name}: {len(training)} pairs for training, {len(validation)} for "
-        "validation (held out of it by a hash of the input, for want of validation data); longest "
+        "validation (held out by a hash of the input, since there is no validation data); longest "
         "input 6 bytes, longest target 7 bytes"
     )
 
@@ -239,7 +239,7 @@ def test_files_that_cannot_be_used(tmp_path):
         f"{missing}: there is no such file (looked in {os.getcwd()})"
     )
     assert failure(data, validation_data=data) == (
-        f"validation_data is the data itself ({data}); leave it out, and a part is held out"
+        f"validation_data is the data itself ({data}); leave it out to hold out a part of the data"
     )
     assert failure(data, data_format="csv") == (
         "data_format 'csv' is not known; use 'pairs' or 'text'"

@@ -31,12 +31,12 @@ def test_character_f_score_against_values_by_hand():
 
 
 def test_scores_by_label():
-    by_kind = scores.scores_by(EXAMPLES, TARGETS, PREDICTIONS, "kind")
+    by_kind = scores.scores_by_label(EXAMPLES, TARGETS, PREDICTIONS, "kind")
     assert list(by_kind) == ["date", "unit"]
     assert by_kind["unit"] == {"count": 1.0, "exact_match": 100.0, "chrf": 100.0}
     assert by_kind["date"]["count"] == 3
     assert by_kind["date"]["exact_match"] == 0
-    by_language = scores.scores_by(EXAMPLES, TARGETS, PREDICTIONS, "language")
+    by_language = scores.scores_by_label(EXAMPLES, TARGETS, PREDICTIONS, "language")
     assert by_language["de"]["exact_match"] == 50
     assert by_language["fr"]["exact_match"] == 0
     assert (
@@ -72,5 +72,5 @@ def test_what_cannot_be_scored(metric):
 
 def test_examples_and_targets_must_go_together():
     with pytest.raises(ValueError) as error:
-        scores.scores_by(EXAMPLES[:3], TARGETS, PREDICTIONS, "kind")
+        scores.scores_by_label(EXAMPLES[:3], TARGETS, PREDICTIONS, "kind")
     assert str(error.value) == "3 examples but 4 targets"

@@ -154,7 +154,7 @@ def test_rows_of_a_foreign_task():
     with pytest.raises(ValueError) as error:
         next(tasks.rows("test_foreign", "train"))
     assert str(error.value).startswith(
-        "the examples of 'test_foreign' are not known to hmoe; there are cldr_formats, cldr_names"
+        "hmoe did not register 'test_foreign' and cannot read its examples; its own tasks are cldr_formats, cldr_names"
     )
 
 
