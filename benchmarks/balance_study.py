@@ -25,7 +25,7 @@ from hmoe import compat
 from hmoe.compat.stack import tf
 from hmoe.t5.commands import gin_config
 from hmoe.t5.commands import t5_run as run_lib
-from hmoe.t5.evaluation import evaluate
+from hmoe.t5.evaluation import task_examples
 from hmoe.t5.sessions import hooks, run_metrics
 
 compat.behave_like_v1()
@@ -104,8 +104,10 @@ def _teacher_forced(found):
         *_,
         **__,
     ):
-        tasks = evaluate.load_tasks(eval_dataset_fn, sequence_length, vocabulary, dataset_split)
-        lengths = evaluate.longest(tasks)
+        tasks = task_examples.load_tasks(
+            eval_dataset_fn, sequence_length, vocabulary, dataset_split
+        )
+        lengths = task_examples.longest(tasks)
         input_fn = utils._get_combined_dataset_input_fn(
             [task.dataset for task in tasks], batch_size, lengths, check_for_metrics=True
         )
@@ -117,7 +119,7 @@ def _teacher_forced(found):
 def _keeping(history):
     """A hook in place of the trainer's that also keeps the sums of every step."""
 
-    class KeepingHook(hooks.ReportHook):
+    class KeepingHook(hooks.ProgressHook):
         def after_step(self, run_context, run_values):
             history.append(run_values.results)
             super().after_step(run_context, run_values)
@@ -136,7 +138,7 @@ def train_and_evaluate(model_dir, bindings, seed, say):
     gin_config.read(["runs/default.gin", "layouts/one_device.gin"], [*MODEL, *seeds, *bindings])
     run_lib.finish_configuration()
     history, found = [], {}
-    with run_lib.replaced(hooks, ReportHook=_keeping(history)):
+    with run_lib.replaced(hooks, ProgressHook=_keeping(history)):
         run_lib.run("train", model_dir, say, dataset_split="train")
     run_lib.run(
         "eval",
@@ -154,7 +156,7 @@ def _of_steps(history):
     collector = run_metrics.SumCollector()
     for sums in history:
         collector.add(sums)
-    return run_metrics.training_measures(collector)
+    return run_metrics.training_metrics(collector)
 
 
 def _violations(numbers):

@@ -22,7 +22,7 @@ from hmoe.startup.console import Console
 from hmoe.t5.commands import gin_config, run_files
 from hmoe.t5.commands import t5_run as run_lib
 from hmoe.t5.data import files as data_files
-from hmoe.t5.evaluation import answers, evaluate, report
+from hmoe.t5.evaluation import decode_lines, evaluate, report
 from hmoe.t5.sessions import checkpoints
 from hmoe.t5.sessions.estimator import SessionEstimator
 
@@ -86,7 +86,7 @@ def train(flags: argparse.Namespace, console: Console) -> None:
     if evaluates:
         _run_evaluation(flags, console)
     latest = checkpoints.require_latest(flags.model_dir)
-    report.say_files(console.say, flags.model_dir, latest, console.log_path or "")
+    report.print_run_files(console.say, flags.model_dir, latest, console.log_path or "")
 
 
 def _new_configuration(flags: argparse.Namespace, console: Console) -> tuple[list[str], list[str]]:
@@ -226,14 +226,15 @@ def _infer_model_function(flags: argparse.Namespace, console: Console) -> Callab
         if flags.input_file:
             _answer_file(estimator, path, flags.input_file, flags.output_file, console)
             return
-        few = estimator.with_batch_size(answers.smallest_batch(estimator))
+        few = estimator.with_batch_size(decode_lines.smallest_batch(estimator))
         if flags.text:
-            console.say(answers.Answerer(few, path).answer([" ".join(flags.text)])[0])
+            console.say(decode_lines.LineDecoder(few, path).decode([" ".join(flags.text)])[0])
         elif sys.stdin.isatty():
-            answers.converse(answers.Answerer(few, path), lambda: _ask(console), console.say)
+            decoder = decode_lines.LineDecoder(few, path)
+            decode_lines.decode_interactively(decoder, lambda: _ask(console), console.say)
         else:
-            answerer = answers.Answerer(estimator, path)
-            for answer in answers.answer_lines(answerer, sys.stdin, batch_size):
+            decoder = decode_lines.LineDecoder(estimator, path)
+            for answer in decode_lines.decode_lines(decoder, sys.stdin, batch_size):
                 console.say(answer)
 
     return infer_model
@@ -254,8 +255,8 @@ def _answer_file(
     lines = utils.get_inputs_from_file(source)
     if not lines:
         raise ValueError(f"--input_file {source!r} holds no line")
-    answerer = answers.Answerer(estimator, path)
-    replies = answers.answer_lines(answerer, lines, estimator.settings.batch_size)
+    decoder = decode_lines.LineDecoder(estimator, path)
+    replies = decode_lines.decode_lines(decoder, lines, estimator.settings.batch_size)
     if target is None:
         for reply in replies:
             console.say(reply)

@@ -1,4 +1,4 @@
-"""Checkpoints that do not fit, and models that begin as another."""
+"""Checkpoints that do not match the model, and models that start from another's checkpoint."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hmoe.t5.sessions import checkpoints
+from hmoe.t5.sessions import architecture_check, checkpoints
 from tests.t5 import tiny
 
 
@@ -24,7 +24,7 @@ def test_another_width_is_named(trained: Path) -> None:
         list(estimator.predict(tiny.input_fn(tiny.ids(8))))
     scope = "layer_001/DenseReluDense", "layer_002/DenseReluDense"
     assert str(error.value) == (
-        f"checkpoint {trained}/model.ckpt-1 is of another architecture: 6 variables differ.\n"
+        f"checkpoint {trained}/model.ckpt-1 does not match the model: 6 variables differ.\n"
         f"  decoder/block_000/{scope[1]}/wi_0/kernel: [16, 24] in the checkpoint, [16, 40] in the "
         "model\n"
         f"  decoder/block_000/{scope[1]}/wi_1/kernel: [16, 24] in the checkpoint, [16, 40] in the "
@@ -37,7 +37,7 @@ def test_another_width_is_named(trained: Path) -> None:
         "model\n"
         f"  encoder/block_000/{scope[0]}/wo/kernel: [24, 16] in the checkpoint, [40, 16] in the "
         "model\n"
-        "Use the gin files it was trained with, or another --model_dir; to start a new model from "
+        "Use the gin files that it was trained with, or another --model_dir; to start a new model from "
         "some of its variables, set utils.run.init_checkpoint"
     )
 
@@ -48,7 +48,7 @@ def test_another_depth_is_named_when_training_goes_on(trained: Path) -> None:
         estimator.train(tiny.input_fn(tiny.ids(8)), max_steps=2)
     text = str(error.value)
     assert "  decoder/block_001/layer_000/SelfAttention/k: only in the model\n" in text
-    assert text.count("only in the model") == checkpoints.MAX_NAMED
+    assert text.count("only in the model") == architecture_check.MAX_LISTED
     # Each of the second block's 23 weights, and the optimizer's variable for it.
     assert "  and 38 more\n" in text
 
@@ -61,8 +61,8 @@ def test_fewer_layers_than_the_checkpoint(trained: Path, tmp_path: Path) -> None
     assert text in str(error.value)
 
 
-def test_begins_as_another_model(trained: Path, tmp_path: Path) -> None:
-    """A deeper model takes over what the two have in common."""
+def test_starts_from_another_model(trained: Path, tmp_path: Path) -> None:
+    """A deeper model loads the variables that the two have in common."""
     lines: list = []
     path = f"{trained}/model.ckpt-1"
     estimator = tiny.make(
@@ -78,7 +78,8 @@ def test_begins_as_another_model(trained: Path, tmp_path: Path) -> None:
     assert (after[name] == before[name]).all()
     common = len(before)
     assert (
-        f"{common} of {len(after)} variables begin as in {path}; the others begin as new" in lines
+        f"{common} of {len(after)} variables are initialized from {path}; the others keep their own initial values"
+        in lines
     )
 
 
@@ -89,7 +90,7 @@ def test_init_checkpoint_of_another_shape(trained: Path, tmp_path: Path) -> None
         estimator.train(tiny.input_fn(tiny.ids(8)), max_steps=2)
     text = str(error.value)
     assert text.startswith(
-        f"utils.run.init_checkpoint = '{path}' is of another architecture: 12 variables differ in "
+        f"utils.run.init_checkpoint = '{path}' does not match the model: 12 variables differ in "
         "shape.\n  decoder/block_000/layer_002/DenseReluDense/wi_0/kernel: [16, 24] in the "
         "checkpoint, [16, 40] in the model\n"
     )
@@ -123,7 +124,7 @@ def test_unreadable_init_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
         estimator.train(tiny.input_fn(tiny.ids(8)), max_steps=2)
     assert str(error.value) == (
-        f"no checkpoint can be read at '{path}'; name it as in model_dir/model.ckpt-1000 "
+        f"no checkpoint can be read at '{path}'; give its path like model_dir/model.ckpt-1000 "
         "(without .index)"
     )
 
