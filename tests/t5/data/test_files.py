@@ -141,7 +141,7 @@ def test_text_becomes_span_corruption(tmp_path):
         sentinels = [i for i in inputs if i >= 259]
         assert sentinels[0] == 358
         assert [i for i in targets if i >= 259][: len(sentinels)] == sentinels
-        # The text between sentinels stands in the file as it is.
+        # The text between sentinels is in the file unchanged.
         pieces = np.split(inputs, np.flatnonzero(inputs >= 259))
         assert all(BYTES.decode([i for i in p if 3 <= i < 259]) in whole + "\n" for p in pieces)
         assert 1 in inputs
@@ -247,7 +247,7 @@ def test_files_that_cannot_be_used(tmp_path):
 
 
 def test_a_file_without_permission(tmp_path, monkeypatch):
-    """By a stand-in for `open`, since root may read everything."""
+    """Replaces `open`, since root may read everything."""
     path = write(tmp_path, "data.tsv", many_pairs(3))
 
     def refuse(file, *arguments, **options):

@@ -1,4 +1,4 @@
-"""Batches and features that do not suit the model, and the numbers of microbatches."""
+"""Batch sizes and features that do not suit the model, and the numbers of microbatches."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def test_data_without_inputs(tmp_path: Path) -> None:
     )
 
 
-def test_each_microbatch_learns_its_number() -> None:
-    """On a mesh, with rows cut into microbatches as upstream cuts them."""
+def test_each_microbatch_gets_its_number() -> None:
+    """Upstream cuts the rows into microbatches, on a mesh."""
     with tf.Graph().as_default(), tf.Session() as tf_session:
         tf.train.create_global_step()
         graph = mtf.Graph()

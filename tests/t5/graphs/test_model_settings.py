@@ -1,4 +1,4 @@
-"""Gin's arguments of upstream reach the model; variable filters select what is trained."""
+"""Upstream's gin arguments reach the settings; variable filters select what is trained."""
 
 from __future__ import annotations
 

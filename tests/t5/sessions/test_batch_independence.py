@@ -123,7 +123,7 @@ def test_an_exported_model_predicts_the_same_in_any_order(trained: Path, tmp_pat
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(trained: Path) -> None:
-    """Loss, scores and every metric of the experts, where groups are the same."""
+    """All metrics, the experts' among them, for batch sizes that give the same groups."""
     data = tiny.ids(ROWS, seed=4)
     # Two rows make a group, of whose 16 tokens each outer expert has slots for 4.
     groups = [

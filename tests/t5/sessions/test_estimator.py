@@ -1,4 +1,4 @@
-"""Training, resuming, answering and evaluating in sessions."""
+"""Training, resuming, decoding, scoring, evaluating and exporting in sessions."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_loss_apart_from_output_z_loss(tmp_path: Path) -> None:
         ]
         tiny.make(folder, bindings=bindings).train(tiny.input_fn(tiny.ids(8)), max_steps=1)
         losses[z_loss] = tiny.curves(folder)[0]
-    # T5's loss divides by all positions, nats a token by real targets.
+    # T5's loss divides by all positions, cross_ent_loss by the targets that are not padding.
     targets = tiny.ids(8)["targets"]
     share = np.count_nonzero(targets) / targets.size
     for each in losses.values():
@@ -89,7 +89,7 @@ def test_loss_apart_from_output_z_loss(tmp_path: Path) -> None:
 
 
 def test_microbatches_add_up(tmp_path: Path) -> None:
-    """Of a dense model without dropout, the step is the same however it is cut."""
+    """A step of a dense model without dropout is the same for any number of microbatches."""
     numbers = {}
     for tokens in ("None", str(2 * tiny.LENGTH)):
         folder = tmp_path / tokens
@@ -102,7 +102,7 @@ def test_microbatches_add_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("beam_size", [1, 2])
-def test_predict_answers_every_row(trained: Path, beam_size: int) -> None:
+def test_predict_returns_every_row(trained: Path, beam_size: int) -> None:
     bindings = [f"Bitransformer.decode.beam_size = {beam_size}"]
     estimator = tiny.make(trained, bindings=bindings)
     inputs = {"inputs": tiny.ids(16)["inputs"]}
@@ -124,7 +124,7 @@ def test_score_is_the_log_likelihood_of_evaluation(trained: Path) -> None:
 
 
 def test_evaluation_sums_over_batches(trained: Path) -> None:
-    """The same numbers from three batches, the last filled up with padding, and from one."""
+    """Three batches, the last filled up with padding, give the numbers of one batch."""
     data = tiny.ids(20, seed=5)
     padded = {name: np.pad(rows, [[0, 12], [0, 0]]) for name, rows in data.items()}
     apart = tiny.make(trained).evaluate(tiny.input_fn(padded), steps=100)
@@ -136,13 +136,13 @@ def test_evaluation_sums_over_batches(trained: Path) -> None:
     assert -together["neg_log_perplexity"] == pytest.approx(together["cross_ent_loss"], rel=1e-5)
 
 
-def test_cross_entropy_does_not_depend_on_the_places_of_targets(trained: Path) -> None:
+def test_cross_entropy_does_not_depend_on_the_length_of_targets(trained: Path) -> None:
     data = tiny.ids(8, seed=5)
     longer = {**data, "targets": np.pad(data["targets"], [[0, 0], [0, tiny.LENGTH]])}
     short = tiny.make(trained).evaluate(tiny.input_fn(data))
     lengths = {"inputs": tiny.LENGTH, "targets": 2 * tiny.LENGTH}
     long = tiny.make(trained, sequence_length=lengths).evaluate(tiny.input_fn(longer))
-    # T5's own objective, by places, is half of it.
+    # T5's own objective, which divides by all positions, is half of it.
     assert long.pop("loss") == pytest.approx(short.pop("loss") / 2, rel=1e-5)
     assert long == pytest.approx(short, rel=1e-5)
 
@@ -174,7 +174,7 @@ def test_a_dense_model_has_the_same_numbers_on_meshes_with_axes_of_one(
 def test_a_module_that_asks_for_reference_variables_changes_nothing(
     tmp_path: Path, trained: Path
 ) -> None:
-    """Such as a benchmark or a user's module that was written for TensorFlow 1."""
+    """A benchmark or a user's module may do so that was written for TensorFlow 1."""
     tf.disable_v2_behavior()
     assert not tf.resource_variables_enabled()
     tiny.make(tmp_path).train(tiny.input_fn(tiny.ids(16)), max_steps=2)
@@ -189,7 +189,7 @@ def test_evaluation_of_nothing(trained: Path) -> None:
     assert str(error.value) == ("no target to evaluate: the data is empty, or all of it is padding")
 
 
-def test_exported_model_answers(trained: Path, tmp_path: Path) -> None:
+def test_exported_model_predicts(trained: Path, tmp_path: Path) -> None:
     texts = ["ab", "xyz"]
     folder = tiny.export(tiny.make(trained), tmp_path)
     (exported,) = tiny.answers_of_export(folder, texts)

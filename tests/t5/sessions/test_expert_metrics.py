@@ -27,7 +27,7 @@ BINDINGS = (
     "hmoe.Level.z_loss_coef = 0.01",
     'hmoe.MoELayer.metrics = "full"',
 )
-# Of a device's two sequences of a batch, one at a time.
+# Microbatches of one sequence, of which each device has two per batch.
 MICROBATCHES = (f"serialize_num_microbatches.tokens_per_microbatch_per_replica = {tiny.LENGTH}",)
 
 Seen = dict[str, tuple[HierarchicalMoE, np.ndarray, np.ndarray]]
@@ -59,7 +59,7 @@ def test_training_reports_the_oracles_numbers(run: tuple[Path, dict[str, float]]
     assert len(curves) == STEPS
     for step, reported in enumerate(curves):
         rows = _rows(step)
-        # T5 takes every second sequence of an outer batch into the same microbatch.
+        # T5 puts every second sequence of an outer batch into the same microbatch.
         calls = [
             _seen(folder, {name: ids[:, part::2] for name, ids in rows.items()}, "train")
             for part in range(2)
@@ -83,7 +83,7 @@ def _rows(batch: int) -> dict[str, np.ndarray]:
 
 
 def _seen(folder: Path, rows: dict[str, np.ndarray], mode: str) -> Seen:
-    """What each expert layer is given when one device calls the model once."""
+    """Returns the inputs of each expert layer when one device calls the model once."""
     settings = _make(folder, "one_device").settings
     tf.reset_default_graph()
     mesh = mtf.Mesh(mtf.Graph(), "mesh")
@@ -154,7 +154,7 @@ def _compare(folder: Path, calls: list[Seen], reported: dict[str, float], train:
 def _compare_with_means(
     expected: dict[str, float], layers: list[str], reported: dict[str, float]
 ) -> None:
-    """The model's own names are means over its layers, but for the loss that training adds."""
+    """Compares the model's metrics: means over its layers, and a sum for the weighted loss."""
     for name in (
         "auxiliary_loss",
         "router_z_loss",
@@ -171,7 +171,7 @@ def _compare_with_means(
 
 
 def _merged(results: list[reference.Result]) -> reference.Result:
-    """Several calls as one: groups together, losses as means over tokens."""
+    """Merges several calls: all groups, and losses as means over tokens."""
     levels = list(dict.fromkeys(name.split("/")[0] for name in results[0].raw_losses))
 
     def tokens(result: reference.Result, name: str) -> int:

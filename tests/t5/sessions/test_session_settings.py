@@ -1,4 +1,4 @@
-"""Settings of sessions that are refused."""
+"""Session settings that raise an error."""
 
 from __future__ import annotations
 
