@@ -26,7 +26,7 @@ from hmoe import compat
 from hmoe.compat.stack import tf
 from hmoe.t5.commands import gin_config
 from hmoe.t5.commands.t5_run import T5Run
-from hmoe.t5.evaluation import evaluate
+from hmoe.t5.evaluation import task_examples
 from hmoe.t5.sessions import hooks, run_metrics
 
 compat.behave_like_v1()
@@ -105,8 +105,10 @@ def _teacher_forced(found):
         *_,
         **__,
     ):
-        tasks = evaluate.load_tasks(eval_dataset_fn, sequence_length, vocabulary, dataset_split)
-        lengths = evaluate.longest(tasks)
+        tasks = task_examples.load_tasks(
+            eval_dataset_fn, sequence_length, vocabulary, dataset_split
+        )
+        lengths = task_examples.longest(tasks)
         input_fn = utils._get_combined_dataset_input_fn(
             [task.dataset for task in tasks], batch_size, lengths, check_for_metrics=True
         )
@@ -118,7 +120,7 @@ def _teacher_forced(found):
 def _keeping(history):
     """A hook in place of the trainer's that also keeps the sums of every step."""
 
-    class KeepingHook(hooks.ReportHook):
+    class KeepingHook(hooks.ProgressHook):
         def after_step(self, run_context, run_values):
             history.append(run_values.results)
             super().after_step(run_context, run_values)
@@ -138,7 +140,7 @@ def train_and_evaluate(model_dir, bindings, seed, say):
     gin_config.finish()
     history, found = [], {}
     run = T5Run(mode="train", model_dir=model_dir, say=say, arguments={"dataset_split": "train"})
-    with mock.patch.object(hooks, "ReportHook", _keeping(history)):
+    with mock.patch.object(hooks, "ProgressHook", _keeping(history)):
         run.start()
     T5Run(
         mode="eval",
@@ -155,7 +157,7 @@ def _of_steps(history):
     collector = run_metrics.SumCollector()
     for sums in history:
         collector.add(sums)
-    return run_metrics.training_measures(collector)
+    return run_metrics.training_metrics(collector)
 
 
 def _violations(numbers):

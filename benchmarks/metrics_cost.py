@@ -27,7 +27,8 @@ from hmoe.t5.commands import gin_config
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN
-from hmoe.t5.sessions import checkpoints, run_metrics
+from hmoe.t5.sessions import run_metrics, session_graph
+from hmoe.t5.sessions.mesh_saver import MeshSaver
 
 compat.behave_like_v1()
 
@@ -72,19 +73,19 @@ class Trained:
     def __init__(self, detail, files, bindings, batch=None):
         setting = f'hmoe.HierarchicalMoE.metrics = "{detail}"'
         estimator, self.batch = _estimator_and_batch(files, [*bindings, setting], batch)
-        with estimator._graph() as tf_graph:
+        with session_graph.new_graph(estimator.session.seed) as tf_graph:
             features = {
                 name: tf.constant(value)
                 for name, value in self.batch.items()
                 if value.dtype != np.object_
             }
             graph = build.build_graph(estimator.settings, features, TRAIN)
-            saver = checkpoints.MeshSaver(graph.lowering)
+            saver = MeshSaver(graph.lowering)
             self._session = tf.Session(graph=tf_graph, config=estimator.session.config())
             self._session.run(tf.global_variables_initializer())
             self._session.run(saver.to_slices)
             self.num_operations = len(tf_graph.get_operations())
-        # As `hmoe.t5.sessions.hooks.ReportHook` has it.
+        # As `hmoe.t5.sessions.progress.ProgressHook` has it.
         self._fetches = {
             ("", "loss"): graph.loss,
             ("", "learning_rate"): graph.learning_rate,

@@ -326,7 +326,8 @@ def test_a_process_that_was_killed_is_an_error(tmp_path):
 
 def test_the_lines_that_tell_the_start_are_those_of_the_trainer():
     said = "".join(
-        (ROOT / "hmoe/t5/sessions" / name).read_text() for name in ("estimator.py", "hooks.py")
+        (ROOT / "hmoe/t5/sessions" / name).read_text()
+        for name in ("training_loop.py", "progress.py")
     )
     for line in start._LINES:
         assert f'"{line}' in said, line

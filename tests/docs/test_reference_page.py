@@ -156,16 +156,16 @@ class AnySums(dict):
 def test_every_metric_of_the_run_is_on_the_page(monkeypatch):
     collector = run_metrics.SumCollector()
     collector.sums, collector.count = AnySums(), 1
-    monkeypatch.setattr(run_metrics, "expert_measures", lambda sums: {})
+    monkeypatch.setattr(run_metrics, "expert_metrics", lambda sums: {})
     # What hooks add to a line is the rest.
     training = {
-        *run_metrics.training_measures(collector),
+        *run_metrics.training_metrics(collector),
         "step",
         "time",
         "steps_per_second",
         "tokens_per_second",
     }
-    evaluation = set(run_metrics.evaluation_measures(collector))
+    evaluation = set(run_metrics.evaluation_metrics(collector))
     for row in run_metrics.RUN_METRICS:
         assert (row.name in training, row.name in evaluation) == (
             row.where != "evaluation",

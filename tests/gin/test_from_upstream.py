@@ -13,7 +13,7 @@ from mesh_tensorflow.transformer import moe as upstream_moe
 
 from hmoe.t5.graphs import batch_features as feature_lib
 from hmoe.t5.graphs import call_model
-from hmoe.t5.sessions import checkpoints
+from hmoe.t5.sessions import warm_start
 from tests import meshes
 from tests.gin import configs
 from tests.gin.configs import mtf, tf
@@ -205,11 +205,14 @@ def test_checkpoint_of_moe1d_begins_a_translated_model(tmp_path):
     with configs.parsed(SIZES, bindings), tf.Graph().as_default():
         settings = configs.described(str(tmp_path)).settings
         model = _Model(settings, "eval")
-        said = checkpoints.start_from(settings)
+        said = warm_start.initialize(settings)
         with configs.session() as session:
             session.run(tf.global_variables_initializer())
             session.run(model.lowering.copy_masters_to_slices())
             ours = session.run(model.fetches["logits"])
     total = len(model.variables) + 1  # and the global step
-    assert said == f"{total} of {total} variables begin as in {path}; the others begin as new"
+    assert (
+        said
+        == f"{total} of {total} variables are initialized from {path}; the others keep their own initial values"
+    )
     np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())

@@ -15,7 +15,7 @@ from hmoe.startup.console import Console
 from hmoe.startup.request import Request
 from hmoe.t5.commands import configure, gin_config
 from hmoe.t5.commands.t5_run import T5Run
-from hmoe.t5.evaluation import answers, evaluate
+from hmoe.t5.evaluation import decode_lines, evaluate
 from hmoe.t5.sessions import checkpoints
 from hmoe.t5.sessions.estimator import SessionEstimator
 
@@ -52,14 +52,15 @@ def _infer_model_function(request: Request, console: Console) -> Callable[..., N
         if request.input_file:
             _answer_file(estimator, path, request.input_file, request.output_file, console)
             return
-        few = estimator.with_batch_size(answers.smallest_batch(estimator))
+        few = estimator.with_batch_size(decode_lines.smallest_batch(estimator))
         if request.text:
-            console.say(answers.Answerer(few, path).answer([" ".join(request.text)])[0])
+            console.say(decode_lines.LineDecoder(few, path).decode([" ".join(request.text)])[0])
         elif sys.stdin.isatty():
-            answers.converse(answers.Answerer(few, path), lambda: _ask(console), console.say)
+            decoder = decode_lines.LineDecoder(few, path)
+            decode_lines.decode_interactively(decoder, lambda: _ask(console), console.say)
         else:
-            answerer = answers.Answerer(estimator, path)
-            for answer in answers.answer_lines(answerer, sys.stdin, batch_size):
+            decoder = decode_lines.LineDecoder(estimator, path)
+            for answer in decode_lines.decode_lines(decoder, sys.stdin, batch_size):
                 console.say(answer)
 
     return infer_model
@@ -81,8 +82,8 @@ def _answer_file(
     lines = utils.get_inputs_from_file(source)
     if not lines:
         raise ValueError(f"--input_file {source!r} is empty")
-    answerer = answers.Answerer(estimator, path)
-    replies = answers.answer_lines(answerer, lines, estimator.settings.batch_size)
+    decoder = decode_lines.LineDecoder(estimator, path)
+    replies = decode_lines.decode_lines(decoder, lines, estimator.settings.batch_size)
     if target is None:
         for reply in replies:
             console.say(reply)

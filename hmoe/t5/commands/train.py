@@ -26,7 +26,7 @@ def train(request: Request, console: Console) -> None:
     if _evaluates(request):
         run_evaluation(request, console)
     latest = checkpoints.require_latest(request.model_dir)
-    report.say_files(console.say, request.model_dir, latest, console.log_path or "")
+    report.print_run_files(console.say, request.model_dir, latest, console.log_path or "")
 
 
 def _configured(request: Request, console: Console) -> Request:

@@ -1,14 +1,18 @@
-"""Data for a T5: CLDR tasks that need no download, and a user's own files.
+"""Data for a T5: tasks that need no download, from the Unicode CLDR, and a user's own files.
 
-| module | what it does |
+The CLDR is the Common Locale Data Repository: how languages write values and name things.
+
+| module | purpose |
 |---|---|
-| examples | the example, its split, and numbers drawn the same everywhere |
-| cldr_formats, cldr_names | generators of examples, pure Python on babel |
-| cldr | both of them under one name |
-| scores, baselines | scores, and what a model has to beat |
+| examples | the example, its split, and random numbers that are the same on every machine |
+| cldr_formats, cldr_values | generate examples of dates, numbers, ... as languages write them |
+| cldr_names | generates examples of the names of territories, languages, ... |
+| cldr | both generators under one name |
+| scores, baselines | scores of predictions; predictions that need no learning, to compare with |
 | tasks | registers the CLDR tasks with SeqIO |
 | vocabularies | bytes, or a SentencePiece model |
-| files, lines | registers a user's own files, and reads them line by line |
+| files, file_scan, file_report | register, check and describe a user's own files |
+| lines | reads and decodes files line by line |
 
-This file imports nothing, so that the generators are usable without TensorFlow.
+This file imports nothing, so the generators work without TensorFlow.
 """

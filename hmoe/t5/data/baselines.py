@@ -1,51 +1,51 @@
-"""What a model has to beat: answers that take no learning."""
+"""Baselines that a model has to beat: predictions that need no learning."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from hmoe.t5.data.scores import AnyExample, field_of
+from hmoe.t5.data.scores import ExampleFields, field_of
 
 
-def copy_baseline(examples: Iterable[AnyExample]) -> list[str]:
-    """Answers with the input: what follows its first ": ", or all of it if there is none."""
-    answers = []
+def copy_baseline(examples: Iterable[ExampleFields]) -> list[str]:
+    """Predicts the input: what follows its first ": ", or all of it if there is none."""
+    predictions = []
     for example in examples:
-        inputs = field_of(example, "inputs")
-        before, colon, after = inputs.partition(": ")
-        answers.append(after if colon else before)
-    return answers
+        before, colon, after = field_of(example, "inputs").partition(": ")
+        predictions.append(after if colon else before)
+    return predictions
 
 
 def most_frequent_baseline(
-    training: Iterable[AnyExample],
-    examples: Iterable[AnyExample],
+    training: Iterable[ExampleFields],
+    examples: Iterable[ExampleFields],
     labels: Sequence[str] = ("language", "kind"),
 ) -> list[str]:
-    """Answers with the most frequent training answer among examples of the same labels.
+    """Predicts the most frequent target among the training examples that have the same labels.
 
-    Of answers equally frequent, the one first in code-point order is given, so that the order of
-    training does not matter.
+    Of equally frequent targets it takes the first in code-point order, so that the order of the
+    training examples does not matter.
 
     Args:
-      training: examples to count answers in; bounded, since all of them are read.
-      examples: examples to answer.
-      labels: labels that must agree; none for the most frequent answer of all.
+      training: examples to count targets in. All of them are read, so their number must be bounded.
+      examples: examples to predict.
+      labels: labels that must agree; none for the most frequent target of all.
 
     Returns:
-      An answer for each example. For labels that training never showed, the most frequent of all.
+      A prediction for each example. Where no training example has its labels, it is the most
+      frequent target of all.
 
     Raises:
-      ValueError: if there are no training examples, or an example lacks a label.
+      ValueError: there are no training examples, or an example lacks a label.
     """
-    overall: Counter = Counter()
-    groups: dict[tuple[str, ...], Counter] = {}
+    overall: Counter[str] = Counter()
+    groups: dict[tuple[str, ...], Counter[str]] = {}
     for example in training:
-        answer = field_of(example, "targets")
-        overall[answer] += 1
+        target = field_of(example, "targets")
+        overall[target] += 1
         key = tuple(field_of(example, label) for label in labels)
-        groups.setdefault(key, Counter())[answer] += 1
+        groups.setdefault(key, Counter())[target] += 1
     if not overall:
         raise ValueError("most_frequent_baseline needs at least one training example")
     best = {key: _most_frequent(counts) for key, counts in groups.items()}
@@ -56,5 +56,5 @@ def most_frequent_baseline(
     ]
 
 
-def _most_frequent(counts: Counter) -> str:
-    return min(counts, key=lambda answer: (-counts[answer], answer))
+def _most_frequent(counts: Counter[str]) -> str:
+    return min(counts, key=lambda target: (-counts[target], target))

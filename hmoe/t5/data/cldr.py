@@ -1,7 +1,8 @@
-"""Examples from the Unicode CLDR: how languages write values, and what they call things.
+"""Examples from the Unicode CLDR: how languages write values, and how they name things.
 
-No TensorFlow, no download, no state: `format_examples(split)` and `name_examples(split)` yield the
-same examples in every process, for a given version of babel.
+The CLDR is the Common Locale Data Repository; babel carries its data. The generators need no
+TensorFlow and no download and keep no state: `format_examples(split)` and `name_examples(split)`
+yield the same examples in every process, for a given version of babel.
 """
 
 from __future__ import annotations

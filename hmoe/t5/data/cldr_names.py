@@ -6,8 +6,8 @@ The names are those of the Unicode CLDR as babel carries them, in every language
     ja language: Icelandic     ->  アイスランド語
     sr_Latn city: Mayotte      ->  Majot
 
-A name that happens to be the English one is kept (about one in thirteen): when not to change a name
-is part of the task, and the score of copying stands beside a model's own.
+A name that equals the English one is kept (about one in thirteen): knowing when not to change a
+name is part of the task, and the score of copying is shown beside a model's own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from hmoe.t5.data.examples import Example
 
 KINDS: tuple[str, ...] = ("territory", "language", "script", "currency", "city")
 
-_FIELDS: dict[str, str] = {
+# The name of each kind in babel's data.
+_BABEL_FIELDS: dict[str, str] = {
     "territory": "territories", "language": "languages", "script": "scripts",
     "currency": "currency_names", "city": "time_zones",
 }  # fmt: skip
@@ -37,27 +38,27 @@ _FEWEST_NAMES = 10
 _Names = dict[tuple[str, str], str]
 
 
-def _names_of(locale: str) -> _Names:
-    """Returns a locale's own names, by kind and code."""
+def _own_names(locale: str) -> _Names:
+    """Returns the names that a locale has of its own."""
     data = localedata.LocaleDataDict(localedata.load(locale))
     names: _Names = {}
-    for kind, field in _FIELDS.items():
+    for kind, field in _BABEL_FIELDS.items():
         for code, name in data.get(field, {}).items():
             if kind == "city":
                 name = name.get("city") if _is_city(code) else None
             if name:
                 names[kind, code] = name
     if locale != "root":
-        # What CLDR gives to every language (42 cities) is no language's own.
-        for key, name in _inherited().items():
+        # The names that CLDR gives to every language (42 cities) are no language's own.
+        for key, name in _inherited_names().items():
             if names.get(key) == name:
                 del names[key]
     return names
 
 
 @functools.cache
-def _inherited() -> _Names:
-    return _names_of("root")
+def _inherited_names() -> _Names:
+    return _own_names("root")
 
 
 def _is_city(zone: str) -> bool:
@@ -65,50 +66,50 @@ def _is_city(zone: str) -> bool:
 
 
 @functools.cache
-def _english() -> _Names:
-    return {**_inherited(), **_names_of("en")}
+def _english_names() -> _Names:
+    return {**_inherited_names(), **_own_names("en")}
 
 
-def _in_english(kind: str, code: str) -> str | None:
-    name = _english().get((kind, code))
+def _english_name(kind: str, code: str) -> str | None:
+    name = _english_names().get((kind, code))
     if name is None and kind == "city":
-        # CLDR names a city in English only where the zone's identifier does not already do so.
+        # CLDR names a city in English only where the time zone's identifier does not.
         return code.rsplit("/", 1)[-1].replace("_", " ")
     return name
 
 
 @functools.cache
 def languages() -> tuple[str, ...]:
-    """Returns the locales that have ten names or more of their own, English apart, sorted.
+    """Returns the locales with at least ten names of their own, sorted, without English.
 
-    Scripts of a language that say nothing new (`sr_Cyrl` is `sr`) and aliases (`no` is `nb`) are
+    Scripts that change no name of a language (`sr_Cyrl` is `sr`) and aliases (`no` is `nb`) are
     left out.
     """
     kept: list[str] = []
-    tables: dict[int, list[_Names]] = {}
+    names_by_count: dict[int, list[_Names]] = {}
     for locale in sorted(localedata.locale_identifiers()):
         if locale in ("en", "root") or not _LOCALE_NAME.fullmatch(locale):
             continue
-        names = _names_of(locale)
-        same_size = tables.setdefault(len(names), [])
-        if len(names) >= _FEWEST_NAMES and names not in same_size:
-            same_size.append(names)
+        names = _own_names(locale)
+        same_count = names_by_count.setdefault(len(names), [])
+        if len(names) >= _FEWEST_NAMES and names not in same_count:
+            same_count.append(names)
             kept.append(locale)
     return tuple(kept)
 
 
 @dataclasses.dataclass(frozen=True)
 class NameSettings:
-    """What `name_examples` takes.
+    """Settings of `name_examples`.
 
     Attributes:
       languages: CLDR locales such as "de" or "sr_Latn"; all that have names if empty.
-      kinds: kinds of names, of `KINDS`.
-      max_input_bytes: longest input kept, in UTF-8 bytes.
-      max_target_bytes: longest target kept, in UTF-8 bytes.
+      kinds: kinds of names, a subset of `KINDS`.
+      max_input_bytes: longest input that is kept, in UTF-8 bytes.
+      max_target_bytes: longest target that is kept, in UTF-8 bytes.
 
     Raises:
-      ValueError: at construction, for a language or kind that is not known, or a number below 1.
+      ValueError: at construction, for an unknown language or kind, or a number below 1.
     """
 
     languages: tuple[str, ...] = ()
@@ -117,7 +118,7 @@ class NameSettings:
     max_target_bytes: int = examples.MAX_TARGET_BYTES
 
     def __post_init__(self) -> None:
-        for field in ("languages", "kinds"):  # gin gives lists
+        for field in ("languages", "kinds"):  # gin passes lists
             object.__setattr__(self, field, tuple(getattr(self, field)))
         examples.check_not_empty("NameSettings", "kinds", self.kinds)
         for field in ("max_input_bytes", "max_target_bytes"):
@@ -131,11 +132,11 @@ class NameSettings:
         examples.check_kinds("NameSettings", self.kinds, KINDS)
 
 
-def _pairs(language: str, settings: NameSettings) -> Iterator[Example]:
-    """Yields the pairs of one language by kind and code, each input once."""
+def _examples_in(language: str, settings: NameSettings) -> Iterator[Example]:
+    """Yields the examples of one language by kind and code, each input once."""
     seen = set()
-    for (kind, code), name in sorted(_names_of(language).items()):
-        english = _in_english(kind, code)
+    for (kind, code), name in sorted(_own_names(language).items()):
+        english = _english_name(kind, code)
         if kind not in settings.kinds or english is None:
             continue
         inputs = f"{language} {kind}: {english}"
@@ -147,29 +148,29 @@ def _pairs(language: str, settings: NameSettings) -> Iterator[Example]:
 
 
 def name_examples(split: str, settings: NameSettings | None = None) -> Iterator[Example]:
-    """Yields the pairs of one split, each input once, the same in every process.
+    """Yields the examples of one split, each input once, the same in every process.
 
-    All languages are read before the first pair is yielded, to mix them: seconds.
+    All languages are read before the first example is yielded, to mix them, which takes seconds.
 
     Args:
       split: "train", "validation" or "test".
-      settings: what to take; the defaults if None.
+      settings: the settings; the defaults if None.
 
     Yields:
       Examples in an order that mixes languages and kinds.
 
     Raises:
-      ValueError: if there is no such split.
+      ValueError: there is no such split.
     """
     examples.check_split(split)
     settings = settings or NameSettings()
-    keyed: list[tuple[int, Example]] = []
+    by_digest: list[tuple[int, Example]] = []
     for language in settings.languages or languages():
-        for example in _pairs(language, settings):
+        for example in _examples_in(language, settings):
             key = examples.digest(example.inputs)
             if examples.split_of_digest(key) == split:
-                keyed.append((key, example))
-    # Digests are as good as random numbers, and belong to the inputs alone.
-    keyed.sort()
-    for _, example in keyed:
+                by_digest.append((key, example))
+    # Digests are as good as random numbers, and depend on the inputs alone.
+    by_digest.sort()
+    for _, example in by_digest:
         yield example

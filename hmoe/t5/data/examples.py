@@ -1,7 +1,7 @@
-"""The example, its split, and numbers that are drawn the same in every process.
+"""The example, its split, and random numbers that are the same in every process.
 
-Nothing here depends on Python's salted `hash` or on the `random` module, whose integer methods have
-changed between versions.
+Nothing here depends on Python's salted `hash`, or on the `random` module, whose integer methods
+have changed between versions.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ T = TypeVar("T")
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
-# Of 100 parts of the inputs, validation and test get two each.
-_PARTS = 100
-_HELD_OUT = {0: "test", 1: "test", 2: "validation", 3: "validation"}
+# Inputs are cut into 100 parts by their hash; validation and test get two parts each.
+_NUM_PARTS = 100
+_HELD_OUT_PARTS = {0: "test", 1: "test", 2: "validation", 3: "validation"}
 
-# A decoder's end-of-sequence token takes one place beside the bytes.
+# The end-of-sequence token takes one position beside the bytes.
 SEQUENCE_LENGTH = {"inputs": 48, "targets": 64}
 MAX_INPUT_BYTES = SEQUENCE_LENGTH["inputs"] - 1
 MAX_TARGET_BYTES = SEQUENCE_LENGTH["targets"] - 1
 
 
 class Example(NamedTuple):
-    """One line of a task, with the labels by which answers are analysed later.
+    """One example of a task, with the labels by which its predictions are analysed.
 
     Attributes:
-      inputs: what the model reads, such as "de full date: 2037-07-15 Wed".
-      targets: what it should write, such as "Mittwoch, 15. Juli 2037".
-      language: the CLDR locale of the targets, such as "de" or "sr_Latn".
-      kind: what the example is about, such as "date" or "territory".
+      inputs: the text that the model reads, such as "de full date: 2037-07-15 Wed".
+      targets: the text that it should write, such as "Mittwoch, 15. Juli 2037".
+      language: CLDR locale of the targets, such as "de" or "sr_Latn".
+      kind: subject of the example, such as "date" or "territory".
     """
 
     inputs: str
@@ -48,19 +48,19 @@ def digest(text: str) -> int:
 def split_of(inputs: str) -> str:
     """Returns the split of an input, by its hash: 96 % train, 2 % validation, 2 % test.
 
-    The same input is in the same split whichever task, settings or process it comes from, so no two
-    splits share one.
+    An input is in the same split whatever task, settings or process it comes from, so that no two
+    splits share an input.
     """
     return split_of_digest(digest(inputs))
 
 
 def split_of_digest(key: int) -> str:
-    """Returns the split of the input whose digest is given."""
-    return _HELD_OUT.get(key % _PARTS, "train")
+    """Returns the split of the input that has a digest."""
+    return _HELD_OUT_PARTS.get(key % _NUM_PARTS, "train")
 
 
 def fits(inputs: str, targets: str, max_input_bytes: int, max_target_bytes: int) -> bool:
-    """Returns whether both sides are within their UTF-8 lengths."""
+    """Returns whether inputs and targets are within their limits, in UTF-8 bytes."""
     return (
         len(inputs.encode("utf-8")) <= max_input_bytes
         and len(targets.encode("utf-8")) <= max_target_bytes
@@ -68,45 +68,45 @@ def fits(inputs: str, targets: str, max_input_bytes: int, max_target_bytes: int)
 
 
 def check_positive(owner: str, field: str, number: int) -> None:
-    """Raises a ValueError if a setting is below 1."""
+    """Raises ValueError if a setting is below 1."""
     if number < 1:
         raise ValueError(f"{owner}.{field} is {number}; it must be at least 1")
 
 
 def check_not_empty(owner: str, field: str, choices: Sequence[str]) -> None:
-    """Raises a ValueError if a setting that lists choices lists none."""
+    """Raises ValueError if a setting lists no choices."""
     if not choices:
         raise ValueError(f"{owner}.{field} is empty; name at least one")
 
 
 def check_kinds(owner: str, kinds: Sequence[str], known: Sequence[str]) -> None:
-    """Raises a ValueError if one of the kinds is not known."""
+    """Raises ValueError if one of the kinds is not known."""
     for kind in kinds:
         if kind not in known:
             raise ValueError(f"{owner}.kinds: no kind {kind!r}; there are {', '.join(known)}")
 
 
 def check_split(split: str) -> None:
-    """Raises a ValueError if there is no such split."""
+    """Raises ValueError if there is no such split."""
     if split not in SPLITS:
         raise ValueError(f"no split {split!r}; there are {', '.join(SPLITS)}")
 
 
-class Draws:
-    """Numbers for one example, from the seed and the example's index alone.
+class ExampleRandom:
+    """Random numbers for one example, which depend on a seed and the example's index alone.
 
-    The 256 bits are used up by division, which is enough for about twenty small numbers.
+    They use up a hash of 256 bits by division, which is enough for about twenty small numbers.
     """
 
     def __init__(self, seed: int, index: int):
         source = f"{seed}:{index}".encode("ascii")
         self._bits = int.from_bytes(hashlib.blake2b(source, digest_size=32).digest(), "big")
 
-    def below(self, limit: int) -> int:
+    def integer(self, limit: int) -> int:
         """Returns a number from 0 to limit - 1."""
         self._bits, number = divmod(self._bits, limit)
         return number
 
-    def of(self, choices: Sequence[T]) -> T:
+    def choice(self, choices: Sequence[T]) -> T:
         """Returns one of the choices."""
-        return choices[self.below(len(choices))]
+        return choices[self.integer(len(choices))]

@@ -1,7 +1,7 @@
-"""Reads a user's file line by line, however large, and says what is wrong with a line.
+"""Reads and decodes a user's file line by line, however large, and explains what is wrong with it.
 
-A file of pairs has one example a line: input, tab, target. A file of text is running text: its
-lines are gathered to blocks, which end at a blank line or once they are long enough. Both are
+A file of pairs has one example per line: input, tab, target. A file of text is running text, whose
+lines are gathered into blocks; a block ends at a blank line, or when it is long enough. Both are
 UTF-8, with or without a byte order mark, with Unix or Windows line ends, plain or gzipped (`.gz`).
 """
 
@@ -18,29 +18,30 @@ T = TypeVar("T")
 FORMATS: tuple[str, ...] = ("pairs", "text")
 _EXTENSIONS = {".tsv": "pairs", ".txt": "text"}
 
-# A longer line is taken for a file that is not lines of text; it would not fit a model either.
+# A file with a longer line is probably not lines of text, and the line would not fit any model.
 MAX_LINE_BYTES = 1 << 24
-# Enough for the model's longest usual sequence, few enough that validation gets a fair share.
+# Long enough for the longest usual sequence of a model, and short enough that a small file has
+# blocks for validation.
 _BLOCK_BYTES = 2048
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# A pair (input, target), or one block of text.
+# A pair (input, target), or a block of text alone.
 Row = tuple[str, ...]
 
 
 class BadLineError(ValueError):
-    """A line that cannot be used: `problem` says what was found and what was expected."""
+    """An error for a line that cannot be used; `problem` has what was found and expected."""
 
     def __init__(self, path: str, number: int, problem: str):
         super().__init__(f"{path}, line {number}: {problem}")
 
 
 def format_of(path: str, data_format: str | None) -> str:
-    """Returns "pairs" or "text", as asked for or by the file's extension.
+    """Returns "pairs" or "text", as given or by the file's extension.
 
     Raises:
-      ValueError: if the format is unknown, or none is given and the extension does not tell.
+      ValueError: the format is unknown, or none is given and the extension has no format.
     """
     if data_format is not None:
         if data_format not in FORMATS:
@@ -50,7 +51,7 @@ def format_of(path: str, data_format: str | None) -> str:
     extension = os.path.splitext(name)[1]
     if extension not in _EXTENSIONS:
         raise ValueError(
-            f"{path}: the extension {extension!r} does not tell what the file holds; use .tsv "
+            f"{path}: the extension {extension!r} does not show what the file contains; use .tsv "
             "(pairs: input, tab, target) or .txt (running text), also with .gz, or give "
             "data_format 'pairs' or 'text'"
         )
@@ -58,7 +59,7 @@ def format_of(path: str, data_format: str | None) -> str:
 
 
 def _numbered_lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """Yields lines from 1, without their ends; of one that is too long, the beginning."""
+    """Yields lines without their ends, numbered from 1; of a line that is too long, its start."""
     opener = gzip.open if path.endswith(".gz") else open
     try:
         with cast(BinaryIO, opener(path, "rb")) as file:
@@ -80,8 +81,8 @@ def _numbered_lines(path: str) -> Iterator[tuple[int, bytes]]:
         ) from error
 
 
-def _text_of(line: bytes) -> str:
-    """Returns a line as text, or raises a ValueError with the problem alone."""
+def _decode(line: bytes) -> str:
+    """Returns a line as text, or raises ValueError with the problem alone."""
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(
             f"found more than {MAX_LINE_BYTES} bytes with no line end; expected lines of text"
@@ -95,10 +96,10 @@ def _text_of(line: bytes) -> str:
         ) from None
 
 
-def _pair_of(line: bytes) -> Row:
-    """Returns (input, target), or raises a ValueError with the problem alone."""
+def _decode_pair(line: bytes) -> Row:
+    """Returns (input, target), or raises ValueError with the problem alone."""
     expected = "expected input, tab, target"
-    text = _text_of(line)
+    text = _decode(line)
     if not text.strip():
         raise ValueError(f"found an empty line; {expected}")
     columns = text.split("\t")
@@ -111,8 +112,11 @@ def _pair_of(line: bytes) -> Row:
     return tuple(columns)
 
 
-def _usable(path: str, parse: Callable[[bytes], T], skipped: list[str] | None) -> Iterator[T]:
-    """Yields what `parse` makes of each line; bad lines raise, or are noted if a list is given."""
+def _parsed_lines(path: str, parse: Callable[[bytes], T], skipped: list[str] | None) -> Iterator[T]:
+    """Yields each line as `parse` returns it.
+
+    A bad line raises, or its message is appended to `skipped` if that is a list.
+    """
     for number, line in _numbered_lines(path):
         try:
             parsed = parse(line)
@@ -126,34 +130,34 @@ def _usable(path: str, parse: Callable[[bytes], T], skipped: list[str] | None) -
 
 
 def read_pairs(path: str, skipped: list[str] | None = None) -> Iterator[Row]:
-    """Yields (input, target) of each line.
+    """Yields (input, target) for each line.
 
     Args:
       path: a file of pairs.
-      skipped: where the messages of bad lines go; the first raises if None.
+      skipped: receives the messages of bad lines; if None, the first bad line raises.
 
     Raises:
-      BadLineError: for a line that is empty, has another number of columns than two, has an empty
-        side, is not UTF-8, or is too long.
-      ValueError: if a `.gz` file is not gzip.
+      BadLineError: a line is empty, does not have two columns, has an empty column, is not UTF-8,
+        or is too long.
+      ValueError: a `.gz` file is not gzip.
     """
-    return _usable(path, _pair_of, skipped)
+    return _parsed_lines(path, _decode_pair, skipped)
 
 
 def read_blocks(path: str, skipped: list[str] | None = None) -> Iterator[Row]:
-    """Yields (block,) for each block of running text: lines with their line ends, not blank.
+    """Yields (block,) for each block of running text, whose lines keep their ends.
 
     Args:
       path: a file of text.
-      skipped: where the messages of bad lines go; the first raises if None.
+      skipped: receives the messages of bad lines; if None, the first bad line raises.
 
     Raises:
-      BadLineError: for a line that is not UTF-8, or is too long.
-      ValueError: if a `.gz` file is not gzip.
+      BadLineError: a line is not UTF-8, or is too long.
+      ValueError: a `.gz` file is not gzip.
     """
     block: list[str] = []
     size = 0
-    for line in _usable(path, _text_of, skipped):
+    for line in _parsed_lines(path, _decode, skipped):
         if line.strip():
             block.append(line)
             size += len(line.encode("utf-8")) + 1
@@ -164,6 +168,6 @@ def read_blocks(path: str, skipped: list[str] | None = None) -> Iterator[Row]:
         yield ("\n".join(block) + "\n",)
 
 
-def reader(data_format: str) -> Callable[..., Iterator[Row]]:
-    """Returns `read_pairs` or `read_blocks`."""
+def reader(data_format: str) -> Callable[[str, list[str] | None], Iterator[Row]]:
+    """Returns the function that reads a format: `read_pairs` or `read_blocks`."""
     return read_pairs if data_format == "pairs" else read_blocks

@@ -1,41 +1,40 @@
-"""Scores of answers: exact match and a character F-score, whole or by label, from 0 to 100."""
+"""Scores of predictions from 0 to 100: exact match and a character F-score, in all or by label."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import sacrebleu
 
 from hmoe.t5.data.examples import Example
 
-# An example as a generator yields it, or as T5's evaluation holds it.
-AnyExample = Example | Mapping[str, Any]
+# An example as a generator yields it, or as T5's evaluation has it.
+ExampleFields = Example | Mapping[str, object]
 
 
-def field_of(example: AnyExample, field: str) -> str:
+def field_of(example: ExampleFields, field: str) -> str:
     """Returns a text or label of an example.
 
     Args:
       example: an `Example`, or an example of T5's evaluation, whose strings are bytes and whose
-        `inputs` are numbers beside `inputs_pretokenized`.
+        `inputs` are ids beside the text in `inputs_pretokenized`.
       field: "inputs", "targets" or a label such as "kind".
 
     Raises:
-      ValueError: if the example has no such field.
+      ValueError: the example has no such field.
     """
     fields = example._asdict() if isinstance(example, Example) else example
     value = fields.get(f"{field}_pretokenized", fields.get(field))
     if value is None:
         raise ValueError(f"the example has no {field!r}; it has {', '.join(sorted(fields))}")
-    if hasattr(value, "item"):  # numpy's scalar
+    if hasattr(value, "item"):  # a scalar of numpy
         value = value.item()
-    return value.decode("utf-8") if isinstance(value, bytes) else value
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
 
 @functools.cache
-def _chrf() -> sacrebleu.CHRF:
+def _character_scorer() -> sacrebleu.CHRF:
     return sacrebleu.CHRF()
 
 
@@ -47,10 +46,10 @@ def _check_lengths(targets: Sequence[str], predictions: Sequence[str]) -> None:
 
 
 def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Returns {"exact_match": percentage of predictions that are the target to the character}.
+    """Returns {"exact_match": percentage of predictions that equal their target}.
 
     Raises:
-      ValueError: if there are no targets, or not as many predictions.
+      ValueError: there are no targets, or another number of predictions.
     """
     _check_lengths(targets, predictions)
     right = sum(target == prediction for target, prediction in zip(targets, predictions))
@@ -58,19 +57,20 @@ def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str,
 
 
 def character_f_score(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Returns {"chrf": sacrebleu's chrF2 over all answers together, from 0 to 100}.
+    """Returns {"chrf": sacrebleu's chrF2 over all predictions together, from 0 to 100}.
 
-    It sees no white space, so a missing space costs exact match alone.
+    The score ignores white space, so a missing space lowers only the exact match.
 
     Raises:
-      ValueError: if there are no targets, or not as many predictions.
+      ValueError: there are no targets, or another number of predictions.
     """
     _check_lengths(targets, predictions)
-    return {"chrf": _chrf().corpus_score(list(predictions), [list(targets)]).score}
+    score = _character_scorer().corpus_score(list(predictions), [list(targets)])
+    return {"chrf": score.score}
 
 
 def scores(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Returns {"count", "exact_match", "chrf"} of all answers."""
+    """Returns {"count", "exact_match", "chrf"} of all predictions."""
     return {
         "count": float(len(targets)),
         **exact_match(targets, predictions),
@@ -78,8 +78,8 @@ def scores(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, floa
     }
 
 
-def scores_by(
-    examples: Sequence[AnyExample],
+def scores_by_label(
+    examples: Sequence[ExampleFields],
     targets: Sequence[str],
     predictions: Sequence[str],
     label: str,
@@ -87,16 +87,16 @@ def scores_by(
     """Returns `scores` for each value of a label.
 
     Args:
-      examples: what was asked, with its labels, in the order of the answers.
-      targets: the right answers.
-      predictions: the model's, or a baseline's.
+      examples: the examples, with their labels.
+      targets: the target of each example.
+      predictions: a model's or a baseline's prediction for each example.
       label: "language" or "kind".
 
     Returns:
       {value of the label: {"count", "exact_match", "chrf"}}, sorted by value.
 
     Raises:
-      ValueError: if the three differ in length, or an example lacks the label.
+      ValueError: the three differ in length, or an example lacks the label.
     """
     _check_lengths(targets, predictions)
     if len(examples) != len(targets):

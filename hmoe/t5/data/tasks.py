@@ -3,18 +3,19 @@
 Texts are bytes to the model, so no vocabulary file is needed. The labels `language` and `kind` stay
 beside `inputs` and `targets` up to T5's evaluation; T5's training drops them.
 
-What the tasks draw is set by gin, without code:
+Gin selects the examples of the tasks, without code:
 
     hmoe.FormatSettings.languages = ["de", "fr", "ja"]
     hmoe.NameSettings.kinds = ["territory", "city"]
 
-or, as a task beside these, by `register_formats` and `register_names`.
+`register_formats` and `register_names` register further tasks, each with settings of its own.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import gin
 import seqio
@@ -24,18 +25,32 @@ from hmoe.t5.data import cldr, scores
 from hmoe.t5.data.examples import Example
 from hmoe.t5.data.vocabularies import BYTES
 
-# Elements of a generator cross into TensorFlow in blocks: one at a time costs ten times as much.
-_BLOCK = 256
-# The generators mix their examples themselves, so a small buffer does, and fills fast.
+# Rows pass from a generator to TensorFlow in blocks: passing one at a time takes ten times as long.
+_BLOCK_ROWS = 256
+# The generators mix their examples themselves, so a small buffer is enough, and it fills fast.
 _SHUFFLE_BUFFER = 1_000
 
-# Given a split, looks up its settings, and returns what yields its rows, afresh at each call. A row
-# has one string a field.
-RowsFn = Callable[[str], Callable[[], Iterable[Sequence[str]]]]
+# One string for each field.
+Row = Sequence[str]
+# Looks up the settings of a split, and returns a function that reads its rows anew at each call.
+RowSource = Callable[[str], Callable[[], Iterable[Row]]]
 
-_rows_fns: dict[str, tuple[RowsFn, tuple[str, ...]]] = {}
 
-# Gin's own wrappers, whose defaults a gin file may change until a dataset is made.
+class _TaskRows(NamedTuple):
+    """The rows of a registered task.
+
+    Attributes:
+      source: the source of the rows.
+      fields: the name of each string of a row.
+    """
+
+    source: RowSource
+    fields: tuple[str, ...]
+
+
+_rows_by_task: dict[str, _TaskRows] = {}
+
+# Gin's wrappers of the classes: gin files may change their defaults until a dataset is made.
 _format_settings = gin.external_configurable(cldr.FormatSettings, module="hmoe")
 _name_settings = gin.external_configurable(cldr.NameSettings, module="hmoe")
 
@@ -50,18 +65,18 @@ def _dataset(
     shuffle_files: bool,
     seed: int | None = None,
     *,
-    rows_fn: RowsFn,
+    source: RowSource,
     fields: tuple[str, ...],
 ) -> tf.data.Dataset:
-    """Returns a dataset of {field: string} from a generator, read as it is consumed."""
-    del shuffle_files, seed  # the generators' order is fixed; SeqIO shuffles after
-    read = rows_fn(split)
+    """Returns a dataset of {field: string}, which reads rows as they are consumed."""
+    del shuffle_files, seed  # the order of the rows is fixed; SeqIO shuffles them afterwards
+    read = source(split)
 
     def blocks() -> Iterator[dict[str, list[str]]]:
-        rows: list[Sequence[str]] = []
+        rows: list[Row] = []
         for row in read():
             rows.append(row)
-            if len(rows) == _BLOCK:
+            if len(rows) == _BLOCK_ROWS:
                 yield dict(zip(fields, map(list, zip(*rows))))
                 rows = []
         if rows:
@@ -74,14 +89,14 @@ def _dataset(
     return dataset.unbatch()
 
 
-def keep_text(answer: str, **unused: object) -> str:
-    """Gives an answer to the metrics as it is: white space counts."""
-    return answer
+def keep_text(text: str, **unused: object) -> str:
+    """Passes text to the metrics as it is, since white space counts."""
+    return text
 
 
 def add_task(
     name: str,
-    rows_fn: RowsFn,
+    source: RowSource,
     fields: tuple[str, ...],
     splits: Sequence[str],
     output_features: dict[str, seqio.Feature],
@@ -89,22 +104,23 @@ def add_task(
     metric_fns: Sequence[Callable],
     shuffle_buffer: int = _SHUFFLE_BUFFER,
 ) -> None:
-    """Registers a task whose examples a Python generator yields.
+    """Registers a task whose rows come from Python.
 
     Args:
       name: the task's name.
-      rows_fn: given a split, returns what yields its rows, afresh each time it is called.
+      source: the source of the rows.
       fields: the name of each string of a row.
-      splits: the splits that there are.
-      output_features: what the model sees, by field.
+      splits: the names of the splits.
+      output_features: the features that the model sees, by field.
       preprocessors: SeqIO preprocessors.
       metric_fns: functions of (targets, predictions).
-      shuffle_buffer: how many examples SeqIO mixes in training; each costs memory and start-up.
+      shuffle_buffer: number of examples that SeqIO mixes in training; each takes memory, and time
+        at the start.
     """
     seqio.TaskRegistry.add(
         name,
         source=seqio.FunctionDataSource(
-            functools.partial(_dataset, rows_fn=rows_fn, fields=fields), splits=splits
+            functools.partial(_dataset, source=source, fields=fields), splits=splits
         ),
         preprocessors=list(preprocessors),
         output_features=output_features,
@@ -112,51 +128,52 @@ def add_task(
         metric_fns=list(metric_fns),
         shuffle_buffer_size=shuffle_buffer,
     )
-    _rows_fns[name] = (rows_fn, fields)
+    _rows_by_task[name] = _TaskRows(source, fields)
 
 
 def rows(mixture_or_task: str, split: str) -> Iterator[dict[str, str]]:
     """Yields the examples of a task or mixture as strings, without TensorFlow.
 
-    Those of a mixture take turns, as long as each task has any. Meant for baselines and tables;
-    take as many as are needed.
+    The tasks of a mixture take turns for as long as they have examples. Meant for baselines and
+    tables, which take as many as they need.
 
     Raises:
-      ValueError: if the name is not one that this package registered.
+      ValueError: this package registered no such task.
     """
     names = [task.name for task in seqio.get_subtasks(seqio.get_mixture_or_task(mixture_or_task))]
     for name in names:
-        if name not in _rows_fns:
+        if name not in _rows_by_task:
             raise ValueError(
-                f"the examples of {name!r} are not known to hmoe; there are {', '.join(_rows_fns)}"
+                f"hmoe did not register {name!r} and cannot read its examples; its own tasks are "
+                f"{', '.join(_rows_by_task)}"
             )
-    sources = []
-    for name in names:
-        rows_fn, fields = _rows_fns[name]
-        sources.append((iter(rows_fn(split)()), fields))
-    while sources:
-        for source in list(sources):
-            row = next(source[0], None)
+    remaining = [
+        (iter(_rows_by_task[name].source(split)()), _rows_by_task[name].fields) for name in names
+    ]
+    while remaining:
+        for task in list(remaining):
+            iterator, fields = task
+            row = next(iterator, None)
             if row is None:
-                sources.remove(source)
+                remaining.remove(task)
             else:
-                yield dict(zip(source[1], row))
+                yield dict(zip(fields, row))
 
 
 def _add_cldr(
     name: str,
-    examples_of: Callable[..., Iterator[Example]],
-    settings: object,
-    gins_settings: Callable[[], object],
+    generate: Callable[..., Iterator[Example]],
+    settings: cldr.FormatSettings | cldr.NameSettings | None,
+    settings_from_gin: Callable[[], cldr.FormatSettings | cldr.NameSettings],
 ) -> None:
-    """Registers a task of a generator of examples; gin's settings are read when it is used."""
+    """Registers a task from a generator of examples; settings of gin are read when it is used."""
 
-    def rows_fn(split: str) -> Callable[[], Iterator[Example]]:
-        return functools.partial(examples_of, split, settings or gins_settings())
+    def source(split: str) -> Callable[[], Iterator[Example]]:
+        return functools.partial(generate, split, settings or settings_from_gin())
 
     add_task(
         name,
-        rows_fn,
+        source,
         Example._fields,
         cldr.SPLITS,
         features(BYTES, ("inputs", "targets")),
@@ -166,21 +183,21 @@ def _add_cldr(
 
 
 def register_formats(name: str, settings: cldr.FormatSettings | None = None) -> None:
-    """Registers a task of `cldr.format_examples`.
+    """Registers a task that generates its examples with `cldr.format_examples`.
 
     Args:
       name: the task's name.
-      settings: what it draws; gin's `hmoe.FormatSettings` if None.
+      settings: settings of the generator; those of gin's `hmoe.FormatSettings` if None.
     """
     _add_cldr(name, cldr.format_examples, settings, _format_settings)
 
 
 def register_names(name: str, settings: cldr.NameSettings | None = None) -> None:
-    """Registers a task of `cldr.name_examples`.
+    """Registers a task that generates its examples with `cldr.name_examples`.
 
     Args:
       name: the task's name.
-      settings: what it takes; gin's `hmoe.NameSettings` if None.
+      settings: settings of the generator; those of gin's `hmoe.NameSettings` if None.
     """
     _add_cldr(name, cldr.name_examples, settings, _name_settings)
 

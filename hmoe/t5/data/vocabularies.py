@@ -7,19 +7,19 @@ import seqio
 
 from hmoe.startup.path_checks import check_file
 
-# Span corruption needs sentinels. Without extra ids they would be byte values, and a vocabulary of
-# bytes would decode them to nothing or to wrong characters.
+# Sentinels for span corruption. Without extra ids, sentinels would be byte values, which a
+# vocabulary of bytes decodes to nothing or to wrong characters.
 EXTRA_IDS = 100
 
 BYTES = seqio.ByteVocabulary(extra_ids=EXTRA_IDS)
 
 
 def load(path: str | None) -> seqio.Vocabulary:
-    """Returns a SentencePiece vocabulary, or bytes for None; both with 100 sentinels.
+    """Loads a SentencePiece vocabulary, or returns bytes for None; both have 100 sentinels.
 
     Raises:
-      ValueError: if the file is missing, cannot be read, or is not a SentencePiece model whose
-        first ids are those that T5 expects.
+      ValueError: the file is missing, cannot be read, or is not a SentencePiece model whose first
+        ids are those that T5 expects.
     """
     if path is None:
         return BYTES

@@ -1,1 +1,1 @@
-"""Evaluates checkpoints, answers lines, and reports."""
+"""Evaluates checkpoints, decodes lines of text, and reports the results."""

@@ -1,4 +1,4 @@
-"""What is said of an evaluation and at the end of a training run."""
+"""Prints the results of an evaluation, and what a training run leaves behind."""
 
 from __future__ import annotations
 
@@ -6,102 +6,109 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import cast
 
 from hmoe.startup.console import table
 from hmoe.t5.data import baselines
 from hmoe.t5.data import scores as score_lib
 from hmoe.t5.data import tasks as task_data
-from hmoe.t5.evaluation.results import Evaluation
+from hmoe.t5.evaluation.results import EvalExample, Evaluation
+from hmoe.t5.sessions import metrics_file, run_metrics
 
+# Prints a line for the user.
 Say = Callable[[str], None]
 
 LABELS = ("language", "kind")
+# Number of predictions that are shown.
 NUM_SHOWN = 10
-# Rows of a table by label.
+# Maximum number of rows in a table by label.
 MAX_GROUPS = 24
-# Training examples that the most frequent answers are counted in.
+# Number of training examples in which the most frequent targets are counted.
 NUM_COUNTED = 20_000
 
 
-def say_evaluation(
+def print_evaluation(
     say: Say, evaluations: Sequence[Evaluation], numbers: Mapping[str, float]
 ) -> None:
-    """Says all there is to say of one checkpoint's evaluation.
+    """Prints the results of one checkpoint.
 
     Args:
-      say: takes lines for the user.
-      evaluations: of each task, by answers.
-      numbers: of all tasks together, by teacher forcing.
+      say: prints a line for the user.
+      evaluations: one for each task, by decoding.
+      numbers: metrics of all tasks together, by teacher forcing.
     """
     for evaluation in evaluations:
-        say_task(say, evaluation)
+        print_task(say, evaluation)
+    cross_entropy = numbers[run_metrics.CROSS_ENT_LOSS.name]
+    loss = numbers[run_metrics.LOSS.name]
+    accuracy = numbers[run_metrics.TOKEN_ACCURACY.name]
     say("")
     say(
-        f"Teacher-forced, all tasks: cross_ent_loss {numbers['cross_ent_loss']:.4f} nats a token "
-        f"(loss, by all positions, {numbers['loss']:.4f}), "
-        f"{100 * numbers['token_accuracy']:.1f} % of tokens right"
+        f"Teacher forcing, all tasks: {run_metrics.CROSS_ENT_LOSS.name} {cross_entropy:.4f} nats "
+        f"per token ({run_metrics.LOSS.name} {loss:.4f}, divided by all positions), "
+        f"{100 * accuracy:.1f} % of tokens right"
     )
-    say_experts(say, numbers)
+    print_expert_load(say, numbers)
 
 
-def say_task(say: Say, evaluation: Evaluation) -> None:
-    """Says how a task went: scores, beside what takes no learning, by label, and some answers."""
+def print_task(say: Say, evaluation: Evaluation) -> None:
+    """Prints a task's scores beside those of the baselines, scores by label, and predictions."""
     name, examples = evaluation.task.dataset.name, evaluation.task.examples
     say("")
     say(f"{name}, step {evaluation.step}: {len(examples)} held-out examples")
     rows = [score_row("the model", evaluation.scores)]
-    for baseline, answers in _baselines(name, examples).items():
+    for baseline, baseline_predictions in _baselines(name, examples).items():
         scores: dict[str, float] = {}
         for metric in evaluation.task.dataset.metric_fns:
-            scores.update(metric(evaluation.task.targets, answers))
+            scores.update(metric(evaluation.task.targets, baseline_predictions))
         rows.append(score_row(baseline, scores))
-    _say_table(say, ["", *evaluation.scores], rows)
+    _print_table(say, ["", *evaluation.scores], rows)
     for label in LABELS:
-        if _has(examples, label):
-            by = score_lib.scores_by(
-                examples, evaluation.task.targets, evaluation.predictions, label
-            )
-            say_groups(say, label, by)
-    say_answers(say, evaluation)
+        if _all_have(examples, label):
+            # Tasks with these labels are hmoe's own, whose targets are text.
+            targets = cast(list[str], evaluation.task.targets)
+            predictions = cast(list[str], evaluation.predictions)
+            by_label = score_lib.scores_by_label(examples, targets, predictions, label)
+            print_scores_by_label(say, label, by_label)
+    print_predictions(say, evaluation)
 
 
-def say_groups(say: Say, label: str, scores: Mapping[str, Mapping[str, float]]) -> None:
-    """A table of scores by a label, of the largest groups if there are many."""
-    largest = sorted(scores, key=lambda value: -scores[value]["count"])[:MAX_GROUPS]
-    rows = [score_row(value, scores[value]) for value in sorted(largest)]
-    _say_table(say, [label, *scores[largest[0]]], rows)
-    if len(scores) > len(largest):
-        say(f"  and {len(scores) - len(largest)} more, each with no more examples")
+def print_scores_by_label(say: Say, label: str, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Prints a table of scores by the values of a label; with many values, the most frequent."""
+    most_frequent = sorted(scores, key=lambda value: -scores[value]["count"])[:MAX_GROUPS]
+    rows = [score_row(value, scores[value]) for value in sorted(most_frequent)]
+    _print_table(say, [label, *scores[most_frequent[0]]], rows)
+    if len(scores) > len(most_frequent):
+        say(f"  and {len(scores) - len(most_frequent)} more, with no more examples each")
 
 
 def score_row(name: str, scores: Mapping[str, float]) -> list[str]:
-    """A row of a table: a name, then each score with one decimal, counts with none."""
+    """Returns a row of a table: a name, then the scores with one decimal and counts with none."""
     cells = [f"{v:,.0f}" if key == "count" else f"{v:.1f}" for key, v in scores.items()]
     return [name, *cells]
 
 
-def say_answers(say: Say, evaluation: Evaluation) -> None:
-    """Shows answers beside their references, spread evenly over the examples."""
+def print_predictions(say: Say, evaluation: Evaluation) -> None:
+    """Prints predictions beside their references, spread evenly over the examples."""
     examples = evaluation.task.examples
     stride = max(1, len(examples) // NUM_SHOWN)
     say("")
-    say(f"{min(NUM_SHOWN, len(examples))} answers beside their references (= is right)")
+    say(f"{min(NUM_SHOWN, len(examples))} predictions beside their references (= marks a match)")
     for index in list(range(0, len(examples), stride))[:NUM_SHOWN]:
-        target, answer = evaluation.task.targets[index], evaluation.predictions[index]
+        target, prediction = evaluation.task.targets[index], evaluation.predictions[index]
         say(f"  {one_line(score_lib.field_of(examples[index], 'inputs'))}")
-        say(f"    {'=' if answer == target else ' '} {one_line(answer)}")
-        if answer != target:
+        say(f"    {'=' if prediction == target else ' '} {one_line(prediction)}")
+        if prediction != target:
             say(f"      {one_line(target)}  (reference)")
 
 
-def one_line(answer: Any) -> str:
-    """An answer as one line, whatever control characters an untrained model puts in."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(answer))
+def one_line(text: object) -> str:
+    """Replaces control characters, which an untrained model may output, so that one line stays."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
 
 
-def say_experts(say: Say, numbers: Mapping[str, float]) -> None:
-    """A table of the load on the experts of each layer and level; nothing for a dense model."""
+def print_expert_load(say: Say, numbers: Mapping[str, float]) -> None:
+    """Prints a table of the load on the experts by layer and level; nothing for a dense model."""
     pattern = re.compile(r"(.+/layer_\d+)/(.+)/load_imbalance$")
     rows = []
     for name in sorted(numbers):
@@ -111,42 +118,42 @@ def say_experts(say: Say, numbers: Mapping[str, float]) -> None:
             left = numbers[f"{layer}/{level}/fraction_tokens_left_behind"]
             rows.append([layer, level, f"{numbers[name]:.2f}", f"{100 * left:.1f} %"])
     if rows:
-        header = ["experts of", "level", "imbalance (max / mean)", "tokens left behind"]
-        _say_table(say, header, rows)
+        header = ["layer", "level", "imbalance (max / mean)", "tokens left behind"]
+        _print_table(say, header, rows)
 
 
-def say_files(say: Say, model_dir: str, checkpoint: str, log_path: str) -> None:
-    """Says where everything is, and what to do next."""
+def print_run_files(say: Say, model_dir: str, checkpoint: str, log_path: str) -> None:
+    """Prints where a run's files are, and which command decodes with its model."""
     say("")
     say(f"Checkpoint   {checkpoint}")
-    say(f"Curves       {os.path.join(model_dir, 'metrics.jsonl')}")
+    say(f"Curves       {os.path.join(model_dir, metrics_file.METRICS_FILE)}")
     say(f"TensorBoard  tensorboard --logdir {model_dir}")
     say(f"Log          {log_path}")
-    say(f"Answer       hmoe predict --model_dir={model_dir}")
+    say(f"Predict      hmoe predict --model_dir={model_dir}")
 
 
-def _say_table(say: Say, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_table(say: Say, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     say("")
     for line in table(header, rows):
         say(f"  {line}")
 
 
-def _has(examples: Sequence[Mapping[str, Any]], label: str) -> bool:
-    return all(label in example for example in examples)
+def _all_have(examples: Sequence[Mapping[str, object]], field: str) -> bool:
+    return all(field in example for example in examples)
 
 
-def _baselines(name: str, examples: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Answers without learning; those that need training examples only for our own tasks."""
-    if not all("inputs_pretokenized" in example for example in examples):
+def _baselines(name: str, examples: Sequence[EvalExample]) -> dict[str, list[str]]:
+    """Returns the predictions of each baseline; one needs training examples, of hmoe's tasks."""
+    if not _all_have(examples, "inputs_pretokenized"):
         return {}
-    answers = {"copying the input": baselines.copy_baseline(examples)}
+    predictions = {"copying the input": baselines.copy_baseline(examples)}
     try:
         rows = list(itertools.islice(task_data.rows(name, "train"), NUM_COUNTED))
     except ValueError:
-        return answers
-    labels = [label for label in LABELS if _has(examples, label) and _has(rows, label)]
+        return predictions
+    labels = [label for label in LABELS if _all_have(examples, label) and _all_have(rows, label)]
     if rows:
-        answers["the most frequent answer"] = baselines.most_frequent_baseline(
+        predictions["the most frequent target"] = baselines.most_frequent_baseline(
             rows, examples, labels
         )
-    return answers
+    return predictions

@@ -1,1 +1,1 @@
-"""Builds the graph of each mode of a T5."""
+"""Builds the graph of each mode of a T5: training, evaluation, prediction and scoring."""

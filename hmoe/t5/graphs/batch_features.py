@@ -1,21 +1,29 @@
-"""From a batch of ids to the named-dimension features that the model is called with."""
+"""Imports a batch of token ids onto the mesh, as the named-dimension features of the model."""
 
 from __future__ import annotations
 
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.t5.graphs.model_settings import ModelSettings, text_length
+from hmoe.t5.graphs.model_settings import (
+    EVAL,
+    PREDICT,
+    SCORE,
+    TRAIN,
+    Mode,
+    ModelSettings,
+    text_length,
+)
 
-# Number of the microbatch that a row falls into; see `microbatch_feature`.
+# Name of the feature that numbers the microbatches; see `microbatch_feature`.
 MICROBATCH = "hmoe_microbatch"
 
 
 def batch_dims(settings: ModelSettings, with_outer_batch: bool) -> list[mtf.Dimension]:
-    """[outer_batch, batch] in training and evaluation, [batch] in prediction and scoring.
+    """Returns [outer_batch, batch] for training and evaluation, [batch] for predicting and scoring.
 
     Raises:
-      ValueError: the batch cannot be divided into the outer batch.
+      ValueError: the outer batch does not divide the batch.
     """
     size, outer = settings.batch_size, settings.outer_batch_size
     if not (with_outer_batch and outer):
@@ -35,16 +43,16 @@ def import_features(
     features: dict[str, tf.Tensor],
     dims: list[mtf.Dimension],
 ) -> dict[str, mtf.Tensor]:
-    """Brings ids onto the mesh.
+    """Imports token ids onto the mesh.
 
     Args:
-      settings: of the model.
-      mesh: to bring them to.
+      settings: the model's settings.
+      mesh: the mesh to import to.
       features: int [batch, length] each, by name.
       dims: the batch dimensions.
 
     Returns:
-      int32 [*dims, length] each, with the ensemble's dimension first if there is one.
+      int32 [*dims, length] each; an ensemble's dimension, if there is one, comes first.
     """
     ensemble = settings.ensemble_inputs
     first = [mtf.Dimension("ensemble", ensemble)] if ensemble else []
@@ -52,19 +60,20 @@ def import_features(
     for name, ids in features.items():
         length = mtf.Dimension("length", text_length(settings, name))
         shape = mtf.Shape(first + dims + [length])
+        # [batch, length] -> [ensemble?, outer_batch?, batch, length]
         ids = tf.reshape(tf.cast(ids, tf.int32), shape.to_integer_list)
         imported[name] = mtf.import_fully_replicated(mesh, ids, shape, name=name)
     return imported
 
 
-def check_features(settings: ModelSettings, mode: str, features: dict[str, mtf.Tensor]) -> None:
-    """Raises ValueError if the data has not the features that the model type needs."""
+def check_features(settings: ModelSettings, mode: Mode, features: dict[str, mtf.Tensor]) -> None:
+    """Raises ValueError unless the data has exactly the features that the model type reads."""
     model_type = settings.model_type
-    needed = ["inputs"] if mode == "infer" else ["targets"]
-    if mode in ("train", "eval") and model_type != "lm":
+    needed = ["inputs"] if mode == PREDICT else ["targets"]
+    if mode in (TRAIN, EVAL) and model_type != "lm":
         needed.insert(0, "inputs")
     missing = [name for name in needed if name not in features]
-    surplus = ["inputs"] if mode in ("train", "eval") and model_type == "lm" else []
+    surplus = ["inputs"] if mode in (TRAIN, EVAL) and model_type == "lm" else []
     surplus = [name for name in surplus if name in features]
     if missing or surplus:
         what = f"lacks {', '.join(missing)}" if missing else f"should not have {surplus[0]}"
@@ -76,11 +85,11 @@ def check_features(settings: ModelSettings, mode: str, features: dict[str, mtf.T
 
 
 def joined_for_lm(
-    settings: ModelSettings, mode: str, features: dict[str, mtf.Tensor]
+    settings: ModelSettings, mode: Mode, features: dict[str, mtf.Tensor]
 ) -> dict[str, mtf.Tensor]:
-    """Inputs and targets as one sequence, where a model with one stack reads pairs."""
-    joins = settings.model_type == "delimited_lm" and mode != "infer"
-    joins = joins or (settings.model_type == "lm" and mode == "score")
+    """Joins inputs and targets into one sequence where a single-stack model reads pairs."""
+    joins = settings.model_type == "delimited_lm" and mode != PREDICT
+    joins = joins or (settings.model_type == "lm" and mode == SCORE)
     if joins and "inputs" in features:
         return utils._dynamic_text2self(features)
     return features
@@ -89,16 +98,16 @@ def joined_for_lm(
 def microbatch_feature(
     mesh: mtf.Mesh, batch_dim: mtf.Dimension, num_microbatches: int
 ) -> mtf.Tensor:
-    """A feature int32 [batch] that tells each microbatch its own number.
+    """Returns a feature int32 [batch] that gives each microbatch its own number.
 
-    Upstream cuts features along the batch dimension only, row i into microbatch i modulo their
-    number, so a number for each row comes out as one number in each microbatch.
+    Mesh TensorFlow can cut features only along the batch dimension, and puts row i into microbatch
+    i modulo their number. The same number for each of these rows is one number per microbatch.
     """
     numbers = tf.range(batch_dim.size) % num_microbatches
     return mtf.import_fully_replicated(mesh, numbers, mtf.Shape([batch_dim]), name=MICROBATCH)
 
 
 def microbatch_number(feature: mtf.Tensor) -> mtf.Tensor:
-    """The scalar int32 number from a microbatch's part of `microbatch_feature`."""
+    """Returns the number int32 [] of a microbatch from its part of `microbatch_feature`."""
     total = mtf.reduce_sum(mtf.to_float(feature), output_shape=[])
     return mtf.to_int32(total / float(feature.shape.size))

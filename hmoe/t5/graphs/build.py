@@ -1,47 +1,82 @@
-"""Builds the graph of one mode of a T5, on whichever engine the mesh is.
+"""Builds the graph of one mode of a T5, for any mesh implementation.
 
-The same functions serve the sessions of `hmoe.t5.sessions.estimator` and, on a TPU, TensorFlow's
-`TPUEstimator`. They are built on Mesh TensorFlow's public functions and take T5's gin names, so
-that a gin file means what it means to T5's own command. They add to it: the cross entropy apart
-from other losses, and the expert layers' metrics, in training and in evaluation.
+The same functions serve the sessions of `hmoe.t5.sessions` and, on a TPU, TensorFlow's
+`TPUEstimator`. They are built on Mesh TensorFlow's public functions and read T5's gin names, so a
+gin file has the meaning that it has for T5's own command. They add the cross entropy apart from
+other losses, and the expert layers' metrics, in training and in evaluation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Literal, TypeAlias, overload
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering.placement import SharingPlacement
 from hmoe.t5.graphs import batch_features as feature_lib
 from hmoe.t5.graphs import decoding, evaluation, training
-from hmoe.t5.graphs.model_settings import EVAL, SCORE, TRAIN, ModelSettings
+from hmoe.t5.graphs.decoding import DecodingGraph
+from hmoe.t5.graphs.evaluation import EvaluationGraph
+from hmoe.t5.graphs.model_settings import EVAL, SCORE, TRAIN, Mode, ModelSettings
+from hmoe.t5.graphs.training import TrainingGraph
+
+Features: TypeAlias = dict[str, tf.Tensor]
+VariablePlacer: TypeAlias = mtf.utils.BalancedVariablePlacer
+
+
+@overload
+def build_graph(
+    settings: ModelSettings,
+    features: Features,
+    mode: Literal["train"],
+    mesh_impl: mtf.MeshImpl | None = None,
+    variable_placer: VariablePlacer | None = None,
+) -> TrainingGraph: ...
+
+
+@overload
+def build_graph(
+    settings: ModelSettings,
+    features: Features,
+    mode: Literal["eval"],
+    mesh_impl: mtf.MeshImpl | None = None,
+    variable_placer: VariablePlacer | None = None,
+) -> EvaluationGraph: ...
+
+
+@overload
+def build_graph(
+    settings: ModelSettings,
+    features: Features,
+    mode: Literal["infer", "score"],
+    mesh_impl: mtf.MeshImpl | None = None,
+    variable_placer: VariablePlacer | None = None,
+) -> DecodingGraph: ...
 
 
 def build_graph(
     settings: ModelSettings,
-    features: dict[str, tf.Tensor],
-    mode: str,
+    features: Features,
+    mode: Mode,
     mesh_impl: mtf.MeshImpl | None = None,
-    variable_placer: mtf.utils.BalancedVariablePlacer | None = None,
-) -> Any:
+    variable_placer: VariablePlacer | None = None,
+) -> TrainingGraph | EvaluationGraph | DecodingGraph:
     """Builds the graph of a mode into TensorFlow's default graph.
 
     Args:
-      settings: of the model.
+      settings: the model's settings.
       features: int [batch, length] each; may hold "predict_batch_size", the number of rows that
-        are asked for and not filled up.
+        are asked for, the others being padding that fills up the batch.
       mode: TRAIN, EVAL, PREDICT or SCORE.
-      mesh_impl: the mesh to lower to; by default CPUs and GPUs as the settings list them.
+      mesh_impl: the mesh implementation to lower to; by default one of CPUs and GPUs, as the
+        settings list them.
       variable_placer: what spreads the saved variables over hosts; by default TensorFlow.
 
     Returns:
-      What a session needs: a `TrainingGraph`, an `EvaluationGraph`, or for the two other modes a
-      `DecodingGraph`.
+      A `TrainingGraph`, an `EvaluationGraph`, or a `DecodingGraph` for the two other modes.
 
     Raises:
-      ValueError: the data or the batch does not suit the model.
+      ValueError: the data or the batch size does not suit the model.
     """
     compat.use_resource_variables()
     features = dict(features)
@@ -58,5 +93,5 @@ def build_graph(
         return training.build(settings, engine, named, dims[-1])
     if mode == EVAL:
         return evaluation.build(settings, engine, named)
-    build: Callable = decoding.scores if mode == SCORE else decoding.answers
+    build = decoding.build_scoring if mode == SCORE else decoding.build_prediction
     return build(settings, engine, named, num_rows)

@@ -1,27 +1,30 @@
-"""The graphs that answer inputs, and that score given targets."""
+"""The graphs that predict targets from inputs, and that score given targets."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gin
+import seqio
 from mesh_tensorflow.transformer import transformer, utils
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering.lower import lower
-from hmoe.t5.graphs import call_model
-from hmoe.t5.graphs.model_settings import ModelSettings
+from hmoe.t5.graphs.call_model import call_model
+from hmoe.t5.graphs.cross_entropy import TargetCrossEntropy, target_weights
+from hmoe.t5.graphs.model_settings import SCORE, ModelSettings
 
 
 class DecodingGraph(NamedTuple):
-    """What a session needs to answer or score a batch.
+    """The graph that a session predicts or scores a batch with.
 
     Attributes:
-      lowering: of the named-dimension graph.
-      predictions: tensors with a row for each example; "inputs" and "outputs", or "targets" and
-        "scores". Text where the vocabulary can decode in the graph, else ids.
-      below_zero: float32 [], the sum of `forward.TargetLosses` over scored targets; else 0.
+      lowering: the lowered graph.
+      predictions: tensors with one row per example: "inputs" and "outputs", or "targets" and
+        "scores". Text if the vocabulary can decode inside the graph, otherwise ids.
+      below_zero: float32 [], the sum of `TargetLosses.below_zero` over scored targets; 0 when
+        nothing is scored.
     """
 
     lowering: mtf.Lowering
@@ -29,25 +32,24 @@ class DecodingGraph(NamedTuple):
     below_zero: tf.Tensor
 
 
-def answers(
+def build_prediction(
     settings: ModelSettings,
     engine: mtf.MeshImpl,
     features: dict[str, mtf.Tensor],
     num_rows: tf.Tensor | None,
 ) -> DecodingGraph:
-    """Greedy, sampled or beam decoding, by gin's settings of the model.
+    """Builds greedy decoding, sampling or beam search, as gin sets the model up.
 
     Args:
-      settings: of the model.
-      engine: the mesh to lower to.
-      features: int32 [batch, length] each; "inputs" among them.
-      num_rows: int32 []; rows after this number fill up the batch and are left out. None for all.
+      settings: the model's settings.
+      engine: the mesh implementation to lower to.
+      features: int32 [batch, length] each; "inputs" is among them.
+      num_rows: int32 [], the rows to return; later rows only fill up the batch. None for all.
 
     Returns:
-      The graph; predictions "inputs" and "outputs".
+      The graph, which predicts "inputs" and "outputs".
     """
-    inputs = features["inputs"]
-    inputs, samples = _samples(settings, features, inputs)
+    inputs, samples = _samples(settings, features)
     lowering, tensors = _lower(settings, engine, {"inputs": inputs, "outputs": samples})
     input_vocabulary = utils.inputs_vocabulary(settings.vocabulary)
     output_vocabulary = utils.targets_vocabulary(settings.vocabulary)
@@ -59,16 +61,18 @@ def answers(
 
 
 def _samples(
-    settings: ModelSettings, features: dict[str, mtf.Tensor], inputs: mtf.Tensor
+    settings: ModelSettings, features: dict[str, mtf.Tensor]
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns the inputs, padded if a single stack continues them, and the decoded ids."""
+    inputs = features["inputs"]
     model, dtype = settings.transformer_model, settings.variable_dtype
     if settings.predict_fn:
         return inputs, settings.predict_fn(model=model, features=features, variable_dtype=dtype)
     if isinstance(model, transformer.Bitransformer):
-        return inputs, model.decode(inputs, variable_dtype=dtype, **_limits(inputs))
+        return inputs, model.decode(inputs, variable_dtype=dtype, **_beam_length(inputs))
     if not isinstance(model, transformer.Unitransformer):
         return inputs, model.decode(inputs, variable_dtype=dtype)
-    # One stack reads and continues the same sequence, which needs room for the answer.
+    # A single stack reads and continues one sequence, which must have room for the targets.
     room = settings.sequence_length["targets"]
     inputs = mtf.pad(inputs, [0, room], inputs.shape.dims[-1].name)
     samples = model.sample_autoregressive(
@@ -77,35 +81,36 @@ def _samples(
     return inputs, samples
 
 
-def _limits(inputs: mtf.Tensor) -> dict[str, Any]:
-    """How long beams may grow: as far as gin lets them for the longest inputs that fit.
+def _beam_length(inputs: mtf.Tensor) -> dict[str, float]:
+    """Returns the longest length of beams that gin allows for the longest inputs that fit.
 
-    T5 takes the longest inputs of the batch, so that an answer could end sooner for its neighbours.
+    T5 takes the longest inputs of the batch instead, which would let the other examples of a batch
+    change where a prediction ends.
     """
     parameters = inspect.signature(transformer.Bitransformer.decode).parameters
-    given = gin.get_bindings("Bitransformer.decode")
+    bound = gin.get_bindings("Bitransformer.decode")
     names = ("decode_length_multiplier", "decode_length_constant")
-    multiplier, constant = (given.get(name, parameters[name].default) for name in names)
+    multiplier, constant = (bound.get(name, parameters[name].default) for name in names)
     longest = inputs.shape.dims[-1].size
     return dict(zip(names, (0.0, float(int(longest * multiplier + constant)))))
 
 
-def scores(
+def build_scoring(
     settings: ModelSettings,
     engine: mtf.MeshImpl,
     features: dict[str, mtf.Tensor],
     num_rows: tf.Tensor | None,
 ) -> DecodingGraph:
-    """Log likelihood of each row of targets, in nats.
+    """Builds the log likelihood of each row of targets, in nats.
 
     Args:
-      settings: of the model.
-      engine: the mesh to lower to.
-      features: int32 [batch, length] each; "targets" among them.
-      num_rows: as in `answers`.
+      settings: the model's settings.
+      engine: the mesh implementation to lower to.
+      features: int32 [batch, length] each; "targets" is among them.
+      num_rows: as in `build_prediction`.
 
     Returns:
-      The graph; predictions "targets" and "scores".
+      The graph, which predicts "targets" and "scores".
     """
     targets = features["targets"]
     below_zero = mtf.constant(targets.mesh, 0.0, dtype=tf.float32)
@@ -116,9 +121,10 @@ def scores(
             variable_dtype=settings.variable_dtype,
         )
     else:
-        logits, _, _ = call_model.call_model(settings, features, "score", compute_loss=False)
-        weights = call_model.target_weights(targets, settings.model_type != "delimited_lm")
-        losses = call_model.target_losses(logits, targets, weights)
+        logits = call_model(settings, features, SCORE, compute_loss=False).logits
+        weights = target_weights(targets, settings.model_type != "delimited_lm")
+        losses = TargetCrossEntropy(logits, targets).losses(weights)
+        # [batch, length] -> [batch]
         likelihood = -mtf.reduce_sum(losses.cross_entropy, reduced_dim=targets.shape.dims[-1])
         below_zero = mtf.reduce_sum(losses.below_zero)
     lowering, tensors = _lower(
@@ -135,7 +141,7 @@ def scores(
 def _first_rows(
     predictions: dict[str, tf.Tensor], num_rows: tf.Tensor | None
 ) -> dict[str, tf.Tensor]:
-    """Leaves out the rows that fill up the batch."""
+    """Leaves out the rows that only fill up the batch."""
     if num_rows is None:
         return predictions
     return {name: value[:num_rows] for name, value in predictions.items()}
@@ -144,14 +150,15 @@ def _first_rows(
 def _lower(
     settings: ModelSettings, engine: mtf.MeshImpl, tensors: dict[str, mtf.Tensor]
 ) -> tuple[mtf.Lowering, dict[str, tf.Tensor]]:
+    """Lowers the graph of some tensors, and exports these whole."""
     whole = {name: mtf.anonymize(value) for name, value in tensors.items()}
     some = next(iter(whole.values()))
     lowering = lower(some, engine, autostack=settings.autostack)
     return lowering, {name: lowering.export_to_tf_tensor(value) for name, value in whole.items()}
 
 
-def _text(settings: ModelSettings, ids: tf.Tensor, vocabulary: Any) -> tf.Tensor:
-    """Text [batch] of ids [batch, length] up to the end mark, or the ids on a TPU."""
+def _text(settings: ModelSettings, ids: tf.Tensor, vocabulary: seqio.Vocabulary) -> tf.Tensor:
+    """Decodes ids [batch, length] up to the end mark into text [batch]; on a TPU they stay ids."""
     ids = utils.clean_decodes(ids)
     if settings.use_tpu or not hasattr(vocabulary, "decode_tf"):
         return ids

@@ -1,8 +1,9 @@
-"""What a T5 user's gin file says about the model function, read from upstream's own configurable.
+"""The settings of a T5 model as gin resolved them, read from Mesh TensorFlow's own configurable.
 
-Upstream's `tpu_estimator_model_fn` does nothing but keep its arguments for the function it
-returns. Calling it and reading them back gives each argument as gin resolved it, under the names
-that T5's gin files use, and puts them into gin's operative configuration as in an upstream run.
+Mesh TensorFlow's `tpu_estimator_model_fn` does nothing but keep its arguments for the function that
+it returns. Calling it and reading its closure gives each argument as gin resolved it, under the
+names that T5's gin files use, and records them in gin's operative configuration as T5's own
+command does.
 """
 
 from __future__ import annotations
@@ -10,26 +11,38 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Final, Literal, TypeAlias
 
-from mesh_tensorflow.transformer import utils
+import seqio
+from mesh_tensorflow.transformer import transformer, utils
 
 from hmoe.compat.stack import mtf, tf
 
-# Modes, by the values that TensorFlow's ``ModeKeys`` has.
-TRAIN, EVAL, PREDICT, SCORE = "train", "eval", "infer", "score"
+# The modes, with the values of TensorFlow's `ModeKeys`; scoring is T5's own.
+Mode: TypeAlias = Literal["train", "eval", "infer", "score"]
+TRAIN: Final = "train"
+EVAL: Final = "eval"
+PREDICT: Final = "infer"
+SCORE: Final = "score"
+
+TransformerModel: TypeAlias = (
+    transformer.Unitransformer | transformer.Bitransformer | transformer.StudentTeacher
+)
+# One vocabulary for inputs and targets, or one for each.
+Vocabulary: TypeAlias = seqio.Vocabulary | tuple[seqio.Vocabulary, seqio.Vocabulary]
+VariableFilter: TypeAlias = Callable[[mtf.Variable], bool]
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """Arguments of upstream's `tpu_estimator_model_fn`, resolved; its docstring explains each.
+    """The resolved arguments of `tpu_estimator_model_fn`, whose docstring explains each of them.
 
-    `use_tpu` is the TPU's name or None; `mesh_devices` has one device name a mesh slice.
+    `use_tpu` is the name of the TPU or None; `mesh_devices` has one device name per mesh slice.
     """
 
     model_type: str
-    transformer_model: Any
-    vocabulary: Any
+    transformer_model: TransformerModel
+    vocabulary: Vocabulary
     model_dir: str
     use_tpu: str | None
     mesh_shape: mtf.Shape
@@ -39,13 +52,13 @@ class ModelSettings:
     autostack: bool
     keep_checkpoint_max: int | None
     save_checkpoints_steps: int
-    learning_rate_schedule: Any
-    optimizer: Any
+    learning_rate_schedule: float | Callable[..., tf.Tensor] | None
+    optimizer: Callable[..., mtf.optimize.Optimizer] | None
     outer_batch_size: int
     tpu_summaries: bool
-    predict_fn: Callable | None
+    predict_fn: Callable[..., mtf.Tensor] | None
     score_in_predict_mode: bool
-    variable_filter: Any
+    variable_filter: str | VariableFilter | None
     init_checkpoint: str | None
     init_variable_filter: str
     ensemble_inputs: int | None
@@ -55,28 +68,28 @@ class ModelSettings:
 
     @property
     def variable_dtype(self) -> mtf.VariableDType:
-        """Data types by `utils.get_variable_dtype`, as gin has them."""
+        """The data types that gin binds to `utils.get_variable_dtype`."""
         return utils.get_variable_dtype()
 
     @property
-    def decoder(self) -> Any:
-        """The Unitransformer that computes the logits."""
+    def decoder(self) -> transformer.Unitransformer:
+        """The stack that computes the logits."""
         model = self.transformer_model
         model = getattr(model, "student", model)
         return getattr(model, "decoder", model)
 
 
-def from_gin(**given: Any) -> ModelSettings:
+def from_gin(**given: object) -> ModelSettings:
     """Resolves the settings.
 
     Args:
-      **given: what the caller fixes; everything else comes from gin or upstream's defaults.
+      **given: arguments that the caller fixes; the others come from gin or upstream's defaults.
 
     Returns:
       The settings.
 
     Raises:
-      TypeError: an argument is unknown to upstream.
+      TypeError: upstream has no argument of a given name.
     """
     function = utils.tpu_estimator_model_fn(**given)
     kept = dict(zip(function.__code__.co_freevars, function.__closure__))
@@ -85,12 +98,12 @@ def from_gin(**given: Any) -> ModelSettings:
 
 
 def text_length(settings: ModelSettings, feature: str) -> int:
-    """Tokens in a row of a feature such as "inputs" or "targets_segmentation"."""
+    """Returns the row length, in tokens, of a feature such as "targets_segmentation"."""
     return settings.sequence_length[feature.split("_")[0]]
 
 
-def trained_variable(settings: ModelSettings) -> Callable[[mtf.Variable], bool]:
-    """Whether a variable is to be trained, by `variable_filter`.
+def trained_variable(settings: ModelSettings) -> VariableFilter:
+    """Returns the predicate that selects the variables to train, from `variable_filter`.
 
     Raises:
       ValueError: the filter is neither None, nor a string, nor a function.
@@ -109,8 +122,8 @@ def trained_variable(settings: ModelSettings) -> Callable[[mtf.Variable], bool]:
     )
 
 
-def learning_rate(settings: ModelSettings) -> Any:
-    """The learning rate: a number, or a tensor that follows the global step."""
+def learning_rate(settings: ModelSettings) -> float | tf.Tensor | None:
+    """Returns the learning rate: a number, or a tensor that follows the global step."""
     schedule = settings.learning_rate_schedule
     if not callable(schedule):
         return schedule

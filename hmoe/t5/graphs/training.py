@@ -1,31 +1,26 @@
-"""The graph of one training step: gradients over microbatches, optimizer, and exported sums."""
+"""The graph of one training step: gradients over microbatches, the optimizer, exported sums."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
-
-from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering.lower import lower
-from hmoe.mesh import randomness
-from hmoe.t5.graphs import batch_features as feature_lib
-from hmoe.t5.graphs import call_model
+from hmoe.t5.graphs import gradients as gradient_lib
+from hmoe.t5.graphs import sums as sum_lib
 from hmoe.t5.graphs.model_settings import ModelSettings, learning_rate, trained_variable
+from hmoe.t5.graphs.sums import ExportedSums, SumKey, Sums, model_sum
 from hmoe.t5.layers import metric_collection
-
-ExportedSums = dict[call_model.SumKey, tf.Tensor]
 
 
 class TrainingGraph(NamedTuple):
-    """What a session needs of a training step.
+    """The graph that a session runs a training step with.
 
     Attributes:
-      lowering: of the named-dimension graph.
-      loss: float32 [], with all that is trained on.
-      train_op: runs the step and counts it.
-      sums: of the step, by (layer, name).
+      lowering: the lowered graph.
+      loss: float32 [], everything that is minimised.
+      train_op: runs the step and increments the global step.
+      sums: sums over the step.
       learning_rate: float32 [].
     """
 
@@ -45,16 +40,16 @@ def build(
     """Builds the graph of one step.
 
     Args:
-      settings: of the model.
-      engine: the mesh to lower to.
+      settings: the model's settings.
+      engine: the mesh implementation to lower to.
       features: int32 [*batch_dims, length] each.
-      batch_dim: the dimension that microbatches cut.
+      batch_dim: the dimension along which microbatches are cut.
 
     Returns:
       The graph.
 
     Raises:
-      ValueError: no optimizer, or a filter that leaves no variable to train.
+      ValueError: there is no optimizer, or `variable_filter` leaves no variable to train.
     """
     if settings.optimizer is None:
         raise ValueError(
@@ -64,115 +59,65 @@ def build(
     if isinstance(engine, mtf.placement_mesh_impl.PlacementMeshImpl):
         read_weights_once()
     targets = features["targets"]
-    gradients, loss, sums, records = _gradients(settings, features, batch_dim)
-    bias_updates = _bias_updates(settings, records, sums)
-    sums = call_model.unsplit(sums)
+    step = gradient_lib.step_gradients(settings, features, batch_dim)
+    bias_updates = _bias_updates(settings, step.records, step.sums)
+    sums = sum_lib.replicated(step.sums)
     if settings.tpu_summaries:
-        # Read by the host call of `tpu`; nothing else collects them.
-        mtf.scalar_summary("loss", loss)
-        mtf.scalar_summary(
-            "cross_ent_loss",
-            sums[("", "cross_entropy")] / mtf.maximum(sums[("", "trained_targets")], 1.0),
-        )
+        _add_tpu_summaries(step.loss, sums)
     rate = learning_rate(settings)
-    variables, gradients = _trained(settings, targets.graph, gradients)
-    optimizer = settings.optimizer(learning_rate=rate)
-    updates = optimizer.apply_grads(gradients, variables)
+    variables, gradients = _trained(settings, targets.graph, step.gradients)
+    updates = settings.optimizer(learning_rate=rate).apply_grads(gradients, variables)
     lowering = lower(
         targets, engine, autostack=settings.autostack, log_file=settings.model_info_file
     )
     return TrainingGraph(
         lowering=lowering,
-        loss=tf.cast(lowering.export_to_tf_tensor(loss), tf.float32),
+        loss=tf.cast(lowering.export_to_tf_tensor(step.loss), tf.float32),
         train_op=_counted([lowering.lowered_operation(op) for op in [*updates, *bias_updates]]),
-        sums=export_sums(lowering, sums),
+        sums=sum_lib.export(lowering, sums),
         learning_rate=tf.convert_to_tensor(0.0 if rate is None else rate, tf.float32),
     )
 
 
 def read_weights_once() -> None:
-    """From here on in the default graph, all uses of a variable share one read of it in a step.
+    """Lets all later uses of a variable in the default graph share one read of it per step.
 
-    Mesh TensorFlow hands on the variable itself, so that forward and backward pass would each read
-    it; and since the gradient of a last layer's weights does not need their value, the optimizer
-    may assign them before the backward pass of the layer below reads them.
+    Mesh TensorFlow passes on the variable itself, so that the forward and the backward pass would
+    each read it. Since the gradient of a last layer's weights does not need their value, the
+    optimizer may assign them before the backward pass of the layer below reads them.
     """
     tf.get_variable_scope().set_caching_device(lambda op: op.device)
 
 
-def _gradients(
-    settings: ModelSettings, features: dict[str, mtf.Tensor], batch_dim: mtf.Dimension
-) -> tuple[list[mtf.Tensor], mtf.Tensor, call_model.Sums, list[metric_collection.Record]]:
-    """Gradients of all trainable variables, loss and sums of the whole step; layers' records."""
-    mesh = features["targets"].mesh
-    num_microbatches = utils.serialize_num_microbatches(
-        batch_dim, settings.sequence_length, settings.mesh_shape, settings.layout_rules
-    )
-    if num_microbatches == 1:
-        loss, sums, called = _call(settings, features, 1)
-        variables = features["targets"].graph.trainable_variables
-        return mtf.gradients([loss], [v.outputs[0] for v in variables]), loss, sums, called
-    numbered = dict(features)
-    numbered[feature_lib.MICROBATCH] = feature_lib.microbatch_feature(
-        mesh, batch_dim, num_microbatches
-    )
-    records: list[metric_collection.Record] = []
-    gradients, outputs = mtf.serialize_training_step(
-        numbered,
-        _microbatch_function(settings, num_microbatches, records),
-        batch_dim,
-        num_microbatches,
-    )
-    loss = outputs.pop("loss")
-    return gradients, loss, outputs, records
-
-
-def _microbatch_function(
-    settings: ModelSettings, num_microbatches: int, records: list[metric_collection.Record]
-) -> Callable[[dict[str, mtf.Tensor]], dict]:
-    """A function of a microbatch's features; built once, it leaves the layers' records."""
-
-    def call(features: dict[str, mtf.Tensor]) -> dict:
-        features = dict(features)
-        number = feature_lib.microbatch_number(features.pop(feature_lib.MICROBATCH))
-        with randomness.microbatch(number):
-            loss, sums, of_layers = _call(settings, features, num_microbatches)
-        records[:] = of_layers
-        return {"loss": loss, **sums}
-
-    return call
-
-
-def _call(
-    settings: ModelSettings, features: dict[str, mtf.Tensor], num_microbatches: int
-) -> tuple[mtf.Tensor, call_model.Sums, list[metric_collection.Record]]:
-    logits, loss, records = call_model.call_model(settings, features, "train", num_microbatches)
-    sums = call_model.call_sums(settings, features, logits, records)
-    return loss, sums, records
+def _add_tpu_summaries(loss: mtf.Tensor, sums: Sums) -> None:
+    """Adds the summaries that the host call of a TPU reads; nothing else collects them."""
+    mtf.scalar_summary("loss", loss)
+    targets = mtf.maximum(sums[model_sum("trained_targets")], 1.0)
+    mtf.scalar_summary("cross_ent_loss", sums[model_sum("cross_entropy")] / targets)
 
 
 def _bias_updates(
-    settings: ModelSettings, records: list[metric_collection.Record], sums: call_model.Sums
+    settings: ModelSettings, records: list[metric_collection.Record], sums: Sums
 ) -> list[mtf.Operation]:
-    """Moves the balancing biases once a step, by the load of all its microbatches.
+    """Updates the balancing biases once per step, by the load over all its microbatches.
 
-    Those of variables that `variable_filter` keeps as they are rest.
+    A bias that `variable_filter` excludes is left as it is.
     """
-    wanted = trained_variable(settings)
+    is_trained = trained_variable(settings)
     return [
-        update.apply(sums[(record.name, update.load_name)])
+        update.apply(sums[SumKey(record.name, update.load_name)])
         for record in records
         for update in record.bias_updates
-        if wanted(update.bias.operation)
+        if is_trained(update.bias.operation)
     ]
 
 
 def _trained(
     settings: ModelSettings, graph: mtf.Graph, gradients: list[mtf.Tensor]
 ) -> tuple[list[mtf.Variable], list[mtf.Tensor]]:
-    """The variables that `variable_filter` lets through, and their gradients."""
-    wanted = trained_variable(settings)
-    pairs = [(v, g) for v, g in zip(graph.trainable_variables, gradients) if wanted(v)]
+    """Returns the variables that `variable_filter` selects, and their gradients."""
+    is_trained = trained_variable(settings)
+    pairs = [(v, g) for v, g in zip(graph.trainable_variables, gradients) if is_trained(v)]
     if not pairs:
         raise ValueError(
             f"utils.run.variable_filter = {settings.variable_filter!r} leaves none of the "
@@ -183,13 +128,6 @@ def _trained(
 
 
 def _counted(updates: list[tf.Operation]) -> tf.Operation:
-    """Counts the step after its updates, some of which read the step's number."""
+    """Increments the global step after the updates, some of which read it."""
     with tf.control_dependencies(updates):
         return tf.assign_add(tf.train.get_global_step(), 1).op
-
-
-def export_sums(lowering: mtf.Lowering, sums: call_model.Sums) -> ExportedSums:
-    """Whole tensors float32 from sums that `forward.unsplit` returned before the lowering."""
-    return {
-        key: tf.cast(lowering.export_to_tf_tensor(value), tf.float32) for key, value in sums.items()
-    }

@@ -1,1 +1,1 @@
-"""Runs a graph: sessions, hooks, checkpoints and the metrics of a run."""
+"""Runs graphs: sessions, hooks, checkpoints, and the metrics of a run."""

@@ -1,43 +1,42 @@
-"""The trainer: a thin loop over TensorFlow's own sessions, the same under every TensorFlow.
+"""An estimator on TensorFlow's own sessions, the same under every TensorFlow.
 
-`SessionEstimator` has the methods by which T5's functions train, answer, score, evaluate and
-export a model, so that they work with it as with `TPUEstimator`.
+`SessionEstimator` has the methods by which T5's functions train, evaluate, decode, score and export
+a model (`estimator_protocol.Estimator`), so these work with it as they do with `TPUEstimator`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
-from hmoe import compat
 from hmoe.compat.stack import tf
 from hmoe.t5.graphs import build
-from hmoe.t5.graphs.model_settings import EVAL, PREDICT, SCORE, TRAIN, ModelSettings
-from hmoe.t5.graphs.training import TrainingGraph
-from hmoe.t5.sessions import checkpoints, hooks, run_metrics
+from hmoe.t5.graphs.model_settings import EVAL, PREDICT, SCORE, ModelSettings
+from hmoe.t5.graphs.sums import model_sum
+from hmoe.t5.sessions import (
+    checkpoints,
+    inference,
+    loss_alarm,
+    metrics_file,
+    run_metrics,
+    saved_model,
+    session_graph,
+    training_loop,
+)
+from hmoe.t5.sessions.estimator_protocol import Estimator, InputFn, ServingInputReceiver
 from hmoe.t5.sessions.session_settings import SessionSettings
 
-_DOING = {
-    TRAIN: "Building the model ...",
-    EVAL: "Evaluating with the right answers given ...",
-    PREDICT: "Preparing to answer ...",
-    SCORE: "Preparing to score ...",
-}
 
-InputFn = Callable[[dict[str, Any]], "tf.data.Dataset"]
-
-
-class SessionEstimator:
-    """Trains and uses one model, whose checkpoints are in `settings.model_dir`.
+class SessionEstimator(Estimator):
+    """Trains and runs one model, whose checkpoints are in `settings.model_dir`.
 
     Args:
-      settings: of the model.
-      session: of sessions and reports.
+      settings: the model's settings.
+      session: settings of sessions and reports.
     """
 
     def __init__(self, settings: ModelSettings, session: SessionSettings | None = None):
@@ -45,16 +44,16 @@ class SessionEstimator:
         self.session = session or SessionSettings()
 
     def with_batch_size(self, batch_size: int) -> SessionEstimator:
-        """The same model with another batch size, for answering."""
+        """Returns an estimator of the same model with another batch size."""
         settings = dataclasses.replace(self.settings, batch_size=batch_size)
         return SessionEstimator(settings, self.session)
 
     def latest_checkpoint(self) -> str | None:
-        """Path prefix of the newest checkpoint, or None."""
+        """Returns the path prefix of the newest checkpoint, or None."""
         return checkpoints.latest(self.settings.model_dir)
 
     def get_variable_value(self, name: str) -> np.ndarray:
-        """A variable's value in the newest checkpoint.
+        """Returns a variable's value in the newest checkpoint.
 
         Raises:
           ValueError: there is no checkpoint.
@@ -65,100 +64,49 @@ class SessionEstimator:
     def train(
         self, input_fn: InputFn, max_steps: int, hooks: Sequence[tf.train.SessionRunHook] = ()
     ) -> SessionEstimator:
-        """Trains until the global step is `max_steps`, from the newest checkpoint if any.
+        """Trains until the global step is `max_steps`, from the newest checkpoint if there is one.
 
         Args:
-          input_fn: a function of `params` that returns a dataset of batches.
+          input_fn: returns a dataset of batches.
           max_steps: the global step to stop at.
-          hooks: more session hooks.
+          hooks: session hooks to run beside the estimator's own.
 
         Returns:
           This estimator.
 
         Raises:
-          ValueError: the checkpoint is of another architecture, or the loss is not a number.
-          KeyboardInterrupt: the user stopped it; a checkpoint was saved.
+          ValueError: the checkpoint does not match the model, or the loss is not a number.
+          KeyboardInterrupt: the user stopped the run; a checkpoint was saved.
         """
-        path = self.latest_checkpoint()
-        step = checkpoints.step_of(path) if path else 0
-        if step >= max_steps:
-            self.session.say(
-                f"{path} is at step {step}, and training is to stop at step {max_steps}: "
-                "nothing to train; for more steps, raise utils.run.train_steps"
-            )
-            return self
-        with self._graph(), self.session.interruptible() as interrupted:
-            graph = self._build(input_fn, TRAIN)
-            saver = checkpoints.MeshSaver(graph.lowering, self.settings.keep_checkpoint_max)
-            if path:
-                checkpoints.check_fits(path, optimizer_too=True)
-                self.session.say(f"Going on from {path}")
-            else:
-                taken_over = checkpoints.start_from(self.settings)
-                if taken_over:
-                    self.session.say(taken_over)
-            self._train_loop(graph, saver, step, max_steps, list(hooks), interrupted)
-            if interrupted():
-                self.session.say(
-                    f"Stopped; the last checkpoint is {self.latest_checkpoint()}. "
-                    "To go on from it, give the same command again"
-                )
-                raise KeyboardInterrupt
+        training_loop.train(self.settings, self.session, input_fn, max_steps, hooks)
         return self
-
-    def _train_loop(
-        self,
-        graph: TrainingGraph,
-        saver: checkpoints.MeshSaver,
-        first_step: int,
-        max_steps: int,
-        more_hooks: list[tf.train.SessionRunHook],
-        interrupted: Callable[[], bool],
-    ) -> None:
-        all_hooks = hooks.training_hooks(
-            self.settings, self.session, graph, saver, first_step, max_steps, interrupted
-        )
-        self.session.say("Preparing the first step ...")
-        with tf.train.MonitoredTrainingSession(
-            checkpoint_dir=self.settings.model_dir,
-            master=self.session.master,
-            scaffold=tf.train.Scaffold(saver=saver.saver),
-            hooks=all_hooks + more_hooks,
-            save_checkpoint_secs=None,
-            save_checkpoint_steps=None,
-            save_summaries_steps=None,
-            save_summaries_secs=None,
-            log_step_count_steps=None,
-            config=self.session.config(),
-        ) as session:
-            while not session.should_stop():
-                session.run(graph.train_op)
 
     def predict(
         self, input_fn: InputFn, checkpoint_path: str | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Answers, or scores if the settings say `score_in_predict_mode`.
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        """Decodes batches, or scores them if the settings have `score_in_predict_mode`.
 
         Args:
-          input_fn: a function of `params` that returns a dataset of batches.
+          input_fn: returns a dataset of batches.
           checkpoint_path: a checkpoint's path prefix; None for the newest.
 
         Yields:
           For each row a dict of "inputs" and "outputs", or of "targets" and "scores".
 
         Raises:
-          ValueError: no checkpoint, or one of another architecture.
+          ValueError: there is no checkpoint, or it does not match the model.
         """
-        mode = SCORE if self.settings.score_in_predict_mode else PREDICT
-        with self._graph():
-            graph = self._build(input_fn, mode)
-            fetches = {"predictions": graph.predictions, "below_zero": graph.below_zero}
-            batches = self._run_to_end(graph, fetches, checkpoint_path)
-            for number, fetched in enumerate(batches, 1):
-                run_metrics.check_probabilities(float(fetched["below_zero"]), f"in batch {number}")
-                batch = fetched["predictions"]
-                for row in range(len(next(iter(batch.values())))):
-                    yield {name: values[row] for name, values in batch.items()}
+        mode = self._decoding_mode()
+        with session_graph.new_graph(self.session.seed):
+            self.session.say(f"Preparing to {'score' if mode == SCORE else 'decode'} ...")
+            graph = build.build_graph(self.settings, session_graph.next_batch(input_fn), mode)
+            fetches = (graph.predictions, graph.below_zero)
+            path = self._checkpoint(checkpoint_path)
+            batches = inference.run_batches(self.session, graph.lowering, fetches, path)
+            for number, (predictions, below_zero) in enumerate(batches, 1):
+                loss_alarm.check_probabilities(float(below_zero), f"in batch {number}")
+                for row in range(len(next(iter(predictions.values())))):
+                    yield {name: values[row] for name, values in predictions.items()}
 
     def evaluate(
         self,
@@ -167,50 +115,53 @@ class SessionEstimator:
         checkpoint_path: str | None = None,
         name: str | None = None,
     ) -> dict[str, float]:
-        """Evaluates by teacher forcing, with sums over all batches divided once at the end.
+        """Evaluates by teacher forcing; sums over all batches are divided once, at the end.
 
         Args:
-          input_fn: a function of `params` that returns a dataset of batches.
-          steps: batches at most; it ends before at the data's end or at a batch of padding.
+          input_fn: returns a dataset of batches.
+          steps: maximum number of batches; the end of the data or a batch of padding ends earlier.
           checkpoint_path: a checkpoint's path prefix; None for the newest.
-          name: of the data; numbers go to `model_dir/eval_<name>`, for TensorBoard and as JSON.
+          name: name of the data, which makes the metrics be written to `model_dir/eval_<name>`, for
+            TensorBoard and as JSON.
 
         Returns:
-          The numbers of `measures.evaluation_measures`, and "global_step".
+          The metrics of `run_metrics.evaluation_metrics`, and "global_step".
 
         Raises:
-          ValueError: no checkpoint, one of another architecture, or nothing to evaluate.
+          ValueError: there is no checkpoint, it does not match the model, or the data has no
+            target.
         """
-        path = checkpoint_path or checkpoints.require_latest(self.settings.model_dir)
+        path = self._checkpoint(checkpoint_path)
         collector = run_metrics.SumCollector()
-        with self._graph():
-            graph = self._build(input_fn, EVAL)
-            for sums in self._run_to_end(graph, graph.sums, path):
-                if not sums[("", "targets")]:
+        with session_graph.new_graph(self.session.seed):
+            self.session.say("Evaluating with teacher forcing ...")
+            graph = build.build_graph(self.settings, session_graph.next_batch(input_fn), EVAL)
+            for sums in inference.run_batches(self.session, graph.lowering, graph.sums, path):
+                if not sums[model_sum("targets")]:
                     break
-                run_metrics.check_probabilities(
-                    float(sums[("", "below_zero")]), f"in batch {collector.count + 1}"
+                loss_alarm.check_probabilities(
+                    float(sums[model_sum("below_zero")]), f"in batch {collector.count + 1}"
                 )
                 collector.add(sums)
                 if collector.count == steps:
                     break
-        numbers = run_metrics.evaluation_measures(collector)
+        numbers = run_metrics.evaluation_metrics(collector)
         step = checkpoints.step_of(path)
         if name is not None:
             folder = os.path.join(self.settings.model_dir, f"eval_{name}")
-            hooks.write_evaluation(folder, step, numbers)
+            metrics_file.write_evaluation(folder, step, numbers)
         return {**numbers, "global_step": step}
 
     def export_saved_model(
         self,
         export_dir: str,
-        serving_input_fn: Callable[[], Any],
+        serving_input_fn: Callable[[], ServingInputReceiver],
         checkpoint_path: str | None = None,
     ) -> str:
-        """Exports a SavedModel that takes text and gives answers or scores, for serving.
+        """Exports a SavedModel that takes text and returns predictions or scores, for serving.
 
         Args:
-          export_dir: the folder in which to make one named by the time.
+          export_dir: the folder in which a folder named by the time is made.
           serving_input_fn: returns a `ServingInputReceiver`.
           checkpoint_path: a checkpoint's path prefix; None for the newest.
 
@@ -218,79 +169,17 @@ class SessionEstimator:
           The new folder.
 
         Raises:
-          ValueError: no checkpoint, or one of another architecture.
+          ValueError: there is no checkpoint, or it does not match the model.
         """
-        path = checkpoint_path or checkpoints.require_latest(self.settings.model_dir)
-        mode = SCORE if self.settings.score_in_predict_mode else PREDICT
-        with self._graph() as tf_graph:
+        path = self._checkpoint(checkpoint_path)
+        with session_graph.new_graph(self.session.seed):
             receiver = serving_input_fn()
-            graph = build.build_graph(self.settings, receiver.features, mode)
-            saver = checkpoints.MeshSaver(graph.lowering)
-            checkpoints.check_fits(path, optimizer_too=False)
-            folder = os.path.join(export_dir, str(int(time.time())))
-            with tf.Session(graph=tf_graph, config=self.session.config()) as session:
-                saver.saver.restore(session, path)
-                session.run([tf.tables_initializer(), saver.to_slices])
-                _save_model(session, folder, receiver, graph.predictions, saver)
-        return folder
+            graph = build.build_graph(self.settings, receiver.features, self._decoding_mode())
+            return saved_model.export(self.session, graph, receiver, path, export_dir)
 
-    def _graph(self) -> Any:
-        """A new graph as the default one, seeded, so that runs begin alike."""
-        compat.use_resource_variables()
-        graph = tf.Graph()
-        with graph.as_default():
-            tf.set_random_seed(self.session.seed)
-            tf.train.create_global_step()
-        return graph.as_default()
+    def _checkpoint(self, checkpoint_path: str | None) -> str:
+        """Returns the checkpoint that is asked for, by default the newest."""
+        return checkpoint_path or checkpoints.require_latest(self.settings.model_dir)
 
-    def _build(self, input_fn: InputFn, mode: str) -> Any:
-        self.session.say(_DOING[mode])
-        with tf.device("/cpu:0"):
-            iterator = tf.data.make_initializable_iterator(input_fn({}))
-            tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
-            features = iterator.get_next()
-        return build.build_graph(self.settings, features, mode)
-
-    def _run_to_end(
-        self, graph: Any, fetches: dict[Any, Any], checkpoint_path: str | None
-    ) -> Iterator[dict[Any, Any]]:
-        """Runs the fetches on batch after batch until the data ends."""
-        path = checkpoint_path or checkpoints.require_latest(self.settings.model_dir)
-        saver = checkpoints.MeshSaver(graph.lowering)
-        checkpoints.check_fits(path, optimizer_too=False)
-        creator = tf.train.ChiefSessionCreator(
-            tf.train.Scaffold(saver=saver.saver),
-            master=self.session.master,
-            config=self.session.config(),
-            checkpoint_filename_with_path=path,
-        )
-        with tf.train.MonitoredSession(creator, [hooks.ToSlicesHook(saver)]) as session:
-            while True:
-                try:
-                    result = session.run(fetches)
-                except tf.errors.OutOfRangeError:
-                    return
-                yield result
-
-
-def _save_model(
-    session: tf.Session,
-    folder: str,
-    receiver: Any,
-    predictions: dict[str, tf.Tensor],
-    saver: checkpoints.MeshSaver,
-) -> None:
-    """Writes the SavedModel; loading it copies the saved weights onto the mesh's slices."""
-    signature = tf.saved_model.predict_signature_def(receiver.receiver_tensors, predictions)
-    builder = tf.saved_model.Builder(folder)
-    builder.add_meta_graph_and_variables(
-        session,
-        [tf.saved_model.tag_constants.SERVING],
-        signature_def_map={
-            tf.saved_model.signature_constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature
-        },
-        main_op=tf.group(tf.tables_initializer(), saver.to_slices, name="to_slices"),
-        saver=saver.saver,
-        strip_default_attrs=True,
-    )
-    builder.save()
+    def _decoding_mode(self) -> Literal["infer", "score"]:
+        return SCORE if self.settings.score_in_predict_mode else PREDICT

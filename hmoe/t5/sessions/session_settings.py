@@ -1,4 +1,4 @@
-"""How sessions run and report: seed, reports, interruption, and TensorFlow's own settings."""
+"""Settings of sessions: seed, reports, interruption, and TensorFlow's own options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import FrameType
 
 import gin
 from tensorflow.core.protobuf import rewriter_config_pb2
@@ -24,20 +24,19 @@ def _silent(line: str) -> None:
 @gin.configurable("Session", module="hmoe")
 @dataclasses.dataclass(frozen=True)
 class SessionSettings:
-    """Of a run on CPUs and GPUs; in gin `hmoe.Session.<argument>`.
+    """Settings of a run on CPUs and GPUs; in gin `hmoe.Session.<argument>`.
 
     Attributes:
-      seed: of the initial weights and of T5's own dropout; the same seed begins alike.
-      log_every_steps: steps between two lines of progress and two points of every curve.
-      graph_optimizer: whether TensorFlow's graph optimizer runs. On CPUs it made no step of a
-        tiny model measurably faster, and the first one came 13 seconds of computing later.
-      activation_dtype: of activations, in place of `utils.get_variable_dtype`, which is for
-        TPUs: "float32", or "bfloat16", in which large layers took a third of the time on a
-        processor with instructions for it (`lscpu` names amx_bf16), and small ones no less.
-        Weights and routing are float32.
-      master: address of a `tf.train.Server` whose cluster runs the session; "" for this
-        process.
-      say: takes a line for the user; by default it goes to TensorFlow's log.
+      seed: seeds the initial weights and T5's own dropout; runs of one seed begin alike.
+      log_every_steps: steps between two progress lines and between two points of every curve.
+      graph_optimizer: whether TensorFlow's graph optimizer runs. On CPUs it made no step of a tiny
+        model measurably faster, and delayed the first step by 13 seconds of computing.
+      activation_dtype: data type of activations, "float32" or "bfloat16". It replaces
+        `utils.get_variable_dtype`, which is meant for TPUs. With bfloat16, large layers took a
+        third of the time on a processor with instructions for it (`lscpu` lists amx_bf16), and
+        small layers no less than before. Weights and routing are float32.
+      master: address of a `tf.train.Server` whose cluster runs the session; "" for this process.
+      say: prints a line for the user; by default it goes to TensorFlow's log.
     """
 
     seed: int = 1
@@ -59,7 +58,7 @@ class SessionSettings:
             )
 
     def config(self) -> tf.ConfigProto:
-        """TensorFlow's session settings."""
+        """Returns TensorFlow's options of a session."""
         rewriting = rewriter_config_pb2.RewriterConfig
         options = rewriting(
             disable_meta_optimizer=not self.graph_optimizer,
@@ -72,27 +71,27 @@ class SessionSettings:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[Callable[[], bool]]:
-        """Within it, a first Ctrl-C (or SIGTERM) is noted, and a second one interrupts.
+        """Records a first Ctrl-C (or SIGTERM) instead of raising; a second one interrupts at once.
 
         Yields:
-          A function that tells whether one was noted.
+          A function that returns whether one was recorded.
         """
-        noted = threading.Event()
+        recorded = threading.Event()
         if threading.current_thread() is not threading.main_thread():
-            yield noted.is_set
+            yield recorded.is_set
             return
 
-        before: dict[int, Any] = {}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        def note(number: int, frame: Any) -> None:
-            noted.set()
-            signal.signal(number, before[number])
+        def record(number: int, frame: FrameType | None) -> None:
+            recorded.set()
+            signal.signal(number, handlers[signal.Signals(number)])
             self.say("Stopping after this step and saving; press Ctrl-C again to stop at once")
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
+        for number in handlers:
+            signal.signal(number, record)
         try:
-            yield noted.is_set
+            yield recorded.is_set
         finally:
-            for taken, handler in before.items():
-                signal.signal(taken, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture
 def gin_config():
-    """Gin with nothing bound before the test, nor after."""
+    """Gin with nothing bound before and after the test."""
     gin.clear_config()
     with gin.unlock_config():
         yield gin

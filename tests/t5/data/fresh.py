@@ -1,4 +1,4 @@
-"""Runs the generators in a process of its own, with another salt for Python's hash."""
+"""Runs the generators in a new process, with another salt for Python's hash."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_labels_are_those_of_the_input(training):
 
 @pytest.mark.slow
 def test_no_input_is_in_two_splits_or_twice_and_none_is_too_long():
-    """Over a good part of what the defaults give, in all languages."""
+    """Checks a large part of the default examples, in all languages."""
     settings = cldr.FormatSettings(num_draws=150_000)
     inputs = []
     for split in cldr.SPLITS:
@@ -90,7 +90,7 @@ def test_small_splits_share_no_input_either():
     assert len(inputs) == len(set(inputs)) > 2_000
 
 
-def test_weekday_is_the_dates():
+def test_weekday_matches_the_date():
     settings = cldr.FormatSettings(languages=("en",), kinds=("date",), num_draws=400)
     full = [e for e in cldr.format_examples("train", settings) if " full " in e.inputs]
     assert len(full) > 50

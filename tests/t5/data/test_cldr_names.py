@@ -47,7 +47,7 @@ def test_another_process_yields_the_same(splits):
 
 
 def test_no_input_is_in_two_splits_or_twice_and_none_is_too_long(splits, everything):
-    """Over everything that the defaults give."""
+    """Checks all default examples."""
     inputs = [example.inputs for example in everything]
     assert len(inputs) == len(set(inputs))
     for split, of_split in splits.items():
@@ -56,7 +56,7 @@ def test_no_input_is_in_two_splits_or_twice_and_none_is_too_long(splits, everyth
     assert max(len(e.targets.encode()) for e in everything) < cldr.SEQUENCE_LENGTH["targets"]
 
 
-def test_how_much_there_is(everything):
+def test_number_of_examples_and_languages(everything):
     languages = Counter(example.language for example in everything)
     assert len(everything) > 220_000
     assert len(languages) > 250
@@ -64,7 +64,7 @@ def test_how_much_there_is(everything):
     assert {example.kind for example in everything} == set(cldr.NAME_KINDS)
 
 
-def test_aliases_and_what_every_language_inherits_are_left_out(everything):
+def test_aliases_and_inherited_names_are_left_out(everything):
     assert "nb" in cldr.name_languages()
     assert not {"no", "sr_Cyrl", "en", "root"} & set(cldr.name_languages())
     assert "tok city: Ciudad Juárez" not in {example.inputs for example in everything}

@@ -8,15 +8,15 @@ from hmoe.t5.data import examples
 
 
 def test_numbers_are_the_same_on_every_machine():
-    draws = examples.Draws(0, 0)
-    assert [draws.below(n) for n in (2, 10, 1000, 73049, 10**7)] == [0, 9, 293, 17198, 8607464]
-    draws = examples.Draws(1, 7)
-    assert [draws.below(n) for n in (2, 10, 1000, 73049, 10**7)] == [0, 5, 424, 63878, 5178634]
+    random = examples.ExampleRandom(0, 0)
+    assert [random.integer(n) for n in (2, 10, 1000, 73049, 10**7)] == [0, 9, 293, 17198, 8607464]
+    random = examples.ExampleRandom(1, 7)
+    assert [random.integer(n) for n in (2, 10, 1000, 73049, 10**7)] == [0, 5, 424, 63878, 5178634]
     assert examples.digest("de full date: 2037-07-15 Wed") == 4558148339995018978
 
 
 def test_numbers_are_even():
-    counts = Counter(examples.Draws(3, index).below(5) for index in range(20_000))
+    counts = Counter(examples.ExampleRandom(3, index).integer(5) for index in range(20_000))
     assert sorted(counts) == [0, 1, 2, 3, 4]
     assert all(abs(count - 4000) < 200 for count in counts.values())
 

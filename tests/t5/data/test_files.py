@@ -55,7 +55,7 @@ def test_pairs_with_a_part_held_out(tmp_path, file_name):
     assert (report.num_training, report.num_validation) == (len(training), len(validation))
     assert report.summary() == (
         f"{tmp_path / file_name}: {len(training)} pairs for training, {len(validation)} for "
-        "validation (held out of it by a hash of the input, for want of validation data); longest "
+        "validation (held out by a hash of the input, since there is no validation data); longest "
         "input 6 bytes, longest target 7 bytes"
     )
 
@@ -141,7 +141,7 @@ def test_text_becomes_span_corruption(tmp_path):
         sentinels = [i for i in inputs if i >= 259]
         assert sentinels[0] == 358
         assert [i for i in targets if i >= 259][: len(sentinels)] == sentinels
-        # The text between sentinels stands in the file as it is.
+        # The text between sentinels is in the file unchanged.
         pieces = np.split(inputs, np.flatnonzero(inputs >= 259))
         assert all(BYTES.decode([i for i in p if 3 <= i < 259]) in whole + "\n" for p in pieces)
         assert 1 in inputs
@@ -239,7 +239,7 @@ def test_files_that_cannot_be_used(tmp_path):
         f"{missing}: there is no such file (looked in {os.getcwd()})"
     )
     assert failure(data, validation_data=data) == (
-        f"validation_data is the data itself ({data}); leave it out, and a part is held out"
+        f"validation_data is the data itself ({data}); leave it out to hold out a part of the data"
     )
     assert failure(data, data_format="csv") == (
         "data_format 'csv' is not known; use 'pairs' or 'text'"
@@ -247,7 +247,7 @@ def test_files_that_cannot_be_used(tmp_path):
 
 
 def test_a_file_without_permission(tmp_path, monkeypatch):
-    """By a stand-in for `open`, since root may read everything."""
+    """Replaces `open`, since root may read everything."""
     path = write(tmp_path, "data.tsv", many_pairs(3))
 
     def refuse(file, *arguments, **options):

@@ -123,7 +123,7 @@ def test_formats_by_extension_or_as_asked():
     with pytest.raises(ValueError) as error:
         lines.format_of("a.csv.gz", None)
     assert str(error.value) == (
-        "a.csv.gz: the extension '.csv' does not tell what the file holds; use .tsv (pairs: input, "
+        "a.csv.gz: the extension '.csv' does not show what the file contains; use .tsv (pairs: input, "
         "tab, target) or .txt (running text), also with .gz, or give data_format 'pairs' or 'text'"
     )
     with pytest.raises(ValueError) as error:

@@ -31,12 +31,12 @@ def test_character_f_score_against_values_by_hand():
 
 
 def test_scores_by_label():
-    by_kind = scores.scores_by(EXAMPLES, TARGETS, PREDICTIONS, "kind")
+    by_kind = scores.scores_by_label(EXAMPLES, TARGETS, PREDICTIONS, "kind")
     assert list(by_kind) == ["date", "unit"]
     assert by_kind["unit"] == {"count": 1.0, "exact_match": 100.0, "chrf": 100.0}
     assert by_kind["date"]["count"] == 3
     assert by_kind["date"]["exact_match"] == 0
-    by_language = scores.scores_by(EXAMPLES, TARGETS, PREDICTIONS, "language")
+    by_language = scores.scores_by_label(EXAMPLES, TARGETS, PREDICTIONS, "language")
     assert by_language["de"]["exact_match"] == 50
     assert by_language["fr"]["exact_match"] == 0
     assert (
@@ -44,7 +44,7 @@ def test_scores_by_label():
     )
 
 
-def test_fields_of_examples_as_evaluation_holds_them():
+def test_fields_of_examples_of_an_evaluation():
     example = {
         "inputs": np.array([3, 4, 1]),
         "inputs_pretokenized": "мир".encode(),
@@ -61,7 +61,7 @@ def test_fields_of_examples_as_evaluation_holds_them():
 
 
 @pytest.mark.parametrize("metric", [scores.exact_match, scores.character_f_score])
-def test_what_cannot_be_scored(metric):
+def test_predictions_that_cannot_be_scored(metric):
     with pytest.raises(ValueError) as error:
         metric(["a", "b"], ["a"])
     assert str(error.value) == "2 targets but 1 predictions"
@@ -70,7 +70,7 @@ def test_what_cannot_be_scored(metric):
     assert str(error.value) == "no targets to score"
 
 
-def test_examples_and_targets_must_go_together():
+def test_examples_and_targets_must_be_equally_many():
     with pytest.raises(ValueError) as error:
-        scores.scores_by(EXAMPLES[:3], TARGETS, PREDICTIONS, "kind")
+        scores.scores_by_label(EXAMPLES[:3], TARGETS, PREDICTIONS, "kind")
     assert str(error.value) == "3 examples but 4 targets"

@@ -23,7 +23,7 @@ def graph():
 
 @pytest.fixture(scope="module")
 def small_names():
-    """A names task that needs two languages only: reading all of them takes seconds."""
+    """A task of names in two languages, since reading all languages takes seconds."""
     name = "test_small_names"
     tasks.register_names(name, cldr.NameSettings(languages=("de", "ja")))
     return name
@@ -61,7 +61,7 @@ def test_labels_and_metrics_reach_the_evaluation(small_mixture, small_names):
             )
 
 
-def test_training_has_numbers_only_and_every_example_whole(small_mixture):
+def test_training_has_ids_only_and_every_example_is_whole(small_mixture):
     dataset = mesh_transformer.mesh_train_dataset_fn(small_mixture, LENGTHS, pack=False, seed=1)
     names = cldr.NameSettings(languages=("de", "ja"))
     known = {e.inputs: e.targets for e in cldr.name_examples("train", names)}
@@ -102,7 +102,7 @@ def test_splits_of_the_tasks():
         assert tuple(seqio.get_mixture_or_task(name).splits) == cldr.SPLITS
 
 
-def test_gin_sets_what_is_drawn(gin_config):
+def test_gin_selects_the_examples(gin_config):
     gin_config.bind_parameter("hmoe.FormatSettings.languages", ["th"])
     gin_config.bind_parameter("hmoe.FormatSettings.kinds", ["time"])
     gin_config.bind_parameter("hmoe.NameSettings.languages", ["ja"])
@@ -154,11 +154,11 @@ def test_rows_of_a_foreign_task():
     with pytest.raises(ValueError) as error:
         next(tasks.rows("test_foreign", "train"))
     assert str(error.value).startswith(
-        "the examples of 'test_foreign' are not known to hmoe; there are cldr_formats, cldr_names"
+        "hmoe did not register 'test_foreign' and cannot read its examples; its own tasks are cldr_formats, cldr_names"
     )
 
 
-def test_white_space_of_an_answer_counts():
+def test_white_space_of_a_prediction_counts():
     assert tasks.keep_text(" a ", example={}, is_target=False) == " a "
 
 
@@ -168,10 +168,10 @@ def test_bytes_and_sentinels():
     assert BYTES.decode(ids) == text
     assert len(ids) == len(text.encode("utf-8"))
     assert BYTES.vocab_size == 3 + 256 + 100
-    # Sentinels lie above all bytes, so that decoding leaves the text beside them whole.
+    # Sentinels are above all bytes, so that decoding leaves the text beside them whole.
     sentinels = list(range(BYTES.vocab_size - 100, BYTES.vocab_size))
     assert min(sentinels) > max(BYTES.encode("\U0010ffff"))
     assert BYTES.decode(ids + sentinels) == text
     assert BYTES.decode([sentinels[-1], *ids]) == text
-    # With none, the first sentinel of span corruption would be a byte.
+    # Without extra ids, the first sentinel of span corruption would be a byte.
     assert seqio.ByteVocabulary().vocab_size - 1 == 3 + 0xFF

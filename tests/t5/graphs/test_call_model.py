@@ -14,9 +14,9 @@ LAYERS = "transformer.make_layer_stack.layers = [@transformer_layers.SelfAttenti
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_padding_of_an_unpacked_language_model_is_served_by_no_expert(mode: str) -> None:
+def test_padding_of_an_unpacked_language_model_reaches_no_expert(mode: str) -> None:
     targets = tiny_t5.tokens(2)
-    # One short of its room: from the inputs alone the last place could not be told.
+    # One position of padding, which the inputs alone would not show.
     targets[0] = [3, 4, 5, 6, 1, 0]
     assert targets.shape[1] == 6
 

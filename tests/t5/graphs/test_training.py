@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> training.TrainingGraph:
-    """A training step with one layer of experts a stack, on 2 x 2; the default graph holds it."""
+    """A training step with one expert layer per stack, on 2 x 2, in the default graph."""
     folder: Path = tmp_path_factory.mktemp("graph")
     estimator = tiny.make(folder, model="hierarchical_tiny", layout="cpu_2x2", autostack=False)
     tf.reset_default_graph()
@@ -27,7 +27,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> training.TrainingGraph:
 
 
 def test_every_weight_is_read_once_a_step(graph: training.TrainingGraph) -> None:
-    # Two reads, one for each pass, would let the optimizer assign between them.
+    # With a read for each pass, the optimizer could assign between them.
     reads = Counter(
         op.inputs[0].op.name
         for op in graph.loss.graph.get_operations()
@@ -39,7 +39,7 @@ def test_every_weight_is_read_once_a_step(graph: training.TrainingGraph) -> None
 
 
 def _is_multiplied(tensor: tf.Tensor) -> bool:
-    """Whether a matrix multiplication uses the tensor, maybe after it was reshaped."""
+    """Returns whether a matrix multiplication uses the tensor, also after a reshape."""
     for user in tensor.consumers():
         if "MatMul" in user.type or user.type == "Einsum":
             return True
@@ -55,7 +55,7 @@ def test_each_level_exchanges_along_its_own_axis(graph: training.TrainingGraph) 
     layers = 2
     # Tokens go out and come back, and their gradients too.
     tokens = 4 * layers
-    # Importance goes out over the first level's axis, and what was reached comes back.
+    # Importance goes out over the first level's axis; whether tokens reached experts comes back.
     small = 2 * layers
     assert exchanged.count("alltoall/0/reshape_op") == tokens
     assert exchanged.count("alltoall/1/reshape_op") == tokens + small

@@ -1,4 +1,4 @@
-"""TPUEstimator with our model function, without a TPU, on the TensorFlow that has it."""
+"""`TPUEstimator` with hmoe's model function, on CPUs, under the TensorFlow that has it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_trains_evaluates_and_predicts_like_sessions(tmp_path: Path) -> None:
     tpu.train(batches(2), max_steps=2)
     ours = tiny.make(tmp_path / "ours")
     ours.train(batches(2), max_steps=2)
-    # The same seed does not give the same weights under another loop: compare on one checkpoint.
+    # One seed gives other weights under another training loop, so one checkpoint is compared.
     path = tpu.latest_checkpoint()
     assert path.endswith("model.ckpt-2")
     theirs = tpu.evaluate(batches(2), steps=2, checkpoint_path=path)

@@ -1,4 +1,4 @@
-"""Every name that a real run tells, against the loop oracle on the same batches."""
+"""Every expert metric of a real run, against the loop oracle on the same batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BINDINGS = (
     "hmoe.Level.z_loss_coef = 0.01",
     'hmoe.HierarchicalMoE.metrics = "full"',
 )
-# Of a device's two sequences of a batch, one at a time.
+# Microbatches of one sequence, of which each device has two per batch.
 MICROBATCHES = (f"serialize_num_microbatches.tokens_per_microbatch_per_replica = {tiny.LENGTH}",)
 
 Seen = dict[str, tuple[HierarchicalMoE, np.ndarray, np.ndarray]]
@@ -53,21 +53,21 @@ def _make(folder: Path, layout: str, bindings: tuple[str, ...] = ()) -> Any:
     )
 
 
-def test_training_tells_the_oracles_numbers(run: tuple[Path, dict[str, float]]) -> None:
+def test_training_reports_the_oracles_numbers(run: tuple[Path, dict[str, float]]) -> None:
     folder, _ = run
     curves = tiny.curves(folder)
     assert len(curves) == STEPS
-    for step, told in enumerate(curves):
+    for step, reported in enumerate(curves):
         rows = _rows(step)
-        # T5 takes every second sequence of an outer batch into the same microbatch.
+        # T5 puts every second sequence of an outer batch into the same microbatch.
         calls = [
             _seen(folder, {name: ids[:, part::2] for name, ids in rows.items()}, "train")
             for part in range(2)
         ]
-        _compare(folder, calls, told, train=True)
+        _compare(folder, calls, reported, train=True)
 
 
-def test_evaluation_tells_the_oracles_numbers(run: tuple[Path, dict[str, float]]) -> None:
+def test_evaluation_reports_the_oracles_numbers(run: tuple[Path, dict[str, float]]) -> None:
     folder, numbers = run
     calls = [_seen(folder, _rows(step), "eval") for step in range(STEPS)]
     _compare(folder, calls, numbers, train=False)
@@ -83,7 +83,7 @@ def _rows(batch: int) -> dict[str, np.ndarray]:
 
 
 def _seen(folder: Path, rows: dict[str, np.ndarray], mode: str) -> Seen:
-    """What each expert layer is given when one device calls the model once."""
+    """Returns the inputs of each expert layer when one device calls the model once."""
     settings = _make(folder, "one_device").settings
     tf.reset_default_graph()
     mesh = mtf.Mesh(mtf.Graph(), "mesh")
@@ -119,7 +119,7 @@ def _seen(folder: Path, rows: dict[str, np.ndarray], mode: str) -> Seen:
     return {name: (given[name][0], *values[name]) for name in given}
 
 
-def _compare(folder: Path, calls: list[Seen], told: dict[str, float], train: bool) -> None:
+def _compare(folder: Path, calls: list[Seen], reported: dict[str, float], train: bool) -> None:
     weights = tiny.weights(folder)
     expected: dict[str, float] = {}
     for layer in calls[0]:
@@ -147,14 +147,14 @@ def _compare(folder: Path, calls: list[Seen], told: dict[str, float], train: boo
         if name.endswith("inner/fraction_tokens_left_behind")
     )
     for name, value in expected.items():
-        assert told[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
-    _compare_with_means(expected, list(calls[0]), told)
+        assert reported[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
+    _compare_with_means(expected, list(calls[0]), reported)
 
 
 def _compare_with_means(
-    expected: dict[str, float], layers: list[str], told: dict[str, float]
+    expected: dict[str, float], layers: list[str], reported: dict[str, float]
 ) -> None:
-    """The model's own names are means over its layers, but for the loss that training adds."""
+    """Compares the model's metrics: means over its layers, and a sum for the weighted loss."""
     for name in (
         "auxiliary_loss",
         "router_z_loss",
@@ -165,13 +165,13 @@ def _compare_with_means(
         "dead_experts",
     ):
         mean = np.mean([expected[f"{layer}/{name}"] for layer in layers])
-        assert told[f"experts/{name}"] == pytest.approx(mean, rel=1e-4, abs=1e-5), name
+        assert reported[f"experts/{name}"] == pytest.approx(mean, rel=1e-4, abs=1e-5), name
     total = sum(expected[f"{layer}/weighted_loss"] for layer in layers)
-    assert told["experts/weighted_loss"] == pytest.approx(total, rel=1e-4)
+    assert reported["experts/weighted_loss"] == pytest.approx(total, rel=1e-4)
 
 
 def _merged(results: list[reference.Result]) -> reference.Result:
-    """Several calls as one: groups together, losses as means over tokens."""
+    """Merges several calls: all groups, and losses as means over tokens."""
     levels = list(dict.fromkeys(name.split("/")[0] for name in results[0].raw_losses))
 
     def tokens(result: reference.Result, name: str) -> int:

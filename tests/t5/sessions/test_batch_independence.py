@@ -1,4 +1,4 @@
-"""Answers and scores of a T5 know nothing of the other rows of their batch."""
+"""Predictions and scores do not depend on the other rows of their batch."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ROUTERS = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with experts in both stacks after three steps, so that it answers something."""
+    """A model with experts in both stacks after three steps, so that its outputs are not empty."""
     folder = tmp_path_factory.mktemp("neighbours")
     make(folder, "top-2").train(tiny.input_fn(tiny.ids(24)), max_steps=3)
     return folder
@@ -87,7 +87,7 @@ def test_scores_do_not_depend_on_order_or_batch(trained: Path, name: str, layout
     "name",
     ["top-2", *(pytest.param(name, marks=pytest.mark.slow) for name in ROUTERS if name != "top-2")],
 )
-def test_answers_do_not_depend_on_order_or_batch(trained: Path, name: str) -> None:
+def test_predictions_do_not_depend_on_order_or_batch(trained: Path, name: str) -> None:
     data = {"inputs": tiny.ids(ROWS, seed=3)["inputs"]}
     expected = rows_of(make(trained, name), data)
     order, other = orders(data)
@@ -95,8 +95,8 @@ def test_answers_do_not_depend_on_order_or_batch(trained: Path, name: str) -> No
 
 
 @pytest.mark.slow
-def test_beams_do_not_depend_on_the_longest_neighbour(trained: Path) -> None:
-    """T5 lets an answer be as long as the longest input of its batch lets it."""
+def test_beams_do_not_depend_on_the_longest_row(trained: Path) -> None:
+    """T5 itself limits the length of all outputs by the longest input of the batch."""
     bindings = [
         *TIGHT,
         "Bitransformer.decode.beam_size = 2",
@@ -112,7 +112,7 @@ def test_beams_do_not_depend_on_the_longest_neighbour(trained: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_exported_model_answers_alike_in_any_order(trained: Path, tmp_path: Path) -> None:
+def test_an_exported_model_predicts_the_same_in_any_order(trained: Path, tmp_path: Path) -> None:
     texts = ["ab", "xyz", "hello", "q", "wo", "rld", "ij", "k"]
     folder = tiny.export(make(trained, "top-2"), tmp_path)
     expected, backwards, few = tiny.answers_of_export(folder, texts, texts[::-1], texts[2:4])
@@ -123,7 +123,7 @@ def test_an_exported_model_answers_alike_in_any_order(trained: Path, tmp_path: P
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(trained: Path) -> None:
-    """Loss, scores and every metric of the experts, where groups are the same."""
+    """All metrics, the experts' among them, for batch sizes that give the same groups."""
     data = tiny.ids(ROWS, seed=4)
     # Two rows make a group, of whose 16 tokens each outer expert has slots for 4.
     groups = [

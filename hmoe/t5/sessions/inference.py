@@ -1,0 +1,49 @@
+"""Runs a graph on batch after batch, with the weights of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+from hmoe.compat.stack import mtf, tf
+from hmoe.t5.sessions import architecture_check
+from hmoe.t5.sessions.hooks import ToSlicesHook
+from hmoe.t5.sessions.mesh_saver import MeshSaver
+from hmoe.t5.sessions.session_settings import SessionSettings
+
+# Tensors in dicts and tuples; a session returns arrays in the same structure.
+Fetches = TypeVar("Fetches")
+
+
+def run_batches(
+    session: SessionSettings, lowering: mtf.Lowering, fetches: Fetches, path: str
+) -> Iterator[Fetches]:
+    """Fetches tensors of the default graph until the data ends.
+
+    Args:
+      session: settings of the session.
+      lowering: the lowered graph.
+      fetches: tensors in dicts and tuples.
+      path: the checkpoint's path prefix.
+
+    Yields:
+      The arrays of each batch, in the structure of `fetches`.
+
+    Raises:
+      ValueError: the checkpoint does not match the model.
+    """
+    saver = MeshSaver(lowering)
+    architecture_check.check_matches(path, with_optimizer=False)
+    creator = tf.train.ChiefSessionCreator(
+        tf.train.Scaffold(saver=saver.saver),
+        master=session.master,
+        config=session.config(),
+        checkpoint_filename_with_path=path,
+    )
+    with tf.train.MonitoredSession(creator, [ToSlicesHook(saver)]) as tf_session:
+        while True:
+            try:
+                values = tf_session.run(fetches)
+            except tf.errors.OutOfRangeError:
+                return
+            yield values

@@ -1,0 +1,106 @@
+"""Reports the progress of training: lines for the user, TensorBoard curves, `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+
+from hmoe.compat.stack import tf
+from hmoe.startup.console import duration
+from hmoe.t5.graphs.sums import model_sum
+from hmoe.t5.graphs.training import TrainingGraph
+from hmoe.t5.sessions import metrics_file, run_metrics
+from hmoe.t5.sessions.counting_hook import CountingHook
+from hmoe.t5.sessions.session_settings import SessionSettings
+
+
+class ProgressHook(CountingHook):
+    """Reports at regular steps and at the end.
+
+    Every metric covers all steps since the last report, not one step. All sums are fetched in every
+    step, because TensorFlow would prepare the graph a second time for other fetches.
+    """
+
+    def __init__(
+        self,
+        first_step: int,
+        max_steps: int,
+        model_dir: str,
+        session: SessionSettings,
+        graph: TrainingGraph,
+        writer: tf.summary.FileWriter,
+    ):
+        super().__init__(first_step)
+        self._max_steps = max_steps
+        self._writer = writer
+        self._path = os.path.join(model_dir, metrics_file.METRICS_FILE)
+        self._session = session
+        self._fetches = {
+            model_sum("loss"): graph.loss,
+            model_sum("learning_rate"): graph.learning_rate,
+            **graph.sums,
+        }
+        self._collector = run_metrics.SumCollector()
+        self._clock = time.time()
+        # The first step includes preparing the graph, so that speed is measured after it.
+        self._clock_step: int | None = None
+
+    def begin(self) -> None:
+        """Marks the start, and drops the lines of steps after the checkpoint of an earlier run."""
+        metrics_file.keep_lines(self._path, lambda step: step <= self.step)
+        start = tf.SessionLog(status=tf.SessionLog.START)
+        self._writer.add_session_log(start, self.step + 1)
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
+        """Fetches the loss, the learning rate and all sums."""
+        return tf.train.SessionRunArgs(self._fetches)
+
+    def after_step(
+        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
+    ) -> None:
+        """Adds up the sums, and reports if it is time."""
+        self._collector.add(run_values.results)
+        if self._clock_step is None:
+            took = duration(time.time() - self._clock)
+            self._session.say(f"First step done {took} after the model was built")
+            self._clock, self._clock_step = time.time(), self.step
+        if self.step % self._session.log_every_steps == 0 or self.step == self._max_steps:
+            self._report()
+
+    def end(self, session: tf.Session) -> None:
+        """Reports the steps since the last report, and closes the files."""
+        if self._collector.count:
+            self._report()
+        self._writer.close()
+
+    def _report(self) -> None:
+        numbers = run_metrics.training_metrics(self._collector)
+        num_timed, now = self.step - (self._clock_step or 0), time.time()
+        if num_timed:
+            steps_per_second = num_timed / max(now - self._clock, 1e-9)
+            tokens = self._collector.of_model("tokens") / self._collector.count
+            numbers[run_metrics.STEPS_PER_SECOND.name] = steps_per_second
+            numbers[run_metrics.TOKENS_PER_SECOND.name] = tokens * steps_per_second
+        self._session.say(progress_line(self.step, self._max_steps, numbers))
+        metrics_file.append_line(self._path, self.step, numbers)
+        self._writer.add_summary(metrics_file.scalar_summary(numbers), self.step)
+        self._writer.flush()
+        self._collector = run_metrics.SumCollector()
+        self._clock, self._clock_step = now, self.step
+
+
+def progress_line(step: int, max_steps: int, numbers: Mapping[str, float]) -> str:
+    """Returns a line such as `step 100 of 600 | loss 1.23 | ... | 2 min 10 s left`."""
+    parts = [f"step {step:>{len(str(max_steps))}} of {max_steps}"]
+    for metric in (run_metrics.LOSS, run_metrics.CROSS_ENT_LOSS):
+        parts.append(f"{metric.name} {numbers[metric.name]:.4f}")
+    left_behind = numbers.get("experts/fraction_tokens_left_behind")
+    if left_behind is not None:
+        parts.append(f"left behind {100 * left_behind:.1f} %")
+        parts.append(f"imbalance {numbers['experts/load_imbalance']:.2f}")
+    steps_per_second = numbers.get(run_metrics.STEPS_PER_SECOND.name)
+    if steps_per_second is not None:
+        parts.append(f"{numbers[run_metrics.TOKENS_PER_SECOND.name]:,.0f} tokens/s")
+        parts.append(f"{duration((max_steps - step) / steps_per_second)} left")
+    return " | ".join(parts)

@@ -1,0 +1,29 @@
+"""TensorFlow graphs that sessions run, and the batches that are read into them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from hmoe import compat
+from hmoe.compat.stack import tf
+from hmoe.t5.sessions.estimator_protocol import InputFn
+
+
+@contextlib.contextmanager
+def new_graph(seed: int) -> Iterator[tf.Graph]:
+    """Makes a new graph the default one, seeded so that runs begin with the same weights."""
+    compat.use_resource_variables()
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.set_random_seed(seed)
+        tf.train.create_global_step()
+        yield graph
+
+
+def next_batch(input_fn: InputFn) -> dict[str, tf.Tensor]:
+    """Reads the next batch of a dataset each time that the graph runs."""
+    with tf.device("/cpu:0"):
+        iterator = tf.data.make_initializable_iterator(input_fn({}))
+        tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
+        return iterator.get_next()

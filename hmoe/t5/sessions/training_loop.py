@@ -1,0 +1,86 @@
+"""Runs training steps in a session, from the start of a run or from its newest checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hmoe.compat.stack import tf
+from hmoe.t5.graphs import build
+from hmoe.t5.graphs.model_settings import TRAIN, ModelSettings
+from hmoe.t5.graphs.training import TrainingGraph
+from hmoe.t5.sessions import architecture_check, checkpoints, session_graph, warm_start
+from hmoe.t5.sessions.estimator_protocol import InputFn
+from hmoe.t5.sessions.hooks import StepRange, training_hooks
+from hmoe.t5.sessions.mesh_saver import MeshSaver
+from hmoe.t5.sessions.session_settings import SessionSettings
+
+Hooks = Sequence[tf.train.SessionRunHook]
+
+
+def train(
+    settings: ModelSettings,
+    session: SessionSettings,
+    input_fn: InputFn,
+    max_steps: int,
+    more_hooks: Hooks = (),
+) -> None:
+    """Trains until the global step is `max_steps`; see `SessionEstimator.train`."""
+    path = checkpoints.latest(settings.model_dir)
+    steps = StepRange(checkpoints.step_of(path) if path else 0, max_steps)
+    if steps.first >= steps.last:
+        session.say(
+            f"{path} is at step {steps.first}, and training is to stop at step {steps.last}: "
+            "nothing to train; for more steps, raise utils.run.train_steps"
+        )
+        return
+    with session_graph.new_graph(session.seed), session.interruptible() as interrupted:
+        session.say("Building the model ...")
+        graph = build.build_graph(settings, session_graph.next_batch(input_fn), TRAIN)
+        saver = MeshSaver(graph.lowering, settings.keep_checkpoint_max)
+        _choose_initial_values(settings, session, path)
+        hooks = training_hooks(settings, session, graph, saver, steps, interrupted)
+        _run_steps(settings, session, graph, saver, [*hooks, *more_hooks])
+        if interrupted():
+            session.say(
+                f"Stopped; the last checkpoint is {checkpoints.latest(settings.model_dir)}. "
+                "To resume, run the same command again"
+            )
+            raise KeyboardInterrupt
+
+
+def _choose_initial_values(
+    settings: ModelSettings, session: SessionSettings, path: str | None
+) -> None:
+    """Checks the run's own checkpoint, which the session restores, or starts from another's."""
+    if path:
+        architecture_check.check_matches(path, with_optimizer=True)
+        session.say(f"Resuming from {path}")
+        return
+    message = warm_start.initialize(settings)
+    if message:
+        session.say(message)
+
+
+def _run_steps(
+    settings: ModelSettings,
+    session: SessionSettings,
+    graph: TrainingGraph,
+    saver: MeshSaver,
+    hooks: Hooks,
+) -> None:
+    """Runs steps until a hook asks to stop."""
+    session.say("Preparing the first step ...")
+    with tf.train.MonitoredTrainingSession(
+        checkpoint_dir=settings.model_dir,
+        master=session.master,
+        scaffold=tf.train.Scaffold(saver=saver.saver),
+        hooks=hooks,
+        save_checkpoint_secs=None,
+        save_checkpoint_steps=None,
+        save_summaries_steps=None,
+        save_summaries_secs=None,
+        log_step_count_steps=None,
+        config=session.config(),
+    ) as tf_session:
+        while not tf_session.should_stop():
+            tf_session.run(graph.train_op)

@@ -1,0 +1,91 @@
+"""The replacement of upstream's `eval_model`: its files, its report, and its folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mesh_tensorflow.transformer import utils
+
+from hmoe.compat.stack import tf
+from hmoe.t5.data import scores, tasks
+from hmoe.t5.evaluation import evaluate
+from tests.t5 import tiny
+
+TEXTS = [("ab", "c"), ("xyz", "de"), ("q", "f")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    tiny.make(folder).train(tiny.input_fn(tiny.ids(16)), max_steps=2)
+    return folder
+
+
+def eval_dataset_fn(sequence_length: Any, vocabulary: Any, dataset_split: str) -> list[tuple]:
+    assert dataset_split == "validation"
+    sides = {
+        "inputs": [inputs for inputs, _ in TEXTS],
+        "targets": [targets for _, targets in TEXTS],
+    }
+    columns = {f"{side}_pretokenized": texts for side, texts in sides.items()}
+    columns.update({side: tiny.rows_of_texts(texts)[: len(TEXTS)] for side, texts in sides.items()})
+
+    def dataset(sequence_length: Any = None) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(columns)
+
+    return [("mine", dataset, tasks.keep_text, [scores.exact_match])]
+
+
+def run(trained: Path, lines: list[str], **more: Any) -> None:
+    evaluate.eval_model_function(lines.append)(
+        lambda sequence_length: tiny.make(trained, sequence_length=sequence_length),
+        tiny.VOCABULARY,
+        {"inputs": tiny.LENGTH, "targets": tiny.LENGTH},
+        tiny.BATCH,
+        "validation",
+        str(trained),
+        eval_dataset_fn,
+        None,
+        -1,
+        **more,
+    )
+
+
+def test_files_and_report(trained: Path) -> None:
+    lines: list[str] = []
+    run(trained, lines)
+    folder = trained / "validation_eval"
+    assert (folder / "mine_inputs").read_text().split() == ["ab", "xyz", "q"]
+    assert (folder / "mine_targets").read_text().split() == ["c", "de", "f"]
+    assert (folder / "mine_2_predictions").exists()
+    (line,) = [json.loads(each) for each in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert line["step"] == 2
+    assert {"eval/mine/exact_match", "eval/cross_ent_loss"} < set(line)
+    # The text of each target and its end.
+    assert line["eval/num_eval_tokens"] == 2 + 3 + 2
+    assert "mine, step 2: 3 held-out examples" in lines
+
+
+def test_suffix_of_the_folder_and_no_examples(trained: Path) -> None:
+    run(trained, [], output_eval_examples=False, eval_dir_suffix="more")
+    folder = trained / "validation_eval_more"
+    assert (folder / "metrics.jsonl").exists()
+    assert not (folder / "mine_inputs").exists()
+
+
+def test_evaluation_by_scores_is_upstreams(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple] = []
+    monkeypatch.setattr(utils, "eval_model", lambda *given, **named: calls.append((given, named)))
+    run(trained, [], eval_with_score=True)
+    ((given, named),) = calls
+    assert given[4:6] == ("validation", str(trained))
+    assert named == {"eval_with_score": True}
+
+
+def test_folder_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as error:
+        evaluate.checkpoint_paths(-1, str(tmp_path))
+    assert str(error.value).startswith(f"model_dir '{tmp_path}' holds no checkpoint; train first ")
