@@ -117,7 +117,7 @@ def registered() -> dict[str, Callable]:
     """Returns the classes and functions that gin knows as `hmoe.<name>`, by name."""
     # gin has no public way to list what is registered.
     found = {
-        each.name: each.wrapped for each in gin_config._REGISTRY.values() if each.module == "hmoe"
+        each.name: each.wrapped for _, each in gin_config._REGISTRY.items() if each.module == "hmoe"
     }
     first = [name for name in FIRST if name in found]
     return {name: found[name] for name in [*first, *sorted(found.keys() - set(first))]}

@@ -190,7 +190,7 @@ def test_what_moves_within_a_group_may_not_be_split(dim):
     with pytest.raises(
         ValueError,
         match=re.escape(
-            f"places: Dimension(name='{dim}', size={size}) must not be split over the mesh, but"
+            f"slot_index: Dimension(name='{dim}', size={size}) must not be split over the mesh, but"
             " the layout does; remove its rule"
         ),
     ):

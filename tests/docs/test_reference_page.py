@@ -19,7 +19,7 @@ from tests.layer import test_metrics
 from tools import reference
 
 # From gin itself, since a list of our own could forget one.
-NAMES = sorted(each.name for each in gin_config._REGISTRY.values() if each.module == "hmoe")
+NAMES = sorted(each.name for _, each in gin_config._REGISTRY.items() if each.module == "hmoe")
 CLASSES = [name for name in NAMES if isinstance(reference.registered()[name], type)]
 LAYER = "encoder/block_000/layer_001"
 

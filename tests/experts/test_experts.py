@@ -46,7 +46,7 @@ def run(
         outputs = experts(
             x,
             mtf.Dimension("d_out", N),
-            all_dims[:num_levels],
+            all_dims[:num_levels][::-1],
             train=train,
             variable_dtype=mtf.VariableDType(tf.float32, tf.float32, dtype),
             random=RandomSource(0, "experts"),
@@ -233,8 +233,9 @@ def test_other_outputs_of_the_same_experts():
         output_dropout_rate=0.2,
         separate=True,
     )
-    settings = dict(vars(experts), output_names=QK, num_outputs=2)
-    assert vars(experts.with_outputs(QK)) == settings
+    other = experts.with_outputs(QK)
+    assert (other.output_names, other.num_outputs) == (QK, 2)
+    assert dataclasses.replace(other, output_names=experts.output_names) == experts
 
 
 NAMES = (

@@ -118,7 +118,7 @@ CASES = [
     (
         hmoe.TopKRouter,
         {"gate": "softmax"},
-        "TopKRouter: gate is 'softmax'; it must be an hmoe.Gate, or None for a softmax gate (in gin:"
+        "TopKRouter: gate is 'softmax'; it must be an object such as hmoe.Gate(), or None (in gin:"
         " @hmoe.Gate(), with the brackets)",
     ),
     (

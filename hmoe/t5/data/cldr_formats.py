@@ -14,12 +14,13 @@ rounded.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from babel import Locale, UnknownLocaleError
 
+from hmoe import checks
+from hmoe.config import Configuration, configuration, setting
 from hmoe.t5.data import cldr_values, examples
 from hmoe.t5.data.examples import Example, ExampleRandom
 
@@ -37,46 +38,69 @@ def _locale(language: str) -> Locale:
     return Locale.parse(language)
 
 
-@dataclasses.dataclass(frozen=True)
-class FormatSettings:
-    """Settings of `format_examples`.
+def _languages(owner: str, field: str, value: Sequence[str]) -> tuple[str, ...]:
+    """Returns CLDR locales as a tuple; raises ValueError for none or for unknown ones."""
+    if not value:
+        raise ValueError(f"{owner}.{field} is empty; name at least one")
+    for language in value:
+        try:
+            _locale(language)
+        except (UnknownLocaleError, ValueError):
+            raise ValueError(
+                f"{owner}.{field}: CLDR has no language {language!r}; use locale "
+                f"names such as {', '.join(DEFAULT_LANGUAGES[:4])} or sr_Latn"
+            ) from None
+    return tuple(value)
 
-    Attributes:
-      languages: CLDR locales, such as "de", "pt_PT" or "sr_Latn"; more of them are harder to learn
-        in the same number of steps.
-      kinds: kinds of values, a subset of `KINDS`.
-      num_draws: number of examples drawn for all splits together; repeated and too long ones are
-        left out.
-      max_input_bytes: longest input that is kept, in UTF-8 bytes.
-      max_target_bytes: longest target that is kept, in UTF-8 bytes.
-      seed: seeds the random values.
 
-    Raises:
-      ValueError: at construction, for an unknown language or kind, or a number below 1.
-    """
+@configuration()
+class FormatSettings(Configuration):
+    """Settings of the task `cldr_formats`."""
 
-    languages: tuple[str, ...] = DEFAULT_LANGUAGES
-    kinds: tuple[str, ...] = KINDS
-    num_draws: int = 500_000
-    max_input_bytes: int = examples.MAX_INPUT_BYTES
-    max_target_bytes: int = examples.MAX_TARGET_BYTES
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for field in ("languages", "kinds"):  # gin passes lists
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-            examples.check_not_empty("FormatSettings", field, getattr(self, field))
-        for field in ("num_draws", "max_input_bytes", "max_target_bytes"):
-            examples.check_positive("FormatSettings", field, getattr(self, field))
-        for language in self.languages:
-            try:
-                _locale(language)
-            except (UnknownLocaleError, ValueError):
-                raise ValueError(
-                    f"FormatSettings.languages: CLDR has no language {language!r}; use locale "
-                    f"names such as {', '.join(DEFAULT_LANGUAGES[:4])} or sr_Latn"
-                ) from None
-        examples.check_kinds("FormatSettings", self.kinds, KINDS)
+    languages: Sequence[str] = setting(
+        DEFAULT_LANGUAGES,
+        doc="""CLDR locales, such as "de", "pt_PT" or "sr_Latn". More of them are harder to learn in
+        the same number of steps.""",
+        unit="list of locales",
+        source="hmoe",
+        check=_languages,
+    )
+    kinds: Sequence[str] = setting(
+        KINDS,
+        doc="Kinds of values.",
+        unit="list of kinds",
+        source="hmoe",
+        check=examples.some_of(KINDS),
+    )
+    num_draws: int = setting(
+        500_000,
+        doc="""Number of examples drawn for all splits together; repeated and too long ones are left
+        out.""",
+        unit="examples",
+        source="hmoe",
+        check=examples.positive,
+    )
+    max_input_bytes: int = setting(
+        examples.MAX_INPUT_BYTES,
+        doc="Longest input that is kept, in UTF-8.",
+        unit="bytes",
+        source="hmoe",
+        check=examples.positive,
+    )
+    max_target_bytes: int = setting(
+        examples.MAX_TARGET_BYTES,
+        doc="Longest target that is kept, in UTF-8.",
+        unit="bytes",
+        source="hmoe",
+        check=examples.positive,
+    )
+    seed: int = setting(
+        0,
+        doc="Seed of the random values.",
+        unit="whole number",
+        source="hmoe",
+        check=checks.non_negative_int,
+    )
 
 
 def format_examples(split: str, settings: FormatSettings | None = None) -> Iterator[Example]:

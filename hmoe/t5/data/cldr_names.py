@@ -12,13 +12,13 @@ name is part of the task, and the score of copying is shown beside a model's own
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from babel import localedata
 
+from hmoe.config import Configuration, configuration, setting
 from hmoe.t5.data import examples
 from hmoe.t5.data.examples import Example
 
@@ -98,38 +98,49 @@ def languages() -> tuple[str, ...]:
     return tuple(kept)
 
 
-@dataclasses.dataclass(frozen=True)
-class NameSettings:
-    """Settings of `name_examples`.
+def _languages(owner: str, field: str, value: Sequence[str]) -> tuple[str, ...]:
+    """Returns CLDR locales as a tuple; raises ValueError for those without names."""
+    for language in value:
+        if language == "en" or not localedata.exists(language):
+            raise ValueError(
+                f"{owner}.{field}: CLDR has no names in language {language!r} (English "
+                "is the language of the inputs); use locale names such as de, fr, ja or sr_Latn"
+            )
+    return tuple(value)
 
-    Attributes:
-      languages: CLDR locales such as "de" or "sr_Latn"; all that have names if empty.
-      kinds: kinds of names, a subset of `KINDS`.
-      max_input_bytes: longest input that is kept, in UTF-8 bytes.
-      max_target_bytes: longest target that is kept, in UTF-8 bytes.
 
-    Raises:
-      ValueError: at construction, for an unknown language or kind, or a number below 1.
-    """
+@configuration()
+class NameSettings(Configuration):
+    """Settings of the task `cldr_names`."""
 
-    languages: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = KINDS
-    max_input_bytes: int = examples.MAX_INPUT_BYTES
-    max_target_bytes: int = examples.MAX_TARGET_BYTES
-
-    def __post_init__(self) -> None:
-        for field in ("languages", "kinds"):  # gin passes lists
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        examples.check_not_empty("NameSettings", "kinds", self.kinds)
-        for field in ("max_input_bytes", "max_target_bytes"):
-            examples.check_positive("NameSettings", field, getattr(self, field))
-        for language in self.languages:
-            if language == "en" or not localedata.exists(language):
-                raise ValueError(
-                    f"NameSettings.languages: CLDR has no names in language {language!r} (English "
-                    "is the language of the inputs); use locale names such as de, fr, ja or sr_Latn"
-                )
-        examples.check_kinds("NameSettings", self.kinds, KINDS)
+    languages: Sequence[str] = setting(
+        (),
+        doc='CLDR locales such as "de" or "sr_Latn". None named: all that have names.',
+        unit="list of locales",
+        source="hmoe",
+        check=_languages,
+    )
+    kinds: Sequence[str] = setting(
+        KINDS,
+        doc="Kinds of names.",
+        unit="list of kinds",
+        source="hmoe",
+        check=examples.some_of(KINDS),
+    )
+    max_input_bytes: int = setting(
+        examples.MAX_INPUT_BYTES,
+        doc="Longest input that is kept, in UTF-8.",
+        unit="bytes",
+        source="hmoe",
+        check=examples.positive,
+    )
+    max_target_bytes: int = setting(
+        examples.MAX_TARGET_BYTES,
+        doc="Longest target that is kept, in UTF-8.",
+        unit="bytes",
+        source="hmoe",
+        check=examples.positive,
+    )
 
 
 def _examples_in(language: str, settings: NameSettings) -> Iterator[Example]:

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
+from hmoe import checks
+
 T = TypeVar("T")
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
@@ -67,23 +69,25 @@ def fits(inputs: str, targets: str, max_input_bytes: int, max_target_bytes: int)
     )
 
 
-def check_positive(owner: str, field: str, number: int) -> None:
-    """Raises ValueError if a setting is below 1."""
-    if number < 1:
-        raise ValueError(f"{owner}.{field} is {number}; it must be at least 1")
+def positive(owner: str, field: str, value: int) -> int:
+    """Returns a setting if it is at least 1."""
+    if value < 1:
+        raise ValueError(f"{owner}.{field} is {value}; it must be at least 1")
+    return value
 
 
-def check_not_empty(owner: str, field: str, choices: Sequence[str]) -> None:
-    """Raises ValueError if a setting lists no choices."""
-    if not choices:
-        raise ValueError(f"{owner}.{field} is empty; name at least one")
+def some_of(known: Sequence[str]) -> checks.Check:
+    """Returns a check for a list of known kinds, which keeps it as a tuple."""
 
+    def check(owner: str, field: str, value: Sequence[str]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError(f"{owner}.{field} is empty; name at least one")
+        for kind in value:
+            if kind not in known:
+                raise ValueError(f"{owner}.{field}: no kind {kind!r}; there are {', '.join(known)}")
+        return tuple(value)
 
-def check_kinds(owner: str, kinds: Sequence[str], known: Sequence[str]) -> None:
-    """Raises ValueError if one of the kinds is not known."""
-    for kind in kinds:
-        if kind not in known:
-            raise ValueError(f"{owner}.kinds: no kind {kind!r}; there are {', '.join(known)}")
+    return check
 
 
 def check_split(split: str) -> None:

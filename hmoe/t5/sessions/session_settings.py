@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +11,9 @@ from types import FrameType
 import gin
 from tensorflow.core.protobuf import rewriter_config_pb2
 
+from hmoe import checks
 from hmoe.compat.stack import tf
+from hmoe.config import Configuration, choice, configuration, setting, switch
 
 ACTIVATION_DTYPES = ("float32", "bfloat16")
 
@@ -21,41 +22,69 @@ def _silent(line: str) -> None:
     tf.logging.info("%s", line)
 
 
+def _text(where: str, field: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {field} is {value!r}; it must be a text")
+    return value
+
+
+def _function(where: str, field: str, value: object) -> Callable[[str], None]:
+    if not callable(value):
+        raise ValueError(f"{where}: {field} is {value!r}; it must be a function of a line")
+    return value
+
+
 @gin.configurable("Session", module="hmoe")
-@dataclasses.dataclass(frozen=True)
-class SessionSettings:
-    """Settings of a run on CPUs and GPUs; in gin `hmoe.Session.<argument>`.
+@configuration()
+class SessionSettings(Configuration):
+    """Settings of a run on CPUs and GPUs."""
 
-    Attributes:
-      seed: seeds the initial weights and T5's own dropout; runs of one seed begin alike.
-      log_every_steps: steps between two progress lines and between two points of every curve.
-      graph_optimizer: whether TensorFlow's graph optimizer runs. On CPUs it made no step of a tiny
-        model measurably faster, and delayed the first step by 13 seconds of computing.
-      activation_dtype: data type of activations, "float32" or "bfloat16". It replaces
-        `utils.get_variable_dtype`, which is meant for TPUs. With bfloat16, large layers took a
-        third of the time on a processor with instructions for it (`lscpu` lists amx_bf16), and
-        small layers no less than before. Weights and routing are float32.
-      master: address of a `tf.train.Server` whose cluster runs the session; "" for this process.
-      say: prints a line for the user; by default it goes to TensorFlow's log.
-    """
+    seed: int = setting(
+        1,
+        doc="Seed of the initial weights and of T5's own dropout; runs of one seed begin alike.",
+        unit="whole number",
+        source="hmoe",
+        check=checks.non_negative_int,
+    )
+    log_every_steps: int = setting(
+        10,
+        doc="Steps between two progress lines and between two points of every curve.",
+        unit="steps",
+        source="hmoe",
+        check=checks.positive_int,
+    )
+    graph_optimizer: bool = switch(
+        False,
+        doc="""Whether TensorFlow's graph optimizer runs. On CPUs it made no step of a tiny model
+        measurably faster, and delayed the first step by 13 seconds of computing.""",
+        source="hmoe",
+    )
+    activation_dtype: str = choice(
+        "float32",
+        ACTIVATION_DTYPES,
+        doc="""Data type of activations. It replaces `utils.get_variable_dtype`, which is meant for
+        TPUs. With bfloat16, large layers took a third of the time on a processor with instructions
+        for it (`lscpu` lists amx_bf16), and small layers no less than before. Weights and routing
+        are float32.""",
+        source="hmoe",
+    )
+    master: str = setting(
+        "",
+        doc='Address of a `tf.train.Server` whose cluster runs the session; "" for this process.',
+        unit="address",
+        source="hmoe",
+        check=_text,
+    )
+    say: Callable[[str], None] = setting(
+        _silent,
+        doc="Prints a line for the user; by default it goes to TensorFlow's log.",
+        unit="function",
+        source="hmoe",
+        check=_function,
+    )
 
-    seed: int = 1
-    log_every_steps: int = 10
-    graph_optimizer: bool = False
-    activation_dtype: str = "float32"
-    master: str = ""
-    say: Callable[[str], None] = _silent
-
-    def __post_init__(self) -> None:
-        if self.log_every_steps < 1:
-            raise ValueError(
-                f"hmoe.Session.log_every_steps is {self.log_every_steps}; use 1 or more"
-            )
-        if self.activation_dtype not in ACTIVATION_DTYPES:
-            raise ValueError(
-                f"hmoe.Session.activation_dtype is {self.activation_dtype!r}; use "
-                + " or ".join(map(repr, ACTIVATION_DTYPES))
-            )
+    def _where(self) -> str:
+        return "hmoe.Session"
 
     def config(self) -> tf.ConfigProto:
         """Returns TensorFlow's options of a session."""
