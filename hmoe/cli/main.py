@@ -10,7 +10,7 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from hmoe.cli import launch
 from hmoe.startup.request import DEFAULT_MODEL_DIR, Request
@@ -45,6 +45,22 @@ class Parser(argparse.ArgumentParser):
         return namespace
 
 
+class Container(Protocol):
+    """What flags can be added to: a parser, or a group of its help."""
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:
+        """Adds a flag."""
+        ...
+
+
+class SubParsers(Protocol):
+    """The subcommands of a parser, for which `argparse` has no public type."""
+
+    def add_parser(self, name: str, **settings: Any) -> Parser:
+        """Adds a subcommand."""
+        ...
+
+
 def _names(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
@@ -57,7 +73,7 @@ def _boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
 
 
-def _add_switch(parser: Any, name: str, text: str) -> None:
+def _add_switch(parser: Container, name: str, text: str) -> None:
     """Adds a boolean flag as absl defines them: --name, --name=false, --noname."""
     parser.add_argument(
         f"--{name}", type=_boolean, nargs="?", const=True, default=False, metavar="BOOL", help=text
@@ -65,8 +81,8 @@ def _add_switch(parser: Any, name: str, text: str) -> None:
     parser.add_argument(f"--no{name}", dest=name, action="store_false", help=argparse.SUPPRESS)
 
 
-def _common_flags() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+def _common_flags() -> Parser:
+    parser = Parser(add_help=False, allow_abbrev=False)
     configuration = parser.add_argument_group("configuration")
     add = configuration.add_argument
     add(
@@ -156,23 +172,24 @@ def build_parser() -> Parser:
     return parser
 
 
-def _add_command(commands: Any, common: list[Any], name: str, text: str, **more: Any) -> Any:
+def _add_command(
+    commands: SubParsers, common: list[Parser], name: str, text: str, positional: str = ""
+) -> Parser:
     parser = commands.add_parser(
         name,
         help=text,
-        usage=f"hmoe {name} [FLAG ...]{more.pop('positional', '')}",
+        usage=f"hmoe {name} [FLAG ...]{positional}",
         description=f"{text[0].upper()}{text[1:]}.",
         parents=common,
         allow_abbrev=False,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        **more,
     )
     parser.set_defaults(parser=parser)
     return parser
 
 
-def _add_train(commands: Any, common: list[Any]) -> None:
+def _add_train(commands: SubParsers, common: list[Parser]) -> None:
     train = _add_command(
         commands,
         common,
@@ -202,7 +219,7 @@ def _add_train(commands: Any, common: list[Any]) -> None:
     _add_switch(own, "skip_bad_lines", "skip bad lines of the data, and count them")
 
 
-def _add_predict(commands: Any, common: list[Any]) -> None:
+def _add_predict(commands: SubParsers, common: list[Parser]) -> None:
     predict = _add_command(
         commands, common, "predict", "answer lines of text", positional=" [TEXT ...]"
     )
@@ -215,7 +232,7 @@ def _add_predict(commands: Any, common: list[Any]) -> None:
     predict.add_argument("--output_file", metavar="FILE", help="file to write the answers to")
 
 
-def _add_score(commands: Any, common: list[Any]) -> None:
+def _add_score(commands: SubParsers, common: list[Parser]) -> None:
     score = _add_command(
         commands, common, "score", "print the log likelihood of each given target, in nats"
     )
@@ -228,7 +245,7 @@ def _add_score(commands: Any, common: list[Any]) -> None:
     )
 
 
-def _add_rewriting(commands: Any, common: list[Any], name: str, text: str) -> None:
+def _add_rewriting(commands: SubParsers, common: list[Parser], name: str, text: str) -> None:
     parser = _add_command(commands, common, name, text)
     parser.add_argument(
         "--output_dir",

@@ -52,7 +52,7 @@ class Internal:
             found = getattr(found, part)
         return found
 
-    def mismatch(self, owner: Any = None) -> str | None:
+    def mismatch(self, owner: object = None) -> str | None:
         """Compares the installed package with this entry.
 
         Args:
@@ -71,7 +71,7 @@ class Internal:
             f"{installed_version(self.package)} has {found}: look at {', '.join(self.used_in)}"
         )
 
-    def _installed(self, owner: Any) -> str:
+    def _installed(self, owner: object) -> str:
         try:
             value = getattr(self.owner() if owner is None else owner, self.attribute)
         except (ImportError, AttributeError):
@@ -92,7 +92,7 @@ class Patch(Internal):
     """An attribute of another package that is replaced, or added where it is missing."""
 
     @contextlib.contextmanager
-    def replaced_by(self, value: Any, on: Any = None) -> Iterator[None]:
+    def replaced_by(self, value: object, on: object = None) -> Iterator[None]:
         """Replaces the attribute for as long as the context is open.
 
         Args:
@@ -113,11 +113,11 @@ class Patch(Internal):
             else:
                 setattr(owner, self.attribute, before)
 
-    def replace(self, value: Any) -> None:
+    def replace(self, value: object) -> None:
         """Replaces the attribute for the rest of the process."""
         setattr(self.owner(), self.attribute, value)
 
-    def add_if_missing(self, make: Callable[[], Any]) -> None:
+    def add_if_missing(self, make: Callable[[], object]) -> None:
         """Adds the attribute where the installed package has none.
 
         Args:

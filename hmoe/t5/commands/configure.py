@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
 
 import t5
 
@@ -106,13 +105,13 @@ def mode_of(command: str) -> str:
     return MODES[command][0]
 
 
-def newest_checkpoint() -> dict[str, Any]:
+def newest_checkpoint() -> dict[str, int]:
     """Returns the argument of `utils.run` for the newest checkpoint, unless gin names another."""
     is_bound = gin_config.bound("run.eval_checkpoint_step") is not None
     return {} if is_bound else {"eval_checkpoint_step": -1}
 
 
-def held_out_data() -> dict[str, Any]:
+def held_out_data() -> dict[str, str]:
     """Returns the argument of `utils.run` for held-out data, unless gin names other data."""
     is_bound = gin_config.bound("run.dataset_split", "train") != "train"
     return {} if is_bound else {"dataset_split": "validation"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
 from hmoe.t5.commands import configure
@@ -42,5 +40,5 @@ def run_evaluation(request: Request, console: Console) -> None:
     ).start()
 
 
-def _arguments() -> dict[str, Any]:
+def _arguments() -> dict[str, object]:
     return {**configure.newest_checkpoint(), **configure.held_out_data()}

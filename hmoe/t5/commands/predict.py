@@ -41,7 +41,7 @@ def _infer_model_function(request: Request, console: Console) -> Callable[..., N
 
     def infer_model(
         estimator: SessionEstimator,
-        vocabulary: Any,
+        vocabulary: object,
         sequence_length: dict[str, int],
         batch_size: int,
         model_type: str,

@@ -35,7 +35,7 @@ def _score_function(request: Request, console: Console) -> Callable[..., None]:
     """Returns upstream's `score_from_strings` with the files of the request."""
     upstream = utils.score_from_strings
 
-    def finish(results: Sequence[dict[str, Any]], vocabulary: Any) -> list[float]:
+    def finish(results: Sequence[dict[str, Any]], vocabulary: object) -> list[float]:
         if request.output_file:
             path = os.path.abspath(request.output_file)
             utils.save_scores(results, vocabulary, scores_filename=path)
@@ -45,7 +45,7 @@ def _score_function(request: Request, console: Console) -> Callable[..., None]:
                 console.say(f"{result['scores']:.4f}")
         return [float(result["scores"]) for result in results]
 
-    def score_from_strings(**arguments: Any) -> None:
+    def score_from_strings(**arguments: object) -> None:
         path_checks.check_exists("input_file", request.input_file, tf.io.gfile.exists)
         path_checks.check_exists("target_file", request.target_file, tf.io.gfile.exists)
         upstream(

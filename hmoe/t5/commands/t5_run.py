@@ -46,11 +46,11 @@ class T5Run:
     model_dir: str
     say: Callable[[str], None]
     machine: Machine = Machine()
-    estimator: Callable[..., Any] | None = None
+    estimator: Callable[..., object] | None = None
     evaluate: Callable[..., None] | None = None
     infer: Callable[..., None] | None = None
     score: Callable[..., None] | None = None
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def start(self) -> None:
         """Runs the mode to its end.
@@ -100,10 +100,10 @@ def _use_activations(dtype: str) -> None:
         gin.bind_parameter("utils.get_variable_dtype.activation_dtype", dtype)
 
 
-def _estimator_function(session: SessionSettings) -> Callable[..., Any]:
+def _estimator_function(session: SessionSettings) -> Callable[..., object]:
     """Returns a function in place of upstream's `get_estimator`."""
 
-    def get_estimator(**arguments: Any) -> Any:
+    def get_estimator(**arguments: Any) -> object:
         return make_estimator(session, **arguments)
 
     return get_estimator

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
 from hmoe.t5.commands import configure, gin_config, run_files
@@ -40,8 +38,8 @@ def _configured(request: Request, console: Console) -> Request:
     return configure.configure_trained(request, console)
 
 
-def _arguments(request: Request) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"dataset_split": "train"}
+def _arguments(request: Request) -> dict[str, object]:
+    arguments: dict[str, object] = {"dataset_split": "train"}
     if request.train_steps is not None:
         arguments["train_steps"] = request.train_steps
     return arguments
