@@ -56,7 +56,7 @@ class SharingPlacement(upstream.PlacementMeshImpl):
     def __init__(self, shape: mtf.Shape, layout: mtf.LayoutRules, devices: list[str]):
         """See upstream; devices are names, "" for wherever TensorFlow likes."""
         super().__init__(shape, layout, devices)
-        self._copies = op_replay.Copies()
+        self._replays = op_replay.Replays()
 
     def slicewise(self, fn: Callable, *inputs: Any) -> Any:
         """Applies `fn` to the slices of each device; once to equal ones on equal devices."""
@@ -65,7 +65,7 @@ class SharingPlacement(upstream.PlacementMeshImpl):
             for x in mtf.convert_args_to_laid_out_tensors(inputs)
         ]
         results: dict[Any, Any] = {}
-        copied = self._copies.of(fn)
+        copied = self._replays.of(fn)
         for number, (device, *slices) in enumerate(zip(self.devices, *arguments)):
             key = _key(device, slices)
             if key not in results:
