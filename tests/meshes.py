@@ -13,10 +13,9 @@ from typing import Any
 
 from hmoe.compat.stack import mtf
 from hmoe.lowering import lower as shipped
-from hmoe.lowering.placement import SharingPlacement
 
 HMOE, MESH_TENSORFLOW = ENGINES = ("hmoe", "mesh_tensorflow")
-_KINDS = {HMOE: SharingPlacement, MESH_TENSORFLOW: mtf.placement_mesh_impl.PlacementMeshImpl}
+_KINDS = {HMOE: shipped.make_mesh, MESH_TENSORFLOW: mtf.placement_mesh_impl.PlacementMeshImpl}
 _current = [HMOE]
 
 

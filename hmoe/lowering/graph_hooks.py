@@ -1,4 +1,8 @@
-"""What the package needs of TensorFlow's graphs and TensorFlow keeps to itself."""
+"""Hooks on private parts of TensorFlow and Mesh TensorFlow, each for as long as a graph is lowered.
+
+Two names are replaced, by `replaced_for_now` alone: `_create_op_internal` of one graph, and
+`mtf.ops._expand_dims`. The rest of this module reads what a TensorFlow graph keeps to itself.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,39 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from hmoe.compat.stack import mtf
+
+
+@contextlib.contextmanager
+def replaced_for_now(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Within it, an object or a module has another attribute of a name; errors restore it too.
+
+    Args:
+      owner: the object or the module.
+      name: the attribute's.
+      value: the attribute within the context.
+    """
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if inspect.ismethod(before):
+            # Of the class; it comes back once the object has no such attribute of its own.
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
 
 @contextlib.contextmanager
 def creating(graph: Any, create_by: Callable) -> Iterator[None]:
-    """Within it, new operations of a graph are made by a function; one may be within another.
+    """Within it, a function makes the new operations of a graph; contexts may be nested.
 
     Args:
       graph: a `tf.Graph`.
       create_by: called as `create_by(create, op_type, inputs, **keywords)`; returns an
-        operation. `create(op_type, inputs, **keywords)` makes one. Among the keywords are
-        "name" and "attrs", the values of attributes by their names.
+        operation. `create(op_type, inputs, **keywords)` makes one. The keywords include "name"
+        and "attrs", the values of attributes by their names.
     """
 
     def create(
@@ -41,30 +68,35 @@ def creating(graph: Any, create_by: Callable) -> Iterator[None]:
             compute_device=compute_device,
         )
 
-    # One attribute of one graph is all that is touched.
     before = graph._create_op_internal
-    graph._create_op_internal = create
-    try:
+    with replaced_for_now(graph, "_create_op_internal", create):
         yield
-    finally:
-        if inspect.ismethod(before):
-            del graph._create_op_internal
-        else:
-            graph._create_op_internal = before
+
+
+@contextlib.contextmanager
+def aligning(align: Callable) -> Iterator[None]:
+    """Within it, Mesh TensorFlow aligns slices for TensorFlow's broadcasting by a function.
+
+    Args:
+      align: called as `align(x, input_shape, output_shape)`, with a slice, its dimensions and those
+        to align it with; returns the slice.
+    """
+    with replaced_for_now(mtf.ops, "_expand_dims", align):
+        yield
 
 
 def create(graph: Any, op_type: str, inputs: Any, **keywords: Any) -> Any:
-    """Makes an operation from the keywords that `creating` tells.
+    """Makes an operation from the keywords that `creating` hands on.
 
-    As `tf.Graph.create_op`, which spends more time on its deprecated arguments.
+    Does what `tf.Graph.create_op` does, which spends more time on its deprecated arguments.
     """
     return graph._create_op_internal(op_type, inputs, **keywords)
 
 
 def is_plain(graph: Any) -> bool:
-    """Whether a new operation would be its type, inputs, attributes, and the names of its device.
+    """Returns whether type, inputs, attributes and device names would determine a new operation.
 
-    Not so inside loops, control dependencies and the like.
+    They do not inside loops, control dependencies and the like.
     """
     return (
         graph._get_control_flow_context() is None
@@ -75,7 +107,7 @@ def is_plain(graph: Any) -> bool:
 
 
 def surroundings(graph: Any) -> tuple:
-    """Equal where a new operation would be placed, ordered and nested alike."""
+    """Returns what is equal where a new operation would be placed, ordered and nested alike."""
     return (
         *devices(graph),
         id(graph._get_control_flow_context()),
@@ -85,6 +117,6 @@ def surroundings(graph: Any) -> tuple:
 
 
 def devices(graph: Any) -> list[str | None]:
-    """Names of devices around a new operation; None for a function that would choose one."""
+    """Returns names of devices around a new operation; None for a function that chooses one."""
     names = [spec.raw_string for spec in graph._device_function_stack.peek_objs()]
     return [name for name in names if name != ""]

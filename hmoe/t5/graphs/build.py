@@ -13,7 +13,7 @@ from typing import Any
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
-from hmoe.lowering.placement import SharingPlacement
+from hmoe.lowering.lower import make_mesh
 from hmoe.t5.graphs import batch_features as feature_lib
 from hmoe.t5.graphs import decoding, evaluation, training
 from hmoe.t5.graphs.model_settings import EVAL, SCORE, TRAIN, ModelSettings
@@ -25,6 +25,8 @@ def build_graph(
     mode: str,
     mesh_impl: mtf.MeshImpl | None = None,
     variable_placer: mtf.utils.BalancedVariablePlacer | None = None,
+    *,
+    reuse_graph: bool = True,
 ) -> Any:
     """Builds the graph of a mode into TensorFlow's default graph.
 
@@ -35,6 +37,8 @@ def build_graph(
       mode: TRAIN, EVAL, PREDICT or SCORE.
       mesh_impl: the mesh to lower to; by default CPUs and GPUs as the settings list them.
       variable_placer: what spreads the saved variables over hosts; by default TensorFlow.
+      reuse_graph: as in `hmoe.t5.sessions.session_settings.SessionSettings`, for the default of
+        `mesh_impl`.
 
     Returns:
       What a session needs: a `TrainingGraph`, an `EvaluationGraph`, or for the two other modes a
@@ -46,8 +50,11 @@ def build_graph(
     compat.use_resource_variables()
     features = dict(features)
     num_rows = features.pop("predict_batch_size", None)
-    engine = mesh_impl or SharingPlacement(
-        settings.mesh_shape, settings.layout_rules, settings.mesh_devices
+    engine = mesh_impl or make_mesh(
+        settings.mesh_shape,
+        settings.layout_rules,
+        settings.mesh_devices,
+        reuse_graph=reuse_graph,
     )
     mesh = mtf.Mesh(mtf.Graph(), "mesh", variable_placer)
     dims = feature_lib.batch_dims(settings, with_outer_batch=mode in (TRAIN, EVAL))

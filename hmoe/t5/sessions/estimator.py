@@ -224,7 +224,7 @@ class SessionEstimator:
         mode = SCORE if self.settings.score_in_predict_mode else PREDICT
         with self._graph() as tf_graph:
             receiver = serving_input_fn()
-            graph = build.build_graph(self.settings, receiver.features, mode)
+            graph = self._build_graph(receiver.features, mode)
             saver = checkpoints.MeshSaver(graph.lowering)
             checkpoints.check_fits(path, optimizer_too=False)
             folder = os.path.join(export_dir, str(int(time.time())))
@@ -249,7 +249,12 @@ class SessionEstimator:
             iterator = tf.data.make_initializable_iterator(input_fn({}))
             tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
             features = iterator.get_next()
-        return build.build_graph(self.settings, features, mode)
+        return self._build_graph(features, mode)
+
+    def _build_graph(self, features: dict[str, tf.Tensor], mode: str) -> Any:
+        return build.build_graph(
+            self.settings, features, mode, reuse_graph=self.session.reuse_graph
+        )
 
     def _run_to_end(
         self, graph: Any, fetches: dict[Any, Any], checkpoint_path: str | None
