@@ -13,13 +13,12 @@ from typing import Any
 
 from hmoe.compat.stack import mtf
 from hmoe.lowering import lower as shipped
-from hmoe.lowering.placement import SharingPlacement
 
 #: Layout rules that split two levels over the axes `rows` and `cols`.
 TWO_AXES = "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows"
 
 HMOE, MESH_TENSORFLOW = ENGINES = ("hmoe", "mesh_tensorflow")
-_KINDS = {HMOE: SharingPlacement, MESH_TENSORFLOW: mtf.placement_mesh_impl.PlacementMeshImpl}
+_KINDS = {HMOE: shipped.make_mesh, MESH_TENSORFLOW: mtf.placement_mesh_impl.PlacementMeshImpl}
 _current = [HMOE]
 
 

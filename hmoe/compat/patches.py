@@ -44,7 +44,7 @@ EXPAND_DIMS = Patch(
     parameters="x, input_shape, output_shape",
     reason="Aligns the dimensions of two tensors with one TensorFlow operation or none, "
     "where Mesh TensorFlow uses several.",
-    used_in=("hmoe/lowering/lower.py", "hmoe/lowering/placement.py"),
+    used_in=("hmoe/lowering/graph_hooks.py", "hmoe/lowering/placement.py"),
 )
 
 RANDOM_UNIFORM = Patch(

@@ -1,54 +1,144 @@
-"""Which functions build the same operations: Mesh TensorFlow makes new ones for every operation."""
+"""Keys of functions: equal where two functions build the same operations.
+
+Mesh TensorFlow, and this package, make a new function for every operation: a lambda around a number
+or an axis. Python compares functions by identity. A key compares what a function is made of: its
+code, and the contents of the variables that it reads from around it.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import types
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from hmoe.compat.stack import mtf, tf
 
-# Operations whose functions read but one thing of them.
+# Whose functions are taken apart. They read nothing that may change between two operations, such as
+# Python's random numbers; of a user's functions that is not known.
+_PACKAGES = ("hmoe", "mesh_tensorflow")
+# Operations of which their functions read a single attribute.
 _SCALED = (mtf.ops.ScalarMultiplyOperation, mtf.ops.ScalarAddOperation)
 
 
 def meaning(fn: Callable) -> Hashable | None:
-    """Equal for functions that build the same operations for the same slices of one mesh.
+    """Returns a key that is equal for functions that build the same operations.
+
+    Understood are the functions of TensorFlow, by identity; and functions, methods and
+    `functools.partial`s of this package and of Mesh TensorFlow, by their code, their defaults and
+    the variables that they read from around them. These may hold numbers, strings, None, dtypes,
+    dimensions, shapes, tensors of TensorFlow, mesh implementations, modules, functions that are
+    understood, and tuples, lists and the package's frozen dataclasses of such.
 
     Args:
       fn: a function of slices.
 
     Returns:
-      None for a function of which that is not known: a user's own may read what changes, such as
-      random numbers of Python's.
+      The key, or None for a function that is not understood: a user's own may read what changes.
     """
-    if _is_of("tensorflow", fn):
-        return fn
-    return _contents(fn)
+    return _Reader().key(fn)
 
 
-def _is_of(package: str, fn: Callable) -> bool:
-    return str(getattr(fn, "__module__", "")).startswith(package + ".")
+class _Identity:
+    """Equal for one and the same object, which it keeps, lest another one gets its place."""
+
+    def __init__(self, value: Any):
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self._value is other._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
 
 
-def _contents(value: Any) -> tuple | None:
-    """What a function of Mesh TensorFlow is made of, or reads from around it; None: unknown."""
-    if isinstance(value, (bool, int, float, str, type(None), tf.DType, mtf.Dimension)):
-        return (type(value), value)
-    if isinstance(value, (tf.Tensor, mtf.MeshImpl)):
-        return (id(value),)
-    if isinstance(value, mtf.Shape):
-        return (mtf.Shape, *value.dims)
-    if isinstance(value, (list, tuple)):
-        return _all_known(type(value), value)
-    if isinstance(value, _SCALED):
-        return _all_known(type(value), [value._scalar])
-    if isinstance(value, types.FunctionType) and _is_of("mesh_tensorflow", value):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return _all_known(value.__code__, [*cells, *(value.__defaults__ or ())])
-    return None
+class _Reader:
+    """Takes apart a function and all that it holds.
+
+    Attributes:
+      open: identities of what is being taken apart, each of which holds the next.
+    """
+
+    def __init__(self) -> None:
+        self.open: list[int] = []
+
+    def key(self, value: Any) -> tuple | None:
+        """Returns the key of a value, or None if it is not understood."""
+        if isinstance(value, float):
+            # 0.0 == -0.0, which divide differently.
+            return (type(value), value.hex())
+        if isinstance(value, (bool, int, str, type(None), tf.DType, mtf.Dimension)):
+            return (type(value), value)
+        if isinstance(value, mtf.Shape):
+            return (mtf.Shape, *value.dims)
+        if isinstance(value, (tf.Tensor, mtf.MeshImpl, types.ModuleType)) or _is_tensorflow(value):
+            return (_Identity(value),)
+        if id(value) in self.open:
+            # A function that reads itself, for example.
+            return None
+        self.open.append(id(value))
+        try:
+            return self._taken_apart(value)
+        finally:
+            self.open.pop()
+
+    def _taken_apart(self, value: Any) -> tuple | None:
+        if type(value) in (list, tuple):
+            return self._all(type(value), value)
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, types.MethodType):
+            return self._all(types.MethodType, [value.__func__, value.__self__])
+        if type(value) is functools.partial:
+            named = [
+                part for name in sorted(value.keywords) for part in (name, value.keywords[name])
+            ]
+            return self._all(functools.partial, [value.func, value.args, named])
+        if isinstance(value, _SCALED):
+            return self._all(type(value), [value._scalar])
+        return self._object(value)
+
+    def _function(self, fn: types.FunctionType) -> tuple | None:
+        if not _is_of(_PACKAGES, _home(fn)):
+            return None
+        try:
+            cells = [cell.cell_contents for cell in fn.__closure__ or ()]
+        except ValueError:
+            # A variable that has no value yet.
+            return None
+        defaults = [fn.__defaults__, *sorted((fn.__kwdefaults__ or {}).items())]
+        # Equal code may stand in two modules, whose names differ in meaning.
+        return self._all((fn.__code__, _Identity(fn.__globals__)), [*cells, *defaults])
+
+    def _object(self, value: Any) -> tuple | None:
+        """Returns the key of a class of the packages or of a frozen dataclass of theirs."""
+        kind = value if isinstance(value, type) else type(value)
+        if not _is_of(_PACKAGES, _home(kind)):
+            return None
+        if isinstance(value, type):
+            return (_Identity(value),)
+        if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            return None
+        return self._all(kind, [getattr(value, each.name) for each in dataclasses.fields(value)])
+
+    def _all(self, what: Any, parts: Iterable[Any]) -> tuple | None:
+        keys = [self.key(each) for each in parts]
+        return None if None in keys else (what, *keys)
 
 
-def _all_known(what: Any, parts: Any) -> tuple | None:
-    contents = [_contents(each) for each in parts]
-    return None if None in contents else (what, *contents)
+def _is_tensorflow(value: Any) -> bool:
+    """Returns whether a value is a function of TensorFlow, such as `tf.exp`."""
+    return callable(value) and _is_of(("tensorflow",), _home(value))
+
+
+def _home(value: Any) -> str | None:
+    """Returns the name of the module in which a function or class was written."""
+    if isinstance(value, types.FunctionType):
+        # `functools.wraps` copies `__module__` onto a user's wrapper, but not this.
+        return value.__globals__.get("__name__")
+    return getattr(value, "__module__", None)
+
+
+def _is_of(packages: tuple[str, ...], module: str | None) -> bool:
+    return str(module).partition(".")[0] in packages

@@ -1,4 +1,8 @@
-"""What the package needs of TensorFlow's graphs and TensorFlow keeps to itself."""
+"""Hooks on private parts of TensorFlow and Mesh TensorFlow, each for as long as a graph is lowered.
+
+`hmoe.compat.patches` lists what is replaced. The rest of this module reads what a TensorFlow graph
+keeps to itself.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,13 @@ from hmoe.compat import patches
 
 @contextlib.contextmanager
 def creating(graph: Any, create_by: Callable) -> Iterator[None]:
-    """Within it, new operations of a graph are made by a function; one may be within another.
+    """Within it, a function makes the new operations of a graph; contexts may be nested.
 
     Args:
       graph: a `tf.Graph`.
       create_by: called as `create_by(create, op_type, inputs, **keywords)`; returns an
-        operation. `create(op_type, inputs, **keywords)` makes one. Among the keywords are
-        "name" and "attrs", the values of attributes by their names.
+        operation. `create(op_type, inputs, **keywords)` makes one. The keywords include "name"
+        and "attrs", the values of attributes by their names.
     """
 
     def create(
@@ -47,18 +51,30 @@ def creating(graph: Any, create_by: Callable) -> Iterator[None]:
         yield
 
 
-def create(graph: Any, op_type: str, inputs: Any, **keywords: Any) -> Any:
-    """Makes an operation from the keywords that `creating` tells.
+@contextlib.contextmanager
+def aligning(align: Callable) -> Iterator[None]:
+    """Within it, Mesh TensorFlow aligns slices for TensorFlow's broadcasting by a function.
 
-    As `tf.Graph.create_op`, which spends more time on its deprecated arguments.
+    Args:
+      align: called as `align(x, input_shape, output_shape)`, with a slice, its dimensions and those
+        to align it with; returns the slice.
+    """
+    with patches.EXPAND_DIMS.replaced_by(align):
+        yield
+
+
+def create(graph: Any, op_type: str, inputs: Any, **keywords: Any) -> Any:
+    """Makes an operation from the keywords that `creating` hands on.
+
+    Does what `tf.Graph.create_op` does, which spends more time on its deprecated arguments.
     """
     return graph._create_op_internal(op_type, inputs, **keywords)
 
 
 def is_plain(graph: Any) -> bool:
-    """Whether a new operation would be its type, inputs, attributes, and the names of its device.
+    """Returns whether type, inputs, attributes and device names would determine a new operation.
 
-    Not so inside loops, control dependencies and the like.
+    They do not inside loops, control dependencies and the like.
     """
     return (
         graph._get_control_flow_context() is None
@@ -69,7 +85,7 @@ def is_plain(graph: Any) -> bool:
 
 
 def surroundings(graph: Any) -> tuple:
-    """Equal where a new operation would be placed, ordered and nested alike."""
+    """Returns what is equal where a new operation would be placed, ordered and nested alike."""
     return (
         *devices(graph),
         id(graph._get_control_flow_context()),
@@ -79,6 +95,6 @@ def surroundings(graph: Any) -> tuple:
 
 
 def devices(graph: Any) -> list[str | None]:
-    """Names of devices around a new operation; None for a function that would choose one."""
+    """Returns names of devices around a new operation; None for a function that chooses one."""
     names = [spec.raw_string for spec in graph._device_function_stack.peek_objs()]
     return [name for name in names if name != ""]

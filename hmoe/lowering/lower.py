@@ -1,4 +1,4 @@
-"""Lowers a named-dimension graph to TensorFlow, with fewer operations than Mesh TensorFlow alone.
+"""Makes meshes and lowers named-dimension graphs onto them, with fewer operations than upstream.
 
 TensorFlow prepares a graph in time proportional to its operations, before the first step and in
 Python. Of a T5's graph two fifths are constants, of a few hundred different values, and a tenth are
@@ -11,14 +11,34 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hmoe.compat import patches
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering import graph_hooks
+from hmoe.lowering.placement import SharingPlacement
+
+
+def make_mesh(
+    shape: mtf.Shape,
+    layout: mtf.LayoutRules,
+    devices: list[str],
+    *,
+    reuse_graph: bool = True,
+) -> mtf.MeshImpl:
+    """Makes the implementation of a mesh on CPUs and GPUs.
+
+    Args:
+      shape: axes of the mesh.
+      layout: which dimension is split over which axis.
+      devices: a name for each slice of the mesh; "" for wherever TensorFlow likes. A simulated
+        mesh names one device several times.
+      reuse_graph: whether slices take over operations that were built for others. Without it,
+        graphs take longer to build and compute the same.
+    """
+    return SharingPlacement(shape, layout, devices, reuse_graph=reuse_graph)
 
 
 def lower(
     some: mtf.Tensor,
-    engine: mtf.MeshImpl,
+    mesh_impl: mtf.MeshImpl,
     *,
     autostack: bool = True,
     log_file: str | None = None,
@@ -27,22 +47,28 @@ def lower(
 
     Args:
       some: a tensor of the graph.
-      engine: the mesh to lower to.
+      mesh_impl: the mesh to lower to, by `make_mesh` or another implementation.
       autostack: whether variables of one shape are kept as one stacked variable on the devices.
       log_file: where to write about variables and operations, beside TensorFlow's log.
 
     Returns:
       The lowering.
     """
-    with _shared_constants(tf.get_default_graph()), _few_expansions():
-        return mtf.Lowering(some.graph, {some.mesh: engine}, autostack=autostack, log_file=log_file)
+    with contextlib.ExitStack() as hooks:
+        if not isinstance(mesh_impl, SharingPlacement) or mesh_impl.reuse_graph:
+            hooks.enter_context(_shared_constants(tf.get_default_graph()))
+            hooks.enter_context(graph_hooks.aligning(aligned))
+        return mtf.Lowering(
+            some.graph, {some.mesh: mesh_impl}, autostack=autostack, log_file=log_file
+        )
 
 
 @contextlib.contextmanager
 def _shared_constants(graph: tf.Graph) -> Iterator[None]:
     """Within it, constants of one value on one device are one operation.
 
-    Not inside loops, control dependencies and the like, where an operation is more than its value.
+    Those inside loops, control dependencies and the like stay apart: there, an operation is more
+    than its value.
     """
     known: dict[Any, tf.Operation] = {}
 
@@ -60,24 +86,19 @@ def _shared_constants(graph: tf.Graph) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _few_expansions() -> Iterator[None]:
-    """Within it, Mesh TensorFlow aligns tensors by one operation or none, not by several."""
-    with patches.EXPAND_DIMS.replaced_by(aligned):
-        yield
-
-
 def aligned(x: tf.Tensor, input_shape: mtf.Shape, output_shape: mtf.Shape) -> tf.Tensor:
     """Puts the dimensions of a slice where TensorFlow's broadcasting finds them.
+
+    Takes one operation or none, where Mesh TensorFlow's own function takes several.
 
     Args:
       x: a slice of a tensor of `input_shape`.
       input_shape: its dimensions.
-      output_shape: these and more, in another order.
+      output_shape: these and more, in any order.
 
     Returns:
-      The slice with its dimensions in the order of `output_shape`, and ones for those that
-      it lacks behind its first.
+      The slice with its dimensions in the order of `output_shape`, and dimensions of size 1 in
+      place of those that it lacks behind its first.
     """
     given = input_shape.dims
     wanted = [dim for dim in output_shape.dims if dim in given]

@@ -1,4 +1,4 @@
-"""Operations of one slice, copied for others.
+"""Records the operations that a function builds for one slice, and repeats them for others.
 
 Most of the time that a graph takes to be built is spent in the Python that works out attributes,
 axes and shapes. For further slices of the same type and shape these are known.
@@ -17,25 +17,25 @@ from hmoe.lowering import function_keys, graph_hooks
 _Input = Union[tf.Tensor, int]  # noqa: UP007 (a wrapped class knows no |)
 
 
-class Copies:
-    """Functions and what is known of them, while a graph is lowered."""
+class Replays:
+    """The functions of one mesh and their recordings, while a graph is lowered."""
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, Copied] = {}
+        self._known: dict[Hashable, Replayed] = {}
 
-    def of(self, fn: Callable) -> Copied:
-        """The same for functions that build the same; elsewhere a new one."""
+    def of(self, fn: Callable) -> Replayed:
+        """Returns one and the same for functions that build the same, and else a new one."""
         meaning = function_keys.meaning(fn)
         if meaning is None:
-            return Copied(fn)
-        return self._known.setdefault(meaning, Copied(fn))
+            return Replayed(fn)
+        return self._known.setdefault(meaning, Replayed(fn))
 
 
-class Copied:
-    """A function of slices that is called once for each kind of them, and copied for others.
+class Replayed:
+    """A function of slices that is called once for each kind of slices, and replayed for others.
 
     It must do nothing but build operations, and the same ones for arguments of the same kind.
-    What cannot be copied (loops, random numbers, results that are no tensors) is built anew.
+    What cannot be replayed (loops, random numbers, results that are no tensors) is built anew.
     """
 
     def __init__(self, fn: Callable):
@@ -61,12 +61,12 @@ class Copied:
             result, self._recordings[kind] = _record(self._fn, slices)
             return result
         recording = self._recordings[kind]
-        return self._fn(*slices) if recording is None else recording.copy(slices)
+        return self._fn(*slices) if recording is None else recording.replay(slices)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Step:
-    """An operation to be copied."""
+    """An operation to be repeated."""
 
     op_type: str
     inputs: list[_Input]
@@ -75,15 +75,18 @@ class _Step:
 
 @dataclasses.dataclass(frozen=True)
 class _Recording:
-    """The operations that depend on the slices, and where the results are."""
+    """The operations that depend on the slices, and where the results are.
+
+    Tensors are numbered: first the slices, then the outputs of each step.
+    """
 
     steps: list[_Step]
     results: list[_Input]
     shapes: list[tf.TensorShape]
     is_tuple: bool
 
-    def copy(self, slices: list[Any]) -> Any:
-        """The results for other slices of the same kind."""
+    def replay(self, slices: list[Any]) -> Any:
+        """Returns the results for other slices of the same kind."""
         graph = tf.get_default_graph()
         own = list(slices)
 
@@ -95,14 +98,14 @@ class _Recording:
             own += graph_hooks.create(graph, step.op_type, inputs, **step.keywords).outputs
         results = [find(each) for each in self.results]
         for result, shape in zip(results, self.shapes):
-            # Known by Python alone, if it differs.
+            # They differ where the function set a shape that TensorFlow cannot work out.
             if result.shape != shape:
                 result.set_shape(shape)
         return tuple(results) if self.is_tuple else results[0]
 
 
 def _kind(slices: list[Any]) -> tuple | None:
-    """Equal for slices with which a function must do the same; None: they cannot be compared."""
+    """Returns a key of slices with which a function does the same; None: they have no key."""
     first: dict[int, int] = {}
     graph = tf.get_default_graph()
     kinds: list[tuple] = [(graph, *graph_hooks.surroundings(graph))]
@@ -121,13 +124,13 @@ def _kind(slices: list[Any]) -> tuple | None:
 
 
 def _record(fn: Callable, slices: list[Any]) -> tuple[Any, _Recording | None]:
-    """Calls the function; None for what cannot be copied."""
+    """Calls the function; the recording is None where it cannot be replayed."""
     graph = tf.get_default_graph()
     recorder = _Recorder(graph)
     with graph_hooks.creating(graph, recorder.create):
         result = fn(*slices)
     results = list(result) if isinstance(result, tuple) else [result]
-    if not recorder.can_be_copied or not all(isinstance(each, tf.Tensor) for each in results):
+    if not recorder.can_be_replayed or not all(isinstance(each, tf.Tensor) for each in results):
         return result, None
     return result, _recording(slices, recorder.made, results, isinstance(result, tuple))
 
@@ -145,13 +148,13 @@ class _Recorder:
 
     Attributes:
       made: in their order.
-      can_be_copied: whether all of them would be the same elsewhere: none has a state of its
+      can_be_replayed: whether all of them would be the same elsewhere: none has a state of its
         own, and none is ordered, nested or placed otherwise than what is around the first.
     """
 
     def __init__(self, graph: tf.Graph):
         self.made: list[_Made] = []
-        self.can_be_copied = True
+        self.can_be_replayed = True
         self._graph = graph
         self._around = graph_hooks.surroundings(graph)
         self._is_within = False
@@ -159,9 +162,10 @@ class _Recorder:
     def create(
         self, create: Callable, op_type: str, inputs: Sequence[tf.Tensor], **keywords: Any
     ) -> tf.Operation:
-        """See `graphs.creating`."""
+        """Makes an operation, as `graph_hooks.creating` asks for."""
         if self._is_within:
-            # By which a loop takes in what comes from outside: it will, for copies too.
+            # A loop takes in what comes from outside by operations of its own; it will do so for
+            # repeated operations too.
             return create(op_type, inputs, **keywords)
         self._is_within = True
         try:
@@ -171,7 +175,7 @@ class _Recorder:
         self.made.append(_Made(op, list(inputs), keywords))
         has_state = op.op_def.is_stateful and op_type != "ReadVariableOp"
         if has_state or graph_hooks.surroundings(self._graph) != self._around:
-            self.can_be_copied = False
+            self.can_be_replayed = False
         return op
 
 
@@ -187,6 +191,7 @@ def _recording(
     for op, given, keywords in made:
         inputs = [own.get(each.name, each) for each in given]
         if not any(isinstance(each, int) for each in inputs):
+            # It is the same for all slices, which share it.
             continue
         # A name that ends with a slash would be taken as it is.
         keywords = dict(keywords, name=op.name.rpartition("/")[-1])

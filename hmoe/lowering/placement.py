@@ -1,9 +1,9 @@
 """Slices of a mesh on CPUs and GPUs, with few TensorFlow operations where devices are simulated.
 
-A simulated mesh names one device several times. Upstream's engine builds every operation for every
-slice, passes slices of a collective around a ring, and keeps a copy of each weight for each slice.
-On one device all of that is in one memory: what is the same for two slices is built, computed and
-kept once, and a collective takes its parts from where they are.
+A simulated mesh names one device several times. Upstream's implementation builds every operation
+for every slice, passes slices of a collective around a ring, and keeps a copy of each weight for
+each slice. On one device all of that is in one memory: what is the same for two slices is built,
+computed and kept once, and a collective takes its parts from where they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from hmoe.lowering import op_replay
 
 
 class SharingPlacement(upstream.PlacementMeshImpl):
-    """As upstream's `PlacementMeshImpl`; equal slices on equal devices are one tensor."""
+    """Does what upstream's `PlacementMeshImpl` does; equal slices on one device are one tensor.
+
+    Attributes:
+      reuse_graph: whether slices take over operations that were built for others.
+    """
 
     class LaidOutVariable(upstream.PlacementMeshImpl.LaidOutVariable):
         """A variable whose slices are one variable where device and part are the same."""
@@ -53,25 +57,32 @@ class SharingPlacement(upstream.PlacementMeshImpl):
                     assigned.append(assign_fn(self._variable, each, values[number]))
             return tf.group(*assigned)
 
-    def __init__(self, shape: mtf.Shape, layout: mtf.LayoutRules, devices: list[str]):
-        """See upstream; devices are names, "" for wherever TensorFlow likes."""
+    def __init__(
+        self,
+        shape: mtf.Shape,
+        layout: mtf.LayoutRules,
+        devices: list[str],
+        reuse_graph: bool = True,
+    ):
+        """See `hmoe.lowering.lower.make_mesh`."""
         super().__init__(shape, layout, devices)
-        self._copies = op_replay.Copies()
+        self.reuse_graph = reuse_graph
+        self._replays = op_replay.Replays()
 
     def slicewise(self, fn: Callable, *inputs: Any) -> Any:
-        """Applies `fn` to the slices of each device; once to equal ones on equal devices."""
+        """Applies `fn` to the slices of each device, and once to equal ones on one device."""
         arguments = [
             x.tensor_list if isinstance(x, self.LaidOutTensor) else [x] * self.size
             for x in mtf.convert_args_to_laid_out_tensors(inputs)
         ]
         results: dict[Any, Any] = {}
-        copied = self._copies.of(fn)
+        build = self._replays.of(fn) if self.reuse_graph else _anew(fn)
         for number, (device, *slices) in enumerate(zip(self.devices, *arguments)):
             key = _key(device, slices)
             if key not in results:
                 # Upstream opens a variable scope here, which takes longer; no variable is made.
                 with tf.device(device), tf.name_scope(f"parallel_{number}"):
-                    results[key] = copied(slices)
+                    results[key] = build(slices)
         laid_out = [
             results[_key(device, slices)] for device, *slices in zip(self.devices, *arguments)
         ]
@@ -164,6 +175,10 @@ def _slice_variables(
                 )
         slices.append(made[part])
     return slices
+
+
+def _anew(fn: Callable) -> Callable:
+    return lambda slices: fn(*slices)
 
 
 def _key(device: str, slices: list[Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,3 +86,48 @@ def test_constants_of_a_loop_are_its_own() -> None:
         assert inside[0] is not one
         with tf.Session() as session:
             assert session.run(total) == 10.0
+
+
+@pytest.mark.parametrize("reuse_graph", [True, False], ids=["reused", "anew"])
+def test_a_mesh_that_does_not_reuse_its_graph_builds_every_slice_as_upstream(
+    reuse_graph: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def square(x: tf.Tensor) -> tf.Tensor:
+        calls.append(x)
+        return tf.square(x) + 1.0
+
+    aligned = []
+    before = mtf.ops._expand_dims
+
+    def upstream(*args: Any) -> tf.Tensor:
+        aligned.append(args)
+        return before(*args)
+
+    monkeypatch.setattr(mtf.ops, "_expand_dims", upstream)
+    values = np.random.RandomState(0).normal(size=[8, 3]).astype(np.float32)
+    rows = mtf.Dimension("rows", 8)
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        mesh = mtf.Mesh(mtf.Graph(), "mesh")
+        x = mtf.import_tf_tensor(mesh, tf.identity(values), mtf.Shape([rows, B]))
+        squares = mtf.cwise(square, [x])
+        y = squares + mtf.ones(mesh, mtf.Shape([rows]))
+        mesh_impl = lowering_lib.make_mesh(
+            mtf.convert_to_shape("cpus:4"),
+            mtf.convert_to_layout_rules("rows:cpus"),
+            [""] * 4,
+            reuse_graph=reuse_graph,
+        )
+        lowering = lowering_lib.lower(y, mesh_impl)
+        ones = [
+            op
+            for op in graph.get_operations()
+            if op.type == "Const" and tf.make_ndarray(op.get_attr("value")).tolist() == 1.0
+        ]
+        found = session.run(lowering.export_to_tf_tensor(y))
+    np.testing.assert_array_equal(found, np.square(values) + 1.0 + 1.0)
+    assert len(calls) == (1 if reuse_graph else 4)
+    assert bool(aligned) is not reuse_graph
+    assert (len(ones) == 1) is reuse_graph
+    assert mtf.ops._expand_dims is upstream

@@ -1,4 +1,4 @@
-"""Operations copied for further slices compute what the function would have."""
+"""Operations repeated for further slices compute what the function would have."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hmoe import compat
 compat.behave_like_v1()
 
 from hmoe.compat.stack import mtf, tf  # noqa: E402
-from hmoe.lowering.op_replay import Copied, Copies  # noqa: E402
+from hmoe.lowering.op_replay import Replayed, Replays  # noqa: E402
 from hmoe.lowering.placement import SharingPlacement  # noqa: E402
-from hmoe.mesh.local_ops import Local  # noqa: E402
+from tests.lowering.test_function_keys import in_package  # noqa: E402
 
 SHAPE = [3, 5]
 
@@ -49,13 +49,13 @@ def graph() -> Any:
         yield graph
 
 
-def test_copies_compute_what_the_function_does() -> None:
+def test_replays_compute_what_the_function_does() -> None:
     fn = Counted(several)
-    copied = Copied(fn)
+    replayed = Replayed(fn)
     pairs = [
         [tf.identity(numbers(2 * each)), tf.identity(numbers(2 * each + 1))] for each in range(4)
     ]
-    results = [copied(pair) for pair in pairs]
+    results = [replayed(pair) for pair in pairs]
     assert fn.calls == 1
     assert results[3][2] is pairs[3][1]
     with tf.Session() as session:
@@ -65,19 +65,19 @@ def test_copies_compute_what_the_function_does() -> None:
                 np.testing.assert_array_equal(one, other)
 
 
-def test_a_copy_has_the_device_and_the_scope_of_its_place(graph: tf.Graph) -> None:
-    copied = Copied(lambda x: tf.square(x, name="scope/squared"))
+def test_a_replay_has_the_device_and_the_scope_of_its_place(graph: tf.Graph) -> None:
+    replayed = Replayed(lambda x: tf.square(x, name="scope/squared"))
     with tf.device("cpu:0"):
-        copied([tf.identity(numbers(0))])
+        replayed([tf.identity(numbers(0))])
         with tf.name_scope("place"):
-            made = copied([tf.identity(numbers(1))])
+            made = replayed([tf.identity(numbers(1))])
     assert (made.op.name, made.device) == ("place/squared", "/device:CPU:0")
     assert made.op.type == "Square"
 
 
 def test_slices_of_another_kind_are_built_anew() -> None:
     fn = Counted(lambda x, y, *rest: tf.reshape(x, [-1]) + tf.reshape(y, [-1]))
-    copied = Copied(fn)
+    replayed = Replayed(fn)
     x, y = tf.identity(numbers(0)), tf.identity(numbers(1))
     turned = tf.transpose(y)
     constants = [tf.constant(numbers(seed)) for seed in (0, 1)]
@@ -94,17 +94,17 @@ def test_slices_of_another_kind_are_built_anew() -> None:
         [tf.cast(x, tf.float64), tf.cast(y, tf.float64)],
     ]
     for calls, kind in enumerate(kinds, 1):
-        copied(kind)
+        replayed(kind)
         assert fn.calls == calls
     with tf.device("cpu:0"):
-        copied([x, y])
+        replayed([x, y])
         assert fn.calls == len(kinds) + 1
     for kind in ([y, x], [y, y], [tf.transpose(x), x], [y, x, 1], [constants[0], x]):
-        copied(kind)
+        replayed(kind)
     assert fn.calls == len(kinds) + 1
     # What cannot be compared: it may have changed.
     for _ in range(2):
-        copied([x, y, [3]])
+        replayed([x, y, [3]])
     assert fn.calls == len(kinds) + 3
 
 
@@ -114,9 +114,9 @@ def test_unknown_sizes_stay_unknown_and_python_s_knowledge_is_kept() -> None:
         found.set_shape([5, 3])
         return found
 
-    copied = Copied(shaped)
+    replayed = Replayed(shaped)
     inputs = [tf.placeholder_with_default(numbers(seed), [None, None]) for seed in (0, 1)]
-    results = [copied([each]) for each in inputs]
+    results = [replayed([each]) for each in inputs]
     assert [each.shape.as_list() for each in results] == [[5, 3], [5, 3]]
     with tf.Session() as session:
         np.testing.assert_array_equal(session.run(results[1]), numbers(1).reshape([5, 3]))
@@ -133,11 +133,11 @@ def test_unknown_sizes_stay_unknown_and_python_s_knowledge_is_kept() -> None:
     ],
     ids=["random numbers", "a loop", "a list"],
 )
-def test_what_cannot_be_copied_is_built_anew(fn: Callable) -> None:
+def test_what_cannot_be_replayed_is_built_anew(fn: Callable) -> None:
     counted = Counted(fn)
-    copied = Copied(counted)
+    replayed = Replayed(counted)
     for seed in range(3):
-        copied([tf.identity(numbers(seed))])
+        replayed([tf.identity(numbers(seed))])
     assert counted.calls == 3
 
 
@@ -147,22 +147,22 @@ def test_operations_under_other_control_are_built_anew() -> None:
             return tf.identity(x)
 
     counted = Counted(waits)
-    copied = Copied(counted)
+    replayed = Replayed(counted)
     for seed in range(2):
-        assert len(copied([tf.identity(numbers(seed))]).op.control_inputs) == 1
+        assert len(replayed([tf.identity(numbers(seed))]).op.control_inputs) == 1
     assert counted.calls == 2
 
 
-def test_copies_within_a_loop_belong_to_it() -> None:
+def test_replays_within_a_loop_belong_to_it() -> None:
     """As microbatches do: constants and tensors from outside, several slices, several rounds."""
     outside = tf.identity(numbers(0))
     fn = Counted(lambda x, y: tf.reduce_max(x * y + outside, axis=0) * 0.5 + x)
-    copied = Copied(fn)
+    replayed = Replayed(fn)
 
     def body(x: tf.Tensor, y: tf.Tensor) -> list[tf.Tensor]:
-        return [copied([x, y]), copied([y, x])]
+        return [replayed([x, y]), replayed([y, x])]
 
-    before = copied([outside, tf.identity(numbers(3))])
+    before = replayed([outside, tf.identity(numbers(3))])
     x, y = tf.identity(numbers(1)), tf.identity(numbers(2))
     found = tf.while_loop(lambda *_: True, body, [x, y], maximum_iterations=3, back_prop=False)
     assert fn.calls == 2
@@ -174,34 +174,39 @@ def test_copies_within_a_loop_belong_to_it() -> None:
 
 
 def test_variables_are_read() -> None:
-    copied = Copied(lambda x: x * 2.0)
+    replayed = Replayed(lambda x: x * 2.0)
     variables = [tf.get_variable(f"v{seed}", initializer=numbers(seed)) for seed in (0, 1)]
-    doubled = [copied([each]) for each in variables]
+    doubled = [replayed([each]) for each in variables]
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         for seed, found in enumerate(session.run(doubled)):
             np.testing.assert_array_equal(found, 2.0 * numbers(seed))
 
 
-def _scaled(factor: float, x: tf.Tensor) -> tf.Tensor:
-    return x * factor + random.random() * 0.0
+def scaled(factor: float) -> Callable:
+    """A new function of the package."""
+    return in_package(lambda x: x * factor)
+
+
+def _own(x: tf.Tensor) -> tf.Tensor:
+    return x * random.random()
 
 
 def test_equal_functions_are_known_in_other_places() -> None:
-    copies = Copies()
-    known = copies.of(Local(_scaled, (2.0,)))
-    assert copies.of(Local(_scaled, (2.0,))) is known
-    assert copies.of(Local(_scaled, (3.0,))) is not known
-    assert copies.of(tf.square) is copies.of(tf.square)
+    replays = Replays()
+    known = replays.of(scaled(2.0))
+    assert replays.of(scaled(2.0)) is known
+    assert replays.of(scaled(3.0)) is not known
+    assert replays.of(tf.square) is replays.of(tf.square)
     # A user's own function may read what changes.
-    assert copies.of(_scaled) is not copies.of(_scaled)
+    assert replays.of(_own) is not replays.of(_own)
 
 
 def test_a_graph_takes_nothing_from_another() -> None:
-    copied = Copied(Local(_scaled, (2.0,)))
-    copied([tf.identity(numbers(0))])
+    replayed = Replayed(scaled(2.0))
+    replayed([tf.identity(numbers(0))])
     with tf.Graph().as_default(), tf.Session() as session:
-        found = session.run(copied([tf.identity(numbers(1))]))
+        found = session.run(replayed([tf.identity(numbers(1))]))
     np.testing.assert_array_equal(found, 2.0 * numbers(1))
 
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, overload
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
-from hmoe.lowering.placement import SharingPlacement
+from hmoe.lowering.lower import make_mesh
 from hmoe.t5.graphs import batch_features as feature_lib
 from hmoe.t5.graphs import decoding, evaluation, training
 from hmoe.t5.graphs.decoding import DecodingGraph
@@ -81,7 +81,7 @@ def build_graph(
     compat.use_resource_variables()
     features = dict(features)
     num_rows = features.pop("predict_batch_size", None)
-    engine = mesh_impl or SharingPlacement(
+    engine = mesh_impl or make_mesh(
         settings.mesh_shape, settings.layout_rules, settings.mesh_devices
     )
     mesh = mtf.Mesh(mtf.Graph(), "mesh", variable_placer)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from hmoe.compat.stack import tf
+from hmoe.compat.stack import mtf, tf
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import EVAL, PREDICT, SCORE, ModelSettings
 from hmoe.t5.graphs.sums import model_sum
@@ -99,7 +99,9 @@ class SessionEstimator(Estimator):
         mode = self._decoding_mode()
         with session_graph.new_graph(self.session.seed):
             self.session.say(f"Preparing to {'score' if mode == SCORE else 'decode'} ...")
-            graph = build.build_graph(self.settings, session_graph.next_batch(input_fn), mode)
+            graph = build.build_graph(
+                self.settings, session_graph.next_batch(input_fn), mode, self._mesh()
+            )
             fetches = (graph.predictions, graph.below_zero)
             path = self._checkpoint(checkpoint_path)
             batches = inference.run_batches(self.session, graph.lowering, fetches, path)
@@ -135,7 +137,9 @@ class SessionEstimator(Estimator):
         collector = run_metrics.SumCollector()
         with session_graph.new_graph(self.session.seed):
             self.session.say("Evaluating with teacher forcing ...")
-            graph = build.build_graph(self.settings, session_graph.next_batch(input_fn), EVAL)
+            graph = build.build_graph(
+                self.settings, session_graph.next_batch(input_fn), EVAL, self._mesh()
+            )
             for sums in inference.run_batches(self.session, graph.lowering, graph.sums, path):
                 if not sums[model_sum("targets")]:
                     break
@@ -174,12 +178,17 @@ class SessionEstimator(Estimator):
         path = self._checkpoint(checkpoint_path)
         with session_graph.new_graph(self.session.seed):
             receiver = serving_input_fn()
-            graph = build.build_graph(self.settings, receiver.features, self._decoding_mode())
+            graph = build.build_graph(
+                self.settings, receiver.features, self._decoding_mode(), self._mesh()
+            )
             return saved_model.export(self.session, graph, receiver, path, export_dir)
 
     def _checkpoint(self, checkpoint_path: str | None) -> str:
         """Returns the checkpoint that is asked for, by default the newest."""
         return checkpoint_path or checkpoints.require_latest(self.settings.model_dir)
+
+    def _mesh(self) -> mtf.MeshImpl:
+        return session_graph.mesh_of(self.settings, self.session)
 
     def _decoding_mode(self) -> Literal["infer", "score"]:
         return SCORE if self.settings.score_in_predict_mode else PREDICT

@@ -6,8 +6,11 @@ import contextlib
 from collections.abc import Iterator
 
 from hmoe import compat
-from hmoe.compat.stack import tf
+from hmoe.compat.stack import mtf, tf
+from hmoe.lowering.lower import make_mesh
+from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.sessions.estimator_protocol import InputFn
+from hmoe.t5.sessions.session_settings import SessionSettings
 
 
 @contextlib.contextmanager
@@ -19,6 +22,16 @@ def new_graph(seed: int) -> Iterator[tf.Graph]:
         tf.set_random_seed(seed)
         tf.train.create_global_step()
         yield graph
+
+
+def mesh_of(settings: ModelSettings, session: SessionSettings) -> mtf.MeshImpl:
+    """Makes the mesh of CPUs and GPUs that a session lowers its graphs to."""
+    return make_mesh(
+        settings.mesh_shape,
+        settings.layout_rules,
+        settings.mesh_devices,
+        reuse_graph=session.reuse_graph,
+    )
 
 
 def next_batch(input_fn: InputFn) -> dict[str, tf.Tensor]:

@@ -59,6 +59,13 @@ class SessionSettings(Configuration):
         measurably faster, and delayed the first step by 13 seconds of computing.""",
         source="hmoe",
     )
+    reuse_graph: bool = switch(
+        True,
+        doc="""Whether operations that are built for one slice of the mesh are repeated for others,
+        and constants shared, so that training begins sooner. False builds every slice anew, as Mesh
+        TensorFlow does, and computes the same to the last bit.""",
+        source="hmoe",
+    )
     activation_dtype: str = choice(
         "float32",
         ACTIVATION_DTYPES,

@@ -35,7 +35,11 @@ def train(
         return
     with session_graph.new_graph(session.seed), session.interruptible() as interrupted:
         session.say("Building the model ...")
-        graph = build.build_graph(settings, session_graph.next_batch(input_fn), TRAIN)
+        features, mesh_impl = (
+            session_graph.next_batch(input_fn),
+            session_graph.mesh_of(settings, session),
+        )
+        graph = build.build_graph(settings, features, TRAIN, mesh_impl)
         saver = MeshSaver(graph.lowering, settings.keep_checkpoint_max)
         _choose_initial_values(settings, session, path)
         hooks = training_hooks(settings, session, graph, saver, steps, interrupted)
