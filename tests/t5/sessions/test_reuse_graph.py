@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ MODEL = {"model": "hierarchical_tiny", "layout": "cpu_2x2"}
 
 
 @pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bool, int]]]:
-    """Of each mesh that is made: whether it reuses its graph; and the graph's operations so far."""
-    made: list[Any] = []
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[bool, int]]:
+    """For each graph that is lowered: whether its mesh reuses it, and its number of operations."""
+    made: list[tuple[bool, int]] = []
     before = lower.lower
 
     def lower_and_count(some: mtf.Tensor, mesh_impl: Any, **options: Any) -> mtf.Lowering:
@@ -30,6 +29,10 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bool, int]]]:
     for module in ("training", "evaluation", "decoding"):
         monkeypatch.setattr(f"hmoe.t5.graphs.{module}.lower", lower_and_count)
     return made
+
+
+def without_times(line: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in line.items() if name != "time" and "second" not in name}
 
 
 @pytest.mark.slow
@@ -46,15 +49,7 @@ def test_a_training_step_is_the_same_to_the_last_bit(
         )
         estimator.train(tiny.input_fn(tiny.ids(2 * tiny.BATCH)), max_steps=2)
         weights.append(tiny.weights(folder))
-        losses.append(
-            [
-                {name: value for name, value in line.items() if "second" not in name}
-                for line in tiny.curves(folder)
-            ]
-        )
-    for lines in losses:
-        for line in lines:
-            line.pop("time")
+        losses.append([without_times(line) for line in tiny.curves(folder)])
     assert [line["step"] for line in losses[0]] == [1, 2]
     assert losses[0] == losses[1]
     assert list(weights[0]) == list(weights[1])
