@@ -57,76 +57,9 @@ def where_real(x: mtf.Tensor, importance: mtf.Tensor) -> mtf.Tensor:
     )
 
 
-def softmax(logits: mtf.Tensor) -> mtf.Tensor:
-    """Returns `mtf.softmax` over the last dimension, which must not be split, to the last bit."""
-
-    def gradient(operation: mtf.Operation, dy: mtf.Tensor) -> list[mtf.Tensor]:
-        back = mtf.slicewise(
-            _softmax_gradient,
-            [operation.inputs[0], operation.outputs[0], dy],
-            splittable_dims=rows,
-            grad_function=0,
-            name="softmax_gradient",
-        )
-        return [back]
-
-    rows = logits.shape.dims[:-1]
-    return mtf.slicewise(
-        # [..., X], [..., 1] -> [..., X]
-        lambda x: tf.exp(x - _log_sum_exp(x)[..., None]),
-        [logits],
-        splittable_dims=rows,
-        grad_function=gradient,
-        name="softmax",
-    )
-
-
-def log_sum_exp(logits: mtf.Tensor) -> mtf.Tensor:
-    """Returns `mtf.reduce_logsumexp` over the last dimension, which must not be split."""
-
-    def gradient(operation: mtf.Operation, dy: mtf.Tensor) -> list[mtf.Tensor]:
-        back = mtf.slicewise(
-            _log_sum_exp_gradient,
-            [operation.inputs[0], dy],
-            splittable_dims=rows,
-            grad_function=0,
-            name="log_sum_exp_gradient",
-        )
-        return [back]
-
-    rows = logits.shape.dims[:-1]
-    return mtf.slicewise(
-        _log_sum_exp,
-        [logits],
-        output_shape=mtf.Shape(rows),
-        splittable_dims=rows,
-        grad_function=gradient,
-        name="log_sum_exp",
-    )
-
-
 def unstacked(tensor: mtf.Tensor, dim: mtf.Dimension) -> list[mtf.Tensor]:
     """Returns `mtf.unstack`, whose own gradient fails where one of the parts is not used."""
     shape = tensor.shape - dim
     return [
         mtf.reshape(mtf.slice(tensor, number, 1, dim.name), shape) for number in range(dim.size)
     ]
-
-
-def _softmax_gradient(x: tf.Tensor, y: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-    of_each = dy * y
-    # [..., X] -> [...] -> [..., X]
-    return of_each - _log_sum_exp_gradient(x, tf.reduce_sum(of_each, axis=-1))
-
-
-def _log_sum_exp(x: tf.Tensor) -> tf.Tensor:
-    # [..., X] -> [..., 1]
-    largest = tf.reduce_max(x, axis=-1, keepdims=True)
-    # [..., X] -> [...]
-    return tf.math.log(tf.reduce_sum(tf.exp(x - largest), axis=-1)) + largest[..., 0]
-
-
-def _log_sum_exp_gradient(x: tf.Tensor, dy: tf.Tensor) -> tf.Tensor:
-    exp = tf.exp(x - tf.reduce_max(x, axis=-1, keepdims=True))
-    # [..., X], [..., 1] -> [..., X]
-    return exp * (dy * tf.math.reciprocal(tf.reduce_sum(exp, axis=-1)))[..., None]

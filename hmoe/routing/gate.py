@@ -6,7 +6,6 @@ from hmoe import checks
 from hmoe.compat.stack import mtf, tf
 from hmoe.config import Configuration, choice, configuration, setting, switch
 from hmoe.mesh.layout import tensor_order
-from hmoe.mesh.local_ops import softmax
 from hmoe.mesh.randomness import RandomSource
 from hmoe.routing.context import RoutingContext
 from hmoe.routing.scores import EXCLUDED, Scores, sample_expert
@@ -151,7 +150,7 @@ class Gate(Configuration):
         self, logits: mtf.Tensor, tokens_dim: mtf.Dimension, experts_dim: mtf.Dimension
     ) -> Scores:
         if self.function == "softmax":
-            probabilities = softmax(logits)
+            probabilities = mtf.softmax(logits, experts_dim)
             return Scores(logits, probabilities, probabilities, tokens_dim, experts_dim)
         probabilities = mtf.sigmoid(logits) + _SIGMOID_FLOOR
         shares = probabilities / mtf.reduce_sum(probabilities, reduced_dim=experts_dim)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.mesh.local_ops import indicator, log_sum_exp
+from hmoe.mesh.local_ops import indicator
 from hmoe.routing.assignment import Choices
 from hmoe.routing.scores import Scores
 
@@ -182,7 +182,7 @@ def router_z_loss(scores: Scores, importance: mtf.Tensor) -> mtf.Tensor:
       float32 []; 0 if there is no full token.
     """
     # [..., S, X] -> [..., S]
-    full, log_z = _full(importance), log_sum_exp(scores.logits)
+    full, log_z = _full(importance), mtf.reduce_logsumexp(scores.logits, scores.experts_dim)
     # [..., S], [..., S] -> []
     squares = mtf.einsum([mtf.square(log_z), full], mtf.Shape([]))
     return squares / mtf.maximum(mtf.reduce_sum(full), 1.0)

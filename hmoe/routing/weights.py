@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.mesh.layout import tensor_order
+from hmoe.mesh.local_ops import indicator
 from hmoe.routing.context import RoutingContext
 from hmoe.routing.scores import Scores
 
@@ -71,49 +72,11 @@ def probabilities_of(
     scores: Scores, expert: mtf.Tensor, demand: mtf.Tensor | None = None
 ) -> mtf.Tensor:
     """Returns float32 [..., S, K]: the probability of each expert, times the demand if given."""
-    tokens = expert.shape.dims[:-1]
-
-    def gradient(operation: mtf.Operation, dy: mtf.Tensor) -> list[mtf.Tensor | None]:
-        probabilities, *of_choices = operation.inputs
-        back = mtf.slicewise(
-            _put_back,
-            [dy, probabilities, *of_choices],
-            output_shape=probabilities.shape,
-            output_dtype=tf.float32,
-            splittable_dims=tokens,
-            grad_function=0,
-            name="probabilities_of_gradient",
-        )
-        return [back, *(None for _ in of_choices)]
-
-    return mtf.slicewise(
-        _pick,
-        [scores.probabilities, expert, *([] if demand is None else [demand])],
-        output_shape=expert.shape,
-        output_dtype=tf.float32,
-        splittable_dims=tokens,
-        grad_function=gradient,
-        name="probabilities_of",
-    )
-
-
-def _pick(probabilities: tf.Tensor, *of_choices: tf.Tensor) -> tf.Tensor:
-    one_hot = _one_hot(probabilities, *of_choices)
-    # [..., S, K, X], [..., S, 1, X] -> [..., S, K]
-    return tf.reduce_sum(one_hot * probabilities[..., None, :], axis=-1)
-
-
-def _put_back(dy: tf.Tensor, probabilities: tf.Tensor, *of_choices: tf.Tensor) -> tf.Tensor:
-    # [..., S, K, X], [..., S, K, 1] -> [..., S, X]
-    return tf.reduce_sum(_one_hot(probabilities, *of_choices) * dy[..., None], axis=-2)
-
-
-def _one_hot(
-    probabilities: tf.Tensor, expert: tf.Tensor, demand: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Returns float32 [..., S, K, X]: the demand, or 1, at the expert of each choice."""
-    one_hot = tf.one_hot(expert, probabilities.shape[-1], dtype=tf.float32)
-    return one_hot if demand is None else one_hot * demand[..., None]
+    # [..., S, K] -> [..., S, K, X]
+    one_hot = mtf.one_hot(expert, scores.experts_dim, dtype=tf.float32)
+    factors = [one_hot, scores.probabilities, *([] if demand is None else [demand])]
+    # [..., S, K, X], [..., S, X], [..., S, K] -> [..., S, K]
+    return mtf.einsum(factors, expert.shape)
 
 
 def _norm(chosen: mtf.Tensor, demand: mtf.Tensor, p: float) -> mtf.Tensor:
@@ -139,43 +102,7 @@ def _divided(
     Dividing a probability by itself would leave a gradient of rounding errors, which an optimizer
     that scales gradients blows up.
     """
-    tokens = importance.shape.dims
-
-    def gradient(operation: mtf.Operation, dy: mtf.Tensor) -> list[mtf.Tensor | None]:
-        chosen, norm, _, importance = operation.inputs
-        of_chosen, of_norm = mtf.slicewise(
-            _divide_gradient,
-            [dy, operation.outputs[0], norm, importance],
-            output_shape=[chosen.shape, norm.shape],
-            output_dtype=[tf.float32] * 2,
-            splittable_dims=tokens,
-            grad_function=0,
-            name="divided_gradient",
-        )
-        return [of_chosen, of_norm, None, None]
-
-    return mtf.slicewise(
-        _divide,
-        [chosen, norm, demand, importance],
-        output_shape=chosen.shape,
-        output_dtype=tf.float32,
-        splittable_dims=tokens,
-        grad_function=gradient,
-        name="divided",
-    )
-
-
-def _divide(
-    chosen: tf.Tensor, norm: tf.Tensor, demand: tf.Tensor, importance: tf.Tensor
-) -> tf.Tensor:
-    # As Mesh TensorFlow divides, to the last bit: [..., S, K], [..., S, 1] -> [..., S, K]
-    share = chosen * tf.math.reciprocal(norm)[..., None]
-    return tf.where_v2((importance < 1.0)[..., None], demand, share)
-
-
-def _divide_gradient(
-    dy: tf.Tensor, weight: tf.Tensor, norm: tf.Tensor, importance: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    of_chosen = tf.where_v2((importance < 1.0)[..., None], 0.0, dy / norm[..., None])
-    # [..., S, K] -> [..., S]
-    return of_chosen, -tf.reduce_sum(of_chosen * weight, axis=-1)
+    # [..., S]: 1 where the weight is divided.
+    full = indicator(tf.greater_equal, importance, 1.0)
+    # [..., S, K], [..., S] -> [..., S, K]
+    return chosen / norm * full + demand * (1.0 - full)
