@@ -7,14 +7,15 @@ validator. `docs/reference.md` is written from these fields.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from hmoe import checks
 
-if TYPE_CHECKING:
-    from typing_extensions import dataclass_transform
+if sys.version_info >= (3, 11):
+    from typing import dataclass_transform
 else:
 
     def dataclass_transform(**_: Any) -> Callable:  # noqa: D103
@@ -109,16 +110,18 @@ class Configuration:
           ValueError: a field is out of its range, or two fields contradict each other.
         """
         for field in settings(type(self)):
-            value = described(field).check(self._where(), field.name, getattr(self, field.name))
+            value = described(field).check(
+                self.error_prefix(), field.name, getattr(self, field.name)
+            )
             # The one way to set a field of a frozen dataclass.
             object.__setattr__(self, field.name, value)
-        self._check()
+        self.check_together()
 
-    def _where(self) -> str:
+    def error_prefix(self) -> str:
         """Returns how errors name the object."""
         return type(self).__name__
 
-    def _check(self) -> None:
+    def check_together(self) -> None:
         """Raises ValueError for fields that contradict each other."""
 
 

@@ -92,7 +92,7 @@ def test_fields_are_checked_before_what_they_mean_together():
             9, doc="High.", unit="x", source="hmoe", check=checks.positive_int
         )
 
-        def _check(self):
+        def check_together(self):
             if self.high < self.low:
                 raise ValueError(f"Range: high is {self.high}, below low = {self.low}")
 

@@ -428,7 +428,7 @@ LOCALE_DATA = Internal(
     name="Locale._data",
     has=("__getitem__",),
     reason="Gives the patterns of units of a language, for which there is no public accessor.",
-    used_in=("hmoe/t5/data/cldr_formats.py",),
+    used_in=("hmoe/t5/data/cldr_values.py",),
 )
 
 TABLE: tuple[Internal, ...] = tuple(

@@ -129,11 +129,13 @@ class Level(Configuration):
         source="Mesh TensorFlow `use_second_place_loss`",
     )
 
-    def _where(self) -> str:
+    def error_prefix(self) -> str:
+        """Returns how errors name the level."""
         return f"level '{self.name}'"
 
-    def _check(self) -> None:
-        where, router = self._where(), self.router
+    def check_together(self) -> None:
+        """Raises ValueError for losses that contradict each other or that the router has not."""
+        where, router = self.error_prefix(), self.router
         if (self.balance_loss_over, self.balance_loss_mean_over) == ("example", "positions"):
             raise ValueError(
                 f"{where}: balance_loss_mean_over is 'positions', but balance_loss_over is"

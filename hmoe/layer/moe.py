@@ -159,12 +159,13 @@ class HierarchicalMoE(Configuration):
         check=checks.non_negative_int,
     )
 
-    def _check(self) -> None:
+    def check_together(self) -> None:
+        """Raises ValueError for a shared expert beside experts with several outputs."""
         if self.shared_expert is not None and self.num_outputs > 1:
             raise ValueError(
-                f"{self._where()}: the experts have {self.num_outputs} outputs, to which a shared"
-                " expert's one cannot be added; set shared_expert to None, or give the experts one"
-                " output"
+                f"{self.error_prefix()}: the experts have {self.num_outputs} outputs, to which a"
+                " shared expert's one cannot be added; set shared_expert to None, or give the"
+                " experts one output"
             )
 
     @property

@@ -40,8 +40,9 @@ class ExpertChoiceRouter(Router):
         source="hmoe",
     )
 
-    def _check(self) -> None:
-        where = self._where()
+    def check_together(self) -> None:
+        """Raises ValueError for a gate that does not suit experts that choose."""
+        where = self.error_prefix()
         if self.softmax_over == "tokens" and self.gate.function != "softmax":
             raise ValueError(
                 f"{where}: softmax_over is 'tokens', but its gate has function ="

@@ -84,7 +84,8 @@ class Gate(Configuration):
         check=checks.optional(checks.positive_number),
     )
 
-    def _check(self) -> None:
+    def check_together(self) -> None:
+        """Raises ValueError for settings that leave out what others need."""
         if (self.word_embeddings or "").startswith("embed_only") and (
             self.jitter or self.input_dropout
         ):

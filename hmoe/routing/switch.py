@@ -51,14 +51,15 @@ class SwitchRouter(TokenChoiceRouter):
         check=checks.positive_number,
     )
 
-    def _check(self) -> None:
-        super()._check()
+    def check_together(self) -> None:
+        """Raises ValueError for a balance bias that sampling would ignore."""
+        super().check_together()
         selections = (self.selection_train, self.selection_eval)
         if self.bias_update_rate is not None and "sample" in selections:
             raise ValueError(
-                f"{self._where()}: bias_update_rate is {self.bias_update_rate}, but experts are"
-                " sampled from the logits, which the bias does not change; use selection 'argmax',"
-                " or bias_update_rate = None"
+                f"{self.error_prefix()}: bias_update_rate is {self.bias_update_rate}, but experts"
+                " are sampled from the logits, which the bias does not change; use selection"
+                " 'argmax', or bias_update_rate = None"
             )
 
     def variable_name(self) -> str:

@@ -100,8 +100,9 @@ class TokenChoiceRouter(Router):
         check=checks.optional(checks.non_negative_number),
     )
 
-    def _check(self) -> None:
-        where, gate = self._where(), self.gate
+    def check_together(self) -> None:
+        """Raises ValueError for a gate that explores where the router cannot."""
+        where, gate = self.error_prefix(), self.gate
         if self.k > 1 and gate.explore_temperature is not None:
             raise ValueError(
                 f"{where}: k is {self.k}, but its gate has explore_temperature ="

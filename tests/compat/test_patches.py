@@ -77,7 +77,7 @@ def test_a_missing_name_is_a_sentence() -> None:
     gone = dataclasses.replace(patches.EXPAND_DIMS, name="_expand")
     assert gone.mismatch() == (
         "mesh_tensorflow 0.1.21 had mesh_tensorflow.ops._expand(x, input_shape, output_shape); the "
-        "installed 0.1.21 has no mesh_tensorflow.ops._expand: look at hmoe/lowering/lower.py, "
+        "installed 0.1.21 has no mesh_tensorflow.ops._expand: look at hmoe/lowering/graph_hooks.py, "
         "hmoe/lowering/placement.py"
     )
     nowhere = dataclasses.replace(patches.EXPAND_DIMS, module="mesh_tensorflow.none")

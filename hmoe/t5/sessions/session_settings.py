@@ -90,7 +90,8 @@ class SessionSettings(Configuration):
         check=_function,
     )
 
-    def _where(self) -> str:
+    def error_prefix(self) -> str:
+        """Returns the name of the class in gin."""
         return "hmoe.Session"
 
     def config(self) -> tf.ConfigProto:

@@ -21,7 +21,8 @@ def graph():
         yield
 
 
-@pytest.fixture(scope="module")
+# Registered once in a process, whatever the order of tests.
+@pytest.fixture(scope="session")
 def small_names():
     """A task of names in two languages, since reading all languages takes seconds."""
     name = "test_small_names"
@@ -29,7 +30,7 @@ def small_names():
     return name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small_mixture(small_names):
     name = "test_small_mixture"
     seqio.MixtureRegistry.add(name, ["cldr_formats", small_names], default_rate=1.0)
