@@ -82,9 +82,16 @@ def _add_switch(parser: Container, name: str, text: str) -> None:
 
 
 def _common_flags() -> Parser:
+    """Returns the flags that all subcommands have."""
     parser = Parser(add_help=False, allow_abbrev=False)
-    configuration = parser.add_argument_group("configuration")
-    add = configuration.add_argument
+    _add_configuration(parser.add_argument_group("configuration"))
+    _add_task_folders(parser.add_argument_group("data of T5's tasks"))
+    _add_machine(parser.add_argument_group("machine"))
+    return parser
+
+
+def _add_gin_files(group: Container) -> None:
+    add = group.add_argument
     add(
         "--gin_file",
         action="append",
@@ -106,6 +113,11 @@ def _common_flags() -> Parser:
         metavar="FOLDERS",
         help="comma-separated folders to look for gin files in",
     )
+
+
+def _add_configuration(group: Container) -> None:
+    _add_gin_files(group)
+    add = group.add_argument
     add(
         "--module_import",
         action="append",
@@ -120,7 +132,7 @@ def _common_flags() -> Parser:
         help=f"folder of checkpoints, curves and log (default: {DEFAULT_MODEL_DIR}; for training, "
         "runs/ and the name of the last gin file or of the data)",
     )
-    _add_switch(configuration, "skip_all_gin_unknowns", "ignore gin names that no module defines")
+    _add_switch(group, "skip_all_gin_unknowns", "ignore gin names that no module defines")
     add(
         "--additional_deprecated_gin_references",
         type=_names,
@@ -128,7 +140,10 @@ def _common_flags() -> Parser:
         metavar="NAMES",
         help="comma-separated gin names to ignore",
     )
-    data = parser.add_argument_group("data of T5's tasks").add_argument
+
+
+def _add_task_folders(group: Container) -> None:
+    data = group.add_argument
     data("--t5_tfds_data_dir", metavar="FOLDER", help="folder of TensorFlow Datasets")
     data(
         "--additional_task_cache_dirs",
@@ -137,12 +152,14 @@ def _common_flags() -> Parser:
         metavar="FOLDERS",
         help="comma-separated folders with cached tasks",
     )
-    machine = parser.add_argument_group("machine").add_argument
+
+
+def _add_machine(group: Container) -> None:
+    machine = group.add_argument
     machine("--tpu", metavar="NAME", help="a TPU's name or address (TensorFlow 2.15 only)")
     machine("--tpu_job_name", metavar="NAME", help="name of the TPU's worker job")
     machine("--tpu_zone", metavar="ZONE", help="zone of the TPU")
     machine("--gcp_project", metavar="PROJECT", help="project of the TPU")
-    return parser
 
 
 def build_parser() -> Parser:

@@ -7,6 +7,7 @@ import dataclasses
 from hmoe.compat.stack import mtf
 from hmoe.dispatch.dispatcher import Exchange
 from hmoe.layer import groups
+from hmoe.layer.capacity import expert_capacity
 from hmoe.layer.level import Level
 from hmoe.mesh.layout import MeshLayout, tensor_order, unsplit_name
 
@@ -97,7 +98,7 @@ def level_shape(
     if rules.sequence_size is None:
         num_places = mtf.Shape(token_dims[len(outer_expert_dims) :]).size
         size = _group_size(level, num_tokens, num_places, rules, rules.layout.num_splits(own))
-        capacity = groups.expert_capacity(
+        capacity = expert_capacity(
             level.name,
             size,
             level.capacity_factor(train=rules.train, depth=depth),

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import types
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
 
 from hmoe.compat.stack import mtf, tf
 
@@ -43,7 +42,7 @@ def meaning(fn: Callable) -> Hashable | None:
 class _Identity:
     """Equal for one and the same object, which it keeps, lest another one gets its place."""
 
-    def __init__(self, value: Any):
+    def __init__(self, value: object):
         self._value = value
 
     def __eq__(self, other: object) -> bool:
@@ -63,7 +62,7 @@ class _Reader:
     def __init__(self) -> None:
         self.open: list[int] = []
 
-    def key(self, value: Any) -> tuple | None:
+    def key(self, value: object) -> tuple | None:
         """Returns the key of a value, or None if it is not understood."""
         if isinstance(value, float):
             # 0.0 == -0.0, which divide differently.
@@ -83,8 +82,8 @@ class _Reader:
         finally:
             self.open.pop()
 
-    def _taken_apart(self, value: Any) -> tuple | None:
-        if type(value) in (list, tuple):
+    def _taken_apart(self, value: object) -> tuple | None:
+        if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
             return self._all(type(value), value)
         if isinstance(value, types.FunctionType):
             return self._function(value)
@@ -111,7 +110,7 @@ class _Reader:
         # Equal code may stand in two modules, whose names differ in meaning.
         return self._all((fn.__code__, _Identity(fn.__globals__)), [*cells, *defaults])
 
-    def _object(self, value: Any) -> tuple | None:
+    def _object(self, value: object) -> tuple | None:
         """Returns the key of a class of the packages or of a frozen dataclass of theirs."""
         kind = value if isinstance(value, type) else type(value)
         if not _is_of(_PACKAGES, _home(kind)):
@@ -120,19 +119,19 @@ class _Reader:
             return (_Identity(value),)
         if not dataclasses.is_dataclass(kind) or not kind.__dataclass_params__.frozen:  # type: ignore[attr-defined]
             return None
-        return self._all(kind, [getattr(value, each.name) for each in dataclasses.fields(value)])
+        return self._all(kind, [getattr(value, each.name) for each in dataclasses.fields(kind)])
 
-    def _all(self, what: Any, parts: Iterable[Any]) -> tuple | None:
+    def _all(self, what: object, parts: Iterable[object]) -> tuple | None:
         keys = [self.key(each) for each in parts]
         return None if None in keys else (what, *keys)
 
 
-def _is_tensorflow(value: Any) -> bool:
+def _is_tensorflow(value: object) -> bool:
     """Returns whether a value is a function of TensorFlow, such as `tf.exp`."""
     return callable(value) and _is_of(("tensorflow",), _home(value))
 
 
-def _home(value: Any) -> str | None:
+def _home(value: object) -> str | None:
     """Returns the name of the module in which a function or class was written."""
     if isinstance(value, types.FunctionType):
         # `functools.wraps` copies `__module__` onto a user's wrapper, but not this.

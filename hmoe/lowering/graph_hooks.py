@@ -7,14 +7,14 @@ keeps to itself.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from hmoe.compat import patches
+from hmoe.compat.stack import tf
 
 
 @contextlib.contextmanager
-def creating(graph: Any, create_by: Callable) -> Iterator[None]:
+def creating(graph: tf.Graph, create_by: Callable) -> Iterator[None]:
     """Within it, a function makes the new operations of a graph; contexts may be nested.
 
     Args:
@@ -26,14 +26,14 @@ def creating(graph: Any, create_by: Callable) -> Iterator[None]:
 
     def create(
         op_type: str,
-        inputs: Any,
-        dtypes: Any = None,
-        input_types: Any = None,
+        inputs: Sequence[tf.Tensor],
+        dtypes: object = None,
+        input_types: object = None,
         name: str | None = None,
-        attrs: Any = None,
-        op_def: Any = None,
+        attrs: object = None,
+        op_def: object = None,
         compute_device: bool = True,
-    ) -> Any:
+    ) -> tf.Operation:
         return create_by(
             before,
             op_type,
@@ -63,7 +63,9 @@ def aligning(align: Callable) -> Iterator[None]:
         yield
 
 
-def create(graph: Any, op_type: str, inputs: Any, **keywords: Any) -> Any:
+def create(
+    graph: tf.Graph, op_type: str, inputs: Sequence[tf.Tensor], **keywords: object
+) -> tf.Operation:
     """Makes an operation from the keywords that `creating` hands on.
 
     Does what `tf.Graph.create_op` does, which spends more time on its deprecated arguments.
@@ -71,7 +73,7 @@ def create(graph: Any, op_type: str, inputs: Any, **keywords: Any) -> Any:
     return graph._create_op_internal(op_type, inputs, **keywords)
 
 
-def is_plain(graph: Any) -> bool:
+def is_plain(graph: tf.Graph) -> bool:
     """Returns whether type, inputs, attributes and device names would determine a new operation.
 
     They do not inside loops, control dependencies and the like.
@@ -84,7 +86,7 @@ def is_plain(graph: Any) -> bool:
     )
 
 
-def surroundings(graph: Any) -> tuple:
+def surroundings(graph: tf.Graph) -> tuple:
     """Returns what is equal where a new operation would be placed, ordered and nested alike."""
     return (
         *devices(graph),
@@ -94,7 +96,7 @@ def surroundings(graph: Any) -> tuple:
     )
 
 
-def devices(graph: Any) -> list[str | None]:
+def devices(graph: tf.Graph) -> list[str | None]:
     """Returns names of devices around a new operation; None for a function that chooses one."""
     names = [spec.raw_string for spec in graph._device_function_stack.peek_objs()]
     return [name for name in names if name != ""]

@@ -8,7 +8,7 @@ transposes that change nothing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from hmoe.compat.stack import mtf, tf
@@ -70,10 +70,10 @@ def _shared_constants(graph: tf.Graph) -> Iterator[None]:
     Those inside loops, control dependencies and the like stay apart: there, an operation is more
     than its value.
     """
-    known: dict[Any, tf.Operation] = {}
+    known: dict[Hashable, tf.Operation] = {}
 
     def create_or_share(
-        create: Callable, op_type: str, inputs: Any, **keywords: Any
+        create: Callable, op_type: str, inputs: Sequence[tf.Tensor], **keywords: Any
     ) -> tf.Operation:
         if op_type != "Const" or not graph_hooks.is_plain(graph):
             return create(op_type, inputs, **keywords)

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, Union
+from typing import NamedTuple, TypeAlias, Union
 
 from hmoe.compat.stack import tf
 from hmoe.lowering import function_keys, graph_hooks
+
+# A tensor or a variable of one device, or a number such as its coordinate on the mesh.
+Slice: TypeAlias = tf.Tensor
+# What a function of slices returns: a tensor, or several.
+Outputs: TypeAlias = tf.Tensor
 
 # A tensor that all slices share, or a number: which of a slice's own tensors.
 _Input = Union[tf.Tensor, int]  # noqa: UP007 (a wrapped class knows no |)
@@ -40,9 +45,9 @@ class Replayed:
 
     def __init__(self, fn: Callable):
         self._fn = fn
-        self._recordings: dict[Any, _Recording | None] = {}
+        self._recordings: dict[Hashable, _Recording | None] = {}
 
-    def __call__(self, slices: list[Any]) -> Any:
+    def __call__(self, slices: list[Slice]) -> Outputs:
         """Calls the function for the slices of a device, under whichever device is set.
 
         Args:
@@ -70,7 +75,7 @@ class _Step:
 
     op_type: str
     inputs: list[_Input]
-    keywords: dict[str, Any]
+    keywords: dict[str, object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +90,12 @@ class _Recording:
     shapes: list[tf.TensorShape]
     is_tuple: bool
 
-    def replay(self, slices: list[Any]) -> Any:
+    def replay(self, slices: list[Slice]) -> Outputs:
         """Returns the results for other slices of the same kind."""
         graph = tf.get_default_graph()
         own = list(slices)
 
-        def find(each: _Input) -> Any:
+        def find(each: _Input) -> Outputs:
             return own[each] if isinstance(each, int) else each
 
         for step in self.steps:
@@ -104,7 +109,7 @@ class _Recording:
         return tuple(results) if self.is_tuple else results[0]
 
 
-def _kind(slices: list[Any]) -> tuple | None:
+def _kind(slices: list[Slice]) -> tuple | None:
     """Returns a key of slices with which a function does the same; None: they have no key."""
     first: dict[int, int] = {}
     graph = tf.get_default_graph()
@@ -123,7 +128,7 @@ def _kind(slices: list[Any]) -> tuple | None:
     return tuple(kinds)
 
 
-def _record(fn: Callable, slices: list[Any]) -> tuple[Any, _Recording | None]:
+def _record(fn: Callable, slices: list[Slice]) -> tuple[Outputs, _Recording | None]:
     """Calls the function; the recording is None where it cannot be replayed."""
     graph = tf.get_default_graph()
     recorder = _Recorder(graph)
@@ -140,7 +145,7 @@ class _Made(NamedTuple):
 
     op: tf.Operation
     inputs: list[tf.Tensor]
-    keywords: dict[str, Any]
+    keywords: dict[str, object]
 
 
 class _Recorder:
@@ -160,7 +165,7 @@ class _Recorder:
         self._is_within = False
 
     def create(
-        self, create: Callable, op_type: str, inputs: Sequence[tf.Tensor], **keywords: Any
+        self, create: Callable, op_type: str, inputs: Sequence[tf.Tensor], **keywords: object
     ) -> tf.Operation:
         """Makes an operation, as `graph_hooks.creating` asks for."""
         if self._is_within:
@@ -180,7 +185,7 @@ class _Recorder:
 
 
 def _recording(
-    slices: list[Any],
+    slices: list[Slice],
     made: list[_Made],
     results: list[tf.Tensor],
     is_tuple: bool,

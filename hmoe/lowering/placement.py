@@ -9,13 +9,16 @@ computed and kept once, and a collective takes its parts from where they are.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import TypeAlias
 
 from mesh_tensorflow import placement_mesh_impl as upstream
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering import op_replay
+
+# The slices of one tensor on all devices.
+LaidOut: TypeAlias = upstream.PlacementMeshImpl.LaidOutTensor
 
 
 class SharingPlacement(upstream.PlacementMeshImpl):
@@ -69,13 +72,13 @@ class SharingPlacement(upstream.PlacementMeshImpl):
         self.reuse_graph = reuse_graph
         self._replays = op_replay.Replays()
 
-    def slicewise(self, fn: Callable, *inputs: Any) -> Any:
+    def slicewise(self, fn: Callable, *inputs: LaidOut) -> LaidOut | tuple[LaidOut, ...]:
         """Applies `fn` to the slices of each device, and once to equal ones on one device."""
         arguments = [
             x.tensor_list if isinstance(x, self.LaidOutTensor) else [x] * self.size
             for x in mtf.convert_args_to_laid_out_tensors(inputs)
         ]
-        results: dict[Any, Any] = {}
+        results: dict[Hashable, op_replay.Outputs] = {}
         build = self._replays.of(fn) if self.reuse_graph else _anew(fn)
         for number, (device, *slices) in enumerate(zip(self.devices, *arguments)):
             key = _key(device, slices)
@@ -90,7 +93,7 @@ class SharingPlacement(upstream.PlacementMeshImpl):
             return tuple(self.LaidOutTensor(list(each)) for each in zip(*laid_out))
         return self.LaidOutTensor(laid_out)
 
-    def laid_out_pcoord(self, mesh_axis: int) -> Any:
+    def laid_out_pcoord(self, mesh_axis: int) -> LaidOut:
         """See upstream; numbers here, where upstream has operations that compute them."""
         return self.LaidOutTensor(
             [
@@ -99,7 +102,9 @@ class SharingPlacement(upstream.PlacementMeshImpl):
             ]
         )
 
-    def broadcast_impl(self, old_slices: Any, old_shape: mtf.Shape, new_shape: mtf.Shape) -> Any:
+    def broadcast_impl(
+        self, old_slices: LaidOut, old_shape: mtf.Shape, new_shape: mtf.Shape
+    ) -> LaidOut:
         """See upstream, which adds to zeros."""
         size = self.slice_shape(new_shape)
         return self.slicewise(
@@ -117,7 +122,7 @@ class SharingPlacement(upstream.PlacementMeshImpl):
             slices = {begin: tf.slice(tf_tensor, begin, size) for begin in dict.fromkeys(begins)}
         return [slices[begin] for begin in begins]
 
-    def allreduce(self, x: Any, mesh_axes: list[int], reduction_fn_string: str) -> Any:
+    def allreduce(self, x: LaidOut, mesh_axes: list[int], reduction_fn_string: str) -> LaidOut:
         """See upstream."""
 
         def reduce(slices: list[tf.Tensor], devices: list[str]) -> list[tf.Tensor]:
@@ -129,7 +134,7 @@ class SharingPlacement(upstream.PlacementMeshImpl):
 
         return self._collective_with_groups(x, mesh_axes, _in_groups(reduce))
 
-    def allconcat(self, x: Any, mesh_axis: int, concat_axis: int) -> Any:
+    def allconcat(self, x: LaidOut, mesh_axis: int, concat_axis: int) -> LaidOut:
         """See upstream."""
 
         def concat(slices: list[tf.Tensor], devices: list[str]) -> list[tf.Tensor]:
@@ -140,7 +145,7 @@ class SharingPlacement(upstream.PlacementMeshImpl):
 
         return self._collective_with_groups(x, [mesh_axis], _in_groups(concat))
 
-    def alltoall(self, x: Any, mesh_axis: int, split_axis: int, concat_axis: int) -> Any:
+    def alltoall(self, x: LaidOut, mesh_axis: int, split_axis: int, concat_axis: int) -> LaidOut:
         """See upstream."""
 
         def exchange(slices: list[tf.Tensor], devices: list[str]) -> list[tf.Tensor]:
@@ -158,8 +163,8 @@ class SharingPlacement(upstream.PlacementMeshImpl):
 def _slice_variables(
     variable: mtf.Variable, shape: mtf.Shape, engine: SharingPlacement
 ) -> list[tf.Variable]:
-    """A variable for each device, the same one where device and part are the same."""
-    made: dict[Any, tf.Variable] = {}
+    """Makes a variable for each device, the same one where device and part are the same."""
+    made: dict[Hashable, tf.Variable] = {}
     slices = []
     for number, device in enumerate(engine.devices):
         part = (device, tuple(engine.slice_begin(shape, number)))
@@ -181,13 +186,13 @@ def _anew(fn: Callable) -> Callable:
     return lambda slices: fn(*slices)
 
 
-def _key(device: str, slices: list[Any]) -> Any:
-    """Equal for devices and slices that are the same; tensors by identity, numbers by value."""
+def _key(device: str, slices: list[op_replay.Slice]) -> Hashable:
+    """Returns a key of a device and slices: tensors by identity, numbers by value."""
     return (device, *[(each,) if isinstance(each, int) else id(each) for each in slices])
 
 
-def _once_each(slices: list[Any], fn: Callable) -> list[Any]:
-    results: dict[int, Any] = {}
+def _once_each(slices: list[tf.Tensor], fn: Callable) -> list[tf.Tensor]:
+    results: dict[int, tf.Tensor] = {}
     for each in slices:
         if id(each) not in results:
             results[id(each)] = fn(each)
@@ -195,11 +200,11 @@ def _once_each(slices: list[Any], fn: Callable) -> list[Any]:
 
 
 def _in_groups(collective: Callable) -> Callable:
-    """A collective that leaves a slice alone as it is, and knows the groups it has seen.
+    """Wraps a collective: a slice alone stays as it is, and a group is not exchanged twice.
 
     On an axis of size 1 there is nothing to add or exchange; replicas exchange the same tensors.
     """
-    known: dict[Any, list[tf.Tensor]] = {}
+    known: dict[Hashable, list[tf.Tensor]] = {}
 
     def exchange(slices: list[tf.Tensor], devices: list[str]) -> list[tf.Tensor]:
         if len(slices) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Protocol, TypeAlias
 
 from hmoe.compat.stack import mtf
 
@@ -17,6 +17,22 @@ _SEVERAL_LEVELS = ("expert_x", "expert_y", "expert_z")
 LAYER_DIMENSIONS = ("outer_batch", "batch", "expert_hidden", "d_ff", "d_model")
 
 MAX_LEVELS = len(_SEVERAL_LEVELS)
+
+# As users write them, or as Mesh TensorFlow reads them.
+MeshShape: TypeAlias = "str | mtf.Shape"
+LayoutRules: TypeAlias = "str | mtf.LayoutRules"
+
+
+class HasExperts(Protocol):
+    """A level, as far as a layout is concerned."""
+
+    @property
+    def name(self) -> str:
+        """The level's name, for messages."""
+
+    @property
+    def num_experts(self) -> int:
+        """The number of experts that devices share."""
 
 
 def expert_dimension_names(num_levels: int) -> tuple[str, ...]:
@@ -42,7 +58,7 @@ def tensor_order(expert_dims: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
 class MeshLayout:
     """A mesh shape with layout rules, as users write them."""
 
-    def __init__(self, mesh_shape: Any = None, layout: Any = None):
+    def __init__(self, mesh_shape: MeshShape | None = None, layout: LayoutRules | None = None):
         """Reads a mesh shape and layout rules.
 
         Args:
@@ -95,7 +111,7 @@ class MeshLayout:
                 )
             seen[name] = axis
 
-    def check_levels(self, levels: Sequence[Any]) -> None:
+    def check_levels(self, levels: Sequence[HasExperts]) -> None:
         """Checks that the experts of the levels can be split as the rules say.
 
         Args:
@@ -142,7 +158,7 @@ class MeshLayout:
             if axis is not None:
                 used[axis] = name
 
-    def warnings(self, levels: Sequence[Any]) -> list[str]:
+    def warnings(self, levels: Sequence[HasExperts]) -> list[str]:
         """Returns a sentence for each dimension that stays whole although the mesh has room."""
         names = expert_dimension_names(len(levels))[:2]
         batches = ["batch", "outer_batch"][: len(names)]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from hmoe.layer import groups
+from hmoe.layer.capacity import expert_capacity
 from hmoe.t5 import configurables
 from tests.gin import configs
 
@@ -33,7 +33,7 @@ def _slots(levels: list) -> float:
     """Slots per token at training capacity, from the integers that the layer computes."""
     slots = 1.0
     for depth, level in enumerate(levels):
-        capacity = groups.expert_capacity(
+        capacity = expert_capacity(
             level.name,
             level.group_size,
             level.capacity_factor(train=True, depth=depth),

@@ -381,10 +381,12 @@ def test_more_examples_than_there_are_make_no_group():
 
 
 def test_capacity_factor_that_results_is_said_where_it_is_another(caplog):
-    with caplog.at_level(logging.INFO, "hmoe.layer.groups"):
+    with caplog.at_level(logging.INFO, "hmoe.layer.capacity"):
         run(layer([level(capacity_factor_train=0.5, min_capacity=9)]))
         run(layer([level(capacity_factor_train=0.5, min_capacity=1)]))
-    said = [record.getMessage() for record in caplog.records if record.name == "hmoe.layer.groups"]
+    said = [
+        record.getMessage() for record in caplog.records if record.name == "hmoe.layer.capacity"
+    ]
     assert said == [
         "level 'inner': capacity factor 0.5 asked for, 0.75 resulted: 9 slots for each"
         " of 2 experts in a group of 24 tokens (min_capacity = 9)"

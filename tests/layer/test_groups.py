@@ -1,11 +1,9 @@
-"""Group sizes and capacity: integers against a search of all of them."""
+"""Group sizes against a search of all of them."""
 
 from __future__ import annotations
 
 import logging
-from fractions import Fraction
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,28 +19,6 @@ def test_largest_group_size_is_the_largest(tokens, requested, splits):
         if tokens % size == 0 and (tokens // size) % splits == 0
     ]
     assert groups.largest_group_size(tokens, requested, splits) == max(fitting, default=0)
-
-
-@given(st.integers(1, 300), st.floats(0.1, 5), st.integers(1, 50), st.integers(1, 9))
-def test_capacity_is_never_above_the_group_nor_below_the_minimum(size, factor, experts, minimum):
-    capacity = groups.expert_capacity("x", size, factor, experts, minimum)
-    assert capacity == min(size, max(minimum, int(size * Fraction(str(factor)) / experts)))
-
-
-@pytest.mark.parametrize(
-    ("size", "factor", "experts", "expected"),
-    [
-        # In binary the product is just below a whole number.
-        (100, 1.15, 5, 23),
-        (180, 1.4, 4, 63),
-        (1000, 0.29, 10, 29),
-        (3000, 1.001, 3, 1001),
-        (100, np.float64(1.15), 5, 23),
-        (7, 1.1, 3, 2),
-    ],
-)
-def test_capacity_is_rounded_down_from_the_exact_quotient(size, factor, experts, expected):
-    assert groups.expert_capacity("x", size, factor, experts, 0) == expected
 
 
 def test_examples_of_a_group_are_rounded_from_the_exact_product():
@@ -110,21 +86,3 @@ def test_mesh_that_forces_another_size_is_an_error_if_groups_must_be_exact():
     with pytest.raises(ValueError) as error:
         group_size(24, 12, splits=3, exact=True)
     assert str(error.value) == FORCED + " (exact_groups = True)"
-
-
-def test_no_room_for_a_token():
-    with pytest.raises(ValueError) as error:
-        groups.expert_capacity("outer", 12, 0.5, 7, 0)
-    assert str(error.value) == (
-        "level 'outer': a group of 12 tokens with capacity factor 0.5 gives each of 7 experts 0.857"
-        " slots and min_capacity is 0, so no token finds room; raise the capacity factor to 0.59,"
-        " or min_capacity to 1"
-    )
-
-
-@pytest.mark.parametrize(("size", "experts"), [(12, 7), (3, 64), (9, 10), (1024, 2049), (7, 3)])
-def test_the_capacity_factor_that_is_recommended_gives_room(size, experts):
-    with pytest.raises(ValueError) as error:
-        groups.expert_capacity("outer", size, 1e-6, experts, 0)
-    factor = float(str(error.value).split("raise the capacity factor to ")[1].split(",")[0])
-    assert groups.expert_capacity("outer", size, factor, experts, 0) >= 1

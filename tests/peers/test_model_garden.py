@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hmoe
-from hmoe.layer import groups
+from hmoe.layer.capacity import expert_capacity
 from tests import tolerances
 from tests.peers import ours, recorded
 
@@ -99,4 +99,4 @@ def test_our_capacity_is_rounded_down_where_theirs_goes_to_the_nearest():
     """Groups of 12 at a factor of 1.2 for 5 experts: 2.88 slots. 3 take a factor of 1.25."""
     slots = (RECORDED["two_examples"]["combine"] > 0).sum(axis=1)
     assert (slots == 3).all()
-    assert [groups.expert_capacity("only", 12, factor, 5, 1) for factor in (1.2, 1.25)] == [2, 3]
+    assert [expert_capacity("only", 12, factor, 5, 1) for factor in (1.2, 1.25)] == [2, 3]

@@ -154,7 +154,9 @@ class ExpertsEncDecAttention(ExpertsSelfAttention):
         """Returns the projections, for upstream's `enc_dec_attention`."""
         return _EncDecParams(self, context)
 
-    def call(self, context: transformer.Context, x: mtf.Tensor, losses: Any = None) -> mtf.Tensor:
+    def call(
+        self, context: transformer.Context, x: mtf.Tensor, losses: object = None
+    ) -> mtf.Tensor:
         """Attends to the encoder: [<batch dimensions>, (length), d_model] -> the same shape."""
         return transformer_layers.enc_dec_attention(
             self, context.encoder_output, context, x, losses, z_loss_coeff=self.z_loss_coeff
@@ -198,7 +200,9 @@ class _ExpertParams(attention.AttentionParams):
             initializer=tf.random_normal_initializer(stddev=shape[0].size ** -0.5),
         )
 
-    def _experts(self, x: mtf.Tensor, scope: str = "", **more: Any) -> Any:
+    def _experts(
+        self, x: mtf.Tensor, scope: str = "", importance: mtf.Tensor | None = None
+    ) -> mtf.Tensor:
         """Applies experts: [..., d_model] -> [..., heads * d_kv], or a list of several outputs."""
         name = tf.get_variable_scope().name.rpartition("/")[0]
         # Not the name of the heads: a layout may split those and the experts' hidden dimension
@@ -207,7 +211,13 @@ class _ExpertParams(attention.AttentionParams):
         where = type(self._owner).__name__
         if not scope:
             return moe_layer.apply(
-                self._owner.moe, self._context, x, output_dim, name, where=where, **more
+                self._owner.moe,
+                self._context,
+                x,
+                output_dim,
+                name,
+                where=where,
+                importance=importance,
             )
         with tf.variable_scope(scope):
             return moe_layer.apply(
@@ -217,7 +227,7 @@ class _ExpertParams(attention.AttentionParams):
                 output_dim,
                 f"{name}/{scope}",
                 where=where,
-                **more,
+                importance=importance,
             )
 
     def _queries(self, outputs: mtf.Tensor) -> mtf.Tensor:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from mesh_tensorflow.transformer import transformer
 
 from hmoe.compat.stack import mtf
-from hmoe.mesh.layout import LAYER_DIMENSIONS, MeshLayout, expert_dimension_names
+from hmoe.mesh.layout import (
+    LAYER_DIMENSIONS,
+    LayoutRules,
+    MeshLayout,
+    MeshShape,
+    expert_dimension_names,
+)
 from hmoe.t5.layers import moe_layer as layer_lib
+from hmoe.t5.layers.moe_layer import MoELayer
 
 # Dimensions of T5's transformers beside those of the mixture layer.
 T5_DIMENSIONS = (
@@ -27,7 +34,9 @@ T5_DIMENSIONS = (
 )
 
 
-def check(model: Any, mesh_shape: Any, layout_rules: Any) -> list[str]:
+def check(
+    model: transformer.Unitransformer, mesh_shape: MeshShape, layout_rules: LayoutRules
+) -> list[str]:
     """Checks layout rules and the hmoe layers of a model.
 
     Args:
@@ -58,7 +67,7 @@ def check(model: Any, mesh_shape: Any, layout_rules: Any) -> list[str]:
     return list(warnings)
 
 
-def _transformers(model: Any) -> list[Any]:
+def _transformers(model: transformer.Unitransformer) -> list[transformer.Unitransformer]:
     """Returns the stacks of layers that a model consists of."""
     parts = [
         getattr(model, name)
@@ -68,12 +77,13 @@ def _transformers(model: Any) -> list[Any]:
     return [each for part in parts for each in _transformers(part)] if parts else [model]
 
 
-def _expert_layers(part: Any) -> list[Any]:
+def _expert_layers(part: transformer.Unitransformer) -> list[MoELayer]:
+    """Returns the layers of a stack that have experts."""
     # Stacks have no public accessor for their layers.
     return [layer for layer in getattr(part.layer_stack, "_layers", []) if hasattr(layer, "moe")]
 
 
-def _without_ensembles(layout_rules: Any) -> mtf.LayoutRules:
+def _without_ensembles(layout_rules: LayoutRules) -> mtf.LayoutRules:
     """Returns the rules without T5's default one, over an axis that only ensembles have."""
     # LayoutRules has no public accessor for its pairs.
     pairs = mtf.convert_to_layout_rules(layout_rules)._pairs

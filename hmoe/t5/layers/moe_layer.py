@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mesh_tensorflow.transformer import transformer
 
 from hmoe import checks
@@ -29,7 +27,7 @@ _MOE = Setting(
 )
 
 
-def checked_moe(where: str, moe: Any, moved: dict[str, Any]) -> HierarchicalMoE:
+def checked_moe(where: str, moe: object, moved: dict[str, object]) -> HierarchicalMoE:
     """Returns the mixture of a layer.
 
     Args:
@@ -66,7 +64,7 @@ class MoELayer(transformer.TransformerLayer):
     # Whether experts are given the tokens of the stack that the layer stands in.
     routes_own_tokens = True
 
-    def __init__(self, moe: HierarchicalMoE | None = None, **moved: Any):
+    def __init__(self, moe: HierarchicalMoE | None = None, **moved: object):
         """Keeps the mixture.
 
         Args:
@@ -78,7 +76,9 @@ class MoELayer(transformer.TransformerLayer):
         """
         self.moe = checked_moe("MoELayer", moe, moved)
 
-    def call(self, context: transformer.Context, x: mtf.Tensor, losses: Any = None) -> mtf.Tensor:
+    def call(
+        self, context: transformer.Context, x: mtf.Tensor, losses: object = None
+    ) -> mtf.Tensor:
         """Applies the mixture: [<batch dimensions>, (length), d_model] -> the same shape.
 
         Args:
@@ -105,7 +105,7 @@ def apply(
     *,
     importance: mtf.Tensor | None = None,
     where: str = "MoELayer",
-) -> Any:
+) -> mtf.Tensor | list[mtf.Tensor]:
     """Applies a mixture inside a layer of a T5, and hands on its losses and sums.
 
     Args:
@@ -172,7 +172,7 @@ def _refuse_unsupported(context: transformer.Context, where: str) -> None:
         )
 
 
-def refuse_routers_that_look_ahead(model: Any, moe: HierarchicalMoE) -> None:
+def refuse_routers_that_look_ahead(model: transformer.Unitransformer, moe: HierarchicalMoE) -> None:
     """Raises ValueError if a decoder has a router that sees later tokens."""
     if not model.autoregressive:
         return
