@@ -115,4 +115,4 @@ def _is_finite_number(value: Any) -> bool:
 
 def _as_float(value: Any) -> float:
     """A float that prints as the number does: 1.15 of NumPy's float32 is 1.15."""
-    return float(str(value))
+    return float(value) if isinstance(value, numbers.Rational) else float(str(value))

@@ -1,7 +1,7 @@
 """Configuration classes: frozen, keyword-only dataclasses that document and check their fields.
 
-Each argument of a class stands in one place, its field, with its default, unit, source, meaning and
-validator. `docs/reference.md` is written from these fields.
+Each argument of a class is written in one place, its field, with its default, unit, source, meaning
+and validator. `docs/reference.md` is written from these fields.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from hmoe import checks
@@ -44,14 +44,16 @@ class Setting:
     source: str
     check: checks.Check
 
+    def __post_init__(self) -> None:
+        """Joins the lines of the description."""
+        object.__setattr__(self, "doc", " ".join(self.doc.split()))
+
 
 def setting(
     default: Any = REQUIRED, *, doc: str, unit: str, source: str, check: checks.Check
 ) -> Any:
     """Returns a field of a configuration class; the arguments are those of `Setting`."""
-    return dataclasses.field(
-        default=default, metadata={_KEY: Setting(" ".join(doc.split()), unit, source, check)}
-    )
+    return dataclasses.field(default=default, metadata={_KEY: Setting(doc, unit, source, check)})
 
 
 def choice(default: str | None, values: Sequence[str], *, doc: str, source: str) -> Any:
@@ -70,7 +72,7 @@ def switch(default: bool, *, doc: str, source: str) -> Any:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def configuration(
-    *, defaults: dict[str, Any] | None = None, without: Iterable[str] = ()
+    *, defaults: dict[str, Any] | None = None, without: Collection[str] = ()
 ) -> Callable[[_Class], _Class]:
     """Makes a class a frozen, keyword-only dataclass with documented and checked fields.
 
@@ -90,7 +92,9 @@ def configuration(
             setattr(
                 cls,
                 name,
-                dataclasses.field(default=default, metadata=field.metadata, init=takes, repr=takes),
+                dataclasses.field(
+                    default=default, metadata={_KEY: described(cls, name)}, init=takes, repr=takes
+                ),
             )
             cls.__annotations__[name] = field.type
         made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
@@ -110,7 +114,7 @@ class Configuration:
           ValueError: a field is out of its range, or two fields contradict each other.
         """
         for field in settings(type(self)):
-            value = described(field).check(
+            value = described(type(self), field.name).check(
                 self.error_prefix(), field.name, getattr(self, field.name)
             )
             # The one way to set a field of a frozen dataclass.
@@ -128,19 +132,31 @@ class Configuration:
 def settings(cls: type) -> list[dataclasses.Field]:
     """Returns the documented fields of a class, in the order of its arguments."""
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
-    return [field for field in fields if _KEY in field.metadata]
+    return [field for field in fields if _described(cls, field.name)]
 
 
-def described(field: dataclasses.Field) -> Setting:
-    """Returns what a documented field stands for."""
-    return field.metadata[_KEY]
+def described(cls: type, name: str) -> Setting:
+    """Returns what a documented field of a class stands for."""
+    found = _described(cls, name)
+    if found is None:
+        raise ValueError(f"{cls.__name__}.{name} is not documented by a field")
+    return found
+
+
+def _described(cls: type, name: str) -> Setting | None:
+    # A user's subclass may give a field another default, without its description.
+    for base in cls.__mro__:
+        field = vars(base).get("__dataclass_fields__", {}).get(name)
+        if field is not None and _KEY in field.metadata:
+            return field.metadata[_KEY]
+    return None
 
 
 def _attributes(cls: type) -> str:
     """Returns the section of a docstring that describes the arguments of a class."""
     entries = [
         textwrap.fill(
-            f"{field.name}: {described(field).doc}",
+            f"{field.name}: {described(cls, field.name).doc}",
             width=96,
             initial_indent="      ",
             subsequent_indent="        ",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fractions
 import inspect
 
 import numpy as np
@@ -103,3 +104,20 @@ def test_fields_are_checked_before_what_they_mean_together():
         Range(low="x")
     with pytest.raises(ValueError, match="^Range: high is 1, below low = 2$"):
         Range(low=2, high=1)
+
+
+def test_another_default_of_a_users_subclass_stays_checked():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Wide(hmoe.TopKRouter):
+        k: int = 4
+
+    assert Wide().k == 4
+    assert [field.name for field in config.settings(Wide)] == [
+        field.name for field in config.settings(hmoe.TopKRouter)
+    ]
+    with pytest.raises(ValueError, match="^Wide: k is -3; it must be an integer of at least 1$"):
+        Wide(k=-3)
+
+
+def test_fractions_are_numbers():
+    assert dataclasses.replace(LEVEL, z_loss_coef=fractions.Fraction(1, 2)).z_loss_coef == 0.5

@@ -141,7 +141,7 @@ def rows(made: Callable) -> list[Argument]:
     if missing:
         raise ValueError(f"{made.__name__}.{min(missing)} is not documented by a field")
     return [
-        Argument(name, each.unit, _shown(parameters.get(name, REQUIRED)), each.doc, each.source)
+        Argument(name, each.unit, _shown(each, parameters[name]), each.doc, each.source)
         for name, each in documented.items()
     ]
 
@@ -153,11 +153,11 @@ def _documented(cls: type) -> dict[str, config.Setting]:
     fields = [field for field in config.settings(cls) if field.init]
     inherited = {name for base in cls.__mro__[1:] for name in getattr(base, "__annotations__", {})}
     fields.sort(key=lambda field: field.name in inherited)
-    return {field.name: config.described(field) for field in fields}
+    return {field.name: config.described(cls, field.name) for field in fields}
 
 
-def _shown(default: object) -> str:
-    if default is REQUIRED:
+def _shown(setting: config.Setting, default: object) -> str:
+    if default is REQUIRED or (default is None and not _accepts_none(setting)):
         return "required"
     if isinstance(default, str):
         return f'`"{default}"`'
@@ -166,6 +166,15 @@ def _shown(default: object) -> str:
     if callable(default):
         return f"`{getattr(default, '__name__', default)}`"
     return f"`{default}`"
+
+
+def _accepts_none(setting: config.Setting) -> bool:
+    """Returns whether None is a value; T5's layers have it as a default, to explain its error."""
+    try:
+        setting.check("", "", None)
+    except ValueError:
+        return False
+    return True
 
 
 def paragraph(made: Callable) -> str:

@@ -128,7 +128,7 @@ def choices_to_slots(
 def _one_hot(
     slots: tf.Tensor, sizes: SlotSizes, dtype: tf.DType, values: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """Returns [Q, S, X, C], the value of the choice, or 1, where a token stands in a slot."""
+    """Returns [Q, S, X, C], the value of the choice, or 1, where a token fills a slot."""
     if sizes.in_order:
         one_hot = _one_hot_in_order(slots, sizes, dtype)
         if values is not None:

@@ -165,6 +165,7 @@ def _sum_of_placed(
         flat = tf.math.multiply_no_nan(flat, of_slots)
     # [*g, S, K] -> [Q * S, K]
     slots = tf.reshape(slots, [-1, slots.shape[-1]])
+    # [Q * S, K] -> [N, 2], the N choices that have a slot
     placed = tf.where(slots >= 0)
     # [X * Q * C, T] -> [Q * S, T], in the order of tokens, so that every sum has one order.
     return tf.sparse.segment_sum(
@@ -182,10 +183,12 @@ def _of_sources(values: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
 def _flat(tensor: tf.Tensor, num_leading: int) -> tf.Tensor:
     """Reshapes a tensor with so many dimensions of rows to [rows, T]."""
     trailing = tensor.shape.as_list()[num_leading:]
+    # [*rows, *T] -> [rows, T]
     return tf.reshape(tensor, [-1, math.prod(trailing)])
 
 
 def _beside(of_rows: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Reshapes a number for each row to as many dimensions as the rows have."""
     extra = len(rows.shape) - len(of_rows.shape)
+    # [...] -> [..., 1, 1]
     return tf.reshape(of_rows, of_rows.shape.as_list() + [1] * extra)

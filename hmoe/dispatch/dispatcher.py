@@ -1,9 +1,8 @@
 """Moves tokens to the buffers of experts and back; every all-to-all of the package is here.
 
 Dimensions: E outer experts that were chosen already, B batch dimensions that wait for further
-  levels,
-G groups, S tokens of a group, X experts, C slots of a buffer, M depth. A tick marks a dimension
-that is split over a mesh axis.
+levels, G groups, S tokens of a group, X experts, C slots of a buffer, M depth. A tick marks a
+dimension that is split over a mesh axis.
 """
 
 from __future__ import annotations
@@ -33,23 +32,18 @@ class Exchange:
 
     def to_experts(self, buffers: mtf.Tensor) -> mtf.Tensor:
         """Sends [X, ..., G', ...] to the experts [X', ..., G, ...] by an all-to-all."""
-        return self._rename(
-            buffers,
-            {self.experts_unsplit.name: self.experts, self.group.name: self.group_unsplit},
+        return _exchange(buffers, self.expert_side(buffers.shape.dims))
+
+    def expert_side(self, dims: list[mtf.Dimension]) -> list[mtf.Dimension]:
+        """Returns dimensions [X, ..., G', ...] as the experts have them, [X', ..., G, ...]."""
+        return _renamed(
+            dims, {self.experts_unsplit.name: self.experts, self.group.name: self.group_unsplit}
         )
 
     def to_groups(self, buffers: mtf.Tensor) -> mtf.Tensor:
         """Sends [X', ..., G, ...] back to the groups [X, ..., G', ...] by an all-to-all."""
-        return self._rename(
-            buffers,
-            {self.experts.name: self.experts_unsplit, self.group_unsplit.name: self.group},
-        )
-
-    @staticmethod
-    def _rename(tensor: mtf.Tensor, names: dict[str, mtf.Dimension]) -> mtf.Tensor:
-        dims = [names.get(dim.name, dim) for dim in tensor.shape.dims]
-        # A reshape that splits one dimension and gathers another lowers to one all-to-all.
-        return mtf.reshape(tensor, mtf.Shape(dims), name="exchange")
+        names = {self.experts.name: self.experts_unsplit, self.group_unsplit.name: self.group}
+        return _exchange(buffers, _renamed(buffers.shape.dims, names))
 
 
 class Dispatcher:
@@ -76,11 +70,7 @@ class Dispatcher:
     @property
     def slot_dims(self) -> list[mtf.Dimension]:
         """The dimensions of slots, [X', *E, *B, G, C]."""
-        names = {
-            self._exchange.experts_unsplit.name: self._exchange.experts,
-            self._exchange.group.name: self._exchange.group_unsplit,
-        }
-        return [names.get(dim.name, dim) for dim in self._index.sources.shape.dims]
+        return self._exchange.expert_side(self._index.sources.shape.dims)
 
     def dispatch(self, tokens: mtf.Tensor) -> mtf.Tensor:
         """Sends tokens [*E, *B, G', S, ..., M] to slots [X', *E, *B, G, C, ..., M].
@@ -124,3 +114,13 @@ class Dispatcher:
             mtf.slice(buffers, dim.size - 1, 1, dim.name), self._index, self._weight
         )
         return mtf.stop_gradient(mtf.concat([counted, weighted], dim.name))
+
+
+def _renamed(dims: list[mtf.Dimension], names: dict[str, mtf.Dimension]) -> list[mtf.Dimension]:
+    return [names.get(dim.name, dim) for dim in dims]
+
+
+def _exchange(tensor: mtf.Tensor, dims: list[mtf.Dimension]) -> mtf.Tensor:
+    # [..., X, ..., G', ...] -> [..., X', ..., G, ...] or back: a reshape that splits one dimension
+    # and gathers another lowers to one all-to-all.
+    return mtf.reshape(tensor, mtf.Shape(dims), name="exchange")

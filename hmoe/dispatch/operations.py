@@ -45,7 +45,7 @@ class SlotIndex:
 
     Attributes:
       slots: int32 [*G, S, K], the slot of each choice, or -1.
-      sources: int32 [X, *G, C], the choice in each slot, or -1.
+      sources: int32 [X, *G, C], the choice in each slot, or -1; zeros with the einsum engine.
       in_order: whether choice j is always expert j.
       engine: one of `ENGINES`.
     """
@@ -157,7 +157,7 @@ class _Local(mtf.Operation):
                         f"{self.name}: {dim} must not be split over the mesh, but the layout"
                         " does; remove its rule"
                     )
-        # Not `self` in the function below, so that a mesh can know it from another operation.
+        # The function does not capture `self`, so that a mesh recognizes it in another operation.
         compute, engine, sizes = self.compute, engine_for(mesh_impl, self._engine), self._sizes
         values = mesh_impl.slicewise(
             lambda *slices: compute(engine, sizes, *slices),

@@ -1,1 +1,1 @@
-"""What stands at the end of the hierarchy, and the variables of single experts."""
+"""The experts at the end of the hierarchy, and their single variables."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import itertools
 import re
 from collections.abc import Sequence
@@ -166,7 +166,11 @@ class FeedForwardExperts(FeedForward):
         Raises:
           ValueError: the names are missing, repeated or no words.
         """
-        return dataclasses.replace(self, output_names=output_names)
+        # A copy, since a user's own kind of experts may have another constructor.
+        other = copy.copy(self)
+        names = _output_names(self.error_prefix(), "output_names", output_names)
+        object.__setattr__(other, "output_names", names)
+        return other
 
     def __call__(
         self,

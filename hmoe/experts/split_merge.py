@@ -125,7 +125,8 @@ def _layers(variables: Variables) -> dict[str, int]:
 def _gating_sizes(variables: Variables, layer: str) -> dict[int, int]:
     """Returns the number of experts at each level, as the gating weights have it.
 
-    They are [*experts of outer levels, M, X]: the number of dimensions tells the level.
+    The weights are [*experts of outer levels, M, X], so that their number of dimensions gives the
+    level.
     """
     sizes = {}
     for name, value in variables.items():
@@ -193,11 +194,11 @@ def _sizes(variables: Variables, name: str, names: dict[tuple[int, ...], str]) -
     gating = _gating_sizes(variables, _parts(name)[0])
     sizes = []
     num_levels = len(min(names))
-    for place in range(num_levels):
-        level = num_levels - 1 - place
-        largest = max(names, key=lambda numbers: numbers[place])
-        sizes.append(gating.get(level, largest[place] + 1))
-        if largest[place] >= sizes[-1]:
+    for axis in range(num_levels):
+        level = num_levels - 1 - axis
+        largest = max(names, key=lambda numbers: numbers[axis])
+        sizes.append(gating.get(level, largest[axis] + 1))
+        if largest[axis] >= sizes[-1]:
             raise ValueError(
                 f"{names[largest]} is one expert too many: the layer's gating weights are for"
                 f" {sizes[-1]} experts at level {level}; keep those of one model only"

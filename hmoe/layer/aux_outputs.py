@@ -121,5 +121,6 @@ def _add_bias_update(outputs: AuxOutputs, routed: RoutedLevel, settings: AuxSett
     scores, load_name = routed.scores, metric_sums.load_name(routed.level.name)
     if not settings.train or scores.bias_update_rate == 0 or scores.balance_bias is None:
         return
-    outputs.sums.setdefault(load_name, metric_sums.load(routed))
+    if load_name not in outputs.sums:
+        outputs.sums[load_name] = metric_sums.load(routed)
     outputs.bias_updates.append(BiasUpdate(scores.balance_bias, load_name, scores.bias_update_rate))

@@ -1,4 +1,4 @@
-"""Checks and prepares the arguments of a layer's call, before anything is built."""
+"""Checks and prepares the arguments of a layer's call."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def asked_in_tokens(size: int) -> AskedSize:
 
 
 def asked_in_examples(
-    level: str, examples_per_group: float, num_examples: int, num_places: int, num_tokens: int
+    level: str, examples_per_group: float, num_examples: int, num_positions: int, num_tokens: int
 ) -> AskedSize:
     """Returns what `Level.examples_per_group` asks for.
 
@@ -62,7 +62,7 @@ def asked_in_examples(
       level: name of the level, for messages.
       examples_per_group: `Level.examples_per_group`.
       num_examples: examples in the whole batch.
-      num_places: the level's places for tokens of the whole batch, of one set of siblings.
+      num_positions: the level's positions for tokens of the whole batch, of one set of siblings.
       num_tokens: those of them that groups are made of.
 
     Returns:
@@ -71,7 +71,7 @@ def asked_in_examples(
     Raises:
       ValueError: there are fewer examples than that.
     """
-    per_example = Fraction(num_places, num_examples)
+    per_example = Fraction(num_positions, num_examples)
     size = max(1, round(exactly(examples_per_group) * per_example))
     if size > num_tokens:
         raise ValueError(

@@ -134,13 +134,13 @@ class Level(Configuration):
         return f"level '{self.name}'"
 
     def check_together(self) -> None:
-        """Raises ValueError for losses that contradict each other or that the router has not."""
+        """Raises ValueError for losses that contradict each other or that the router lacks."""
         where, router = self.error_prefix(), self.router
         if (self.balance_loss_over, self.balance_loss_mean_over) == ("example", "positions"):
             raise ValueError(
                 f"{where}: balance_loss_mean_over is 'positions', but balance_loss_over is"
-                " 'example', and further in an example has no positions of its own; use 'tokens',"
-                " or average over groups or the batch"
+                " 'example', and at inner levels an example has no positions of its own; use"
+                " 'tokens', or average over groups or the batch"
             )
         if self.second_place_loss and not router.has_second_choice:
             raise ValueError(

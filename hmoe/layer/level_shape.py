@@ -90,14 +90,14 @@ def level_shape(
     Raises:
       ValueError: groups or capacity cannot be as asked for.
     """
-    # A third level has no batch dimension of its own: nothing of it is split.
+    # A third level has no batch dimension of its own, so it is not split.
     waiting, own = batch_dims[:-1], batch_dims[-1].name if batch_dims else "innermost_batch_unsplit"
     leading = tensor_order(outer_expert_dims) + waiting
     num_tokens = mtf.Shape(token_dims[len(leading) :]).size
     size = capacity = rules.sequence_size or 0
     if rules.sequence_size is None:
-        num_places = mtf.Shape(token_dims[len(outer_expert_dims) :]).size
-        size = _group_size(level, num_tokens, num_places, rules, rules.layout.num_splits(own))
+        num_positions = mtf.Shape(token_dims[len(outer_expert_dims) :]).size
+        size = _group_size(level, num_tokens, num_positions, rules, rules.layout.num_splits(own))
         capacity = expert_capacity(
             level.name,
             size,
@@ -124,21 +124,21 @@ def level_shape(
 
 
 def _group_size(
-    level: Level, num_tokens: int, num_places: int, rules: GroupRules, num_splits: int
+    level: Level, num_tokens: int, num_positions: int, rules: GroupRules, num_splits: int
 ) -> int:
     """Returns the number of tokens of a group.
 
     Args:
       level: the level.
       num_tokens: the tokens that groups are made of.
-      num_places: the places for tokens of the whole batch, of one set of sibling experts.
+      num_positions: the positions for tokens of the whole batch, of one set of sibling experts.
       rules: the rules of the call.
       num_splits: the devices that groups are split over.
     """
     asked = groups.asked_in_tokens(level.group_size)
     if level.examples_per_group is not None:
         asked = groups.asked_in_examples(
-            level.name, level.examples_per_group, rules.num_examples, num_places, num_tokens
+            level.name, level.examples_per_group, rules.num_examples, num_positions, num_tokens
         )
     return groups.group_size(
         level.name,

@@ -160,7 +160,7 @@ class TokenField:
 
 TOKEN_FIELDS = (
     TokenField("full", "brief", "full tokens", lambda group, _: group.full),
-    TokenField("arrivals", "brief", "real tokens", lambda group, _: group.real),
+    TokenField("real", "brief", "real tokens", lambda group, _: group.real),
     TokenField("left_behind", "brief", "real tokens without a slot", lambda group, _: group.lost),
     TokenField("filled", "brief", "filled slots", lambda group, _: group.placed),
     TokenField("slots", "brief", "slots", None),
@@ -267,7 +267,7 @@ def decode_tokens(sums: np.ndarray) -> TokenNumbers:
 
 @dataclasses.dataclass(frozen=True)
 class Path:
-    """What became of the tokens of some groups on their way through all levels.
+    """The way of tokens through all levels, for some groups of the first.
 
     Attributes:
       came: [..., S, levels + 1], 1 where a token came to a level, and in the end to an expert.

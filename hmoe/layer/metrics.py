@@ -61,7 +61,7 @@ class LayerNumbers:
     """The decoded sums of a layer.
 
     Attributes:
-      levels: metrics of each level by name, outermost first.
+      levels: metrics of each level by name.
       sums: sums of the layer by name; empty where metrics are off.
       load: [experts], the demand for each innermost expert; empty where metrics are off.
     """
@@ -170,8 +170,8 @@ LEVEL_METRICS = (
         "fraction_tokens_dropped",
         "brief",
         _SHARE,
-        "tokens of the layer that are lost at this level: they arrived, and no copy of them found a"
-        " slot. The sum over levels is the layer's `fraction_tokens_left_behind`",
+        "tokens of the layer that are lost at this level: copies of them came here, and none found"
+        " a slot. The sum over levels is the layer's `fraction_tokens_left_behind`",
         "tokens lost here / real tokens of the layer",
         lambda level: _ratio(level.lost, level.layer["tokens"]),
     ),
@@ -179,9 +179,9 @@ LEVEL_METRICS = (
         "fraction_tokens_left_behind",
         "brief",
         _SHARE,
-        "arrivals that found no slot at this level; one token may arrive more than once",
-        "arrivals without a slot / arrivals",
-        lambda level: _ratio(level.tokens["left_behind"], level.tokens["arrivals"]),
+        "real tokens without a slot at this level; a token counts once for each copy that arrives",
+        "tokens without a slot / real tokens of the level",
+        lambda level: _ratio(level.tokens["left_behind"], level.tokens["real"]),
     ),
     LevelMetric(
         "expert_usage",
@@ -265,7 +265,7 @@ LAYER_METRICS = (
         "1 where even",
         "balance loss of the layer",
         "mean over levels",
-        lambda layer: float(np.mean(layer.of_levels("auxiliary_loss"))),
+        lambda layer: _mean(layer.of_levels("auxiliary_loss")),
     ),
     LayerMetric(
         "router_z_loss",
@@ -273,7 +273,7 @@ LAYER_METRICS = (
         "nats^2",
         "router z-loss of the layer",
         "mean over levels",
-        lambda layer: float(np.mean(layer.of_levels("router_z_loss"))),
+        lambda layer: _mean(layer.of_levels("router_z_loss")),
     ),
     LayerMetric(
         "weighted_loss",
@@ -281,7 +281,7 @@ LAYER_METRICS = (
         "as the loss",
         "what the layer adds to the training loss",
         "sum over levels",
-        lambda layer: float(np.sum(layer.of_levels("weighted_loss"))),
+        lambda layer: _sum(layer.of_levels("weighted_loss")),
     ),
     LayerMetric(
         "fraction_tokens_left_behind",
@@ -441,7 +441,7 @@ def _summarize_layer(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def _levels(sums: Mapping[str, np.ndarray]) -> list[str]:
-    """Returns the names of a layer's levels, outermost first."""
+    """Returns the names of a layer's levels, outermost first (in any order without metrics)."""
     levels = [
         key.split("/")[0] for key in sums if key == metric_sums.losses_name(key.split("/")[0])
     ]

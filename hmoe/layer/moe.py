@@ -223,7 +223,7 @@ class HierarchicalMoE(Configuration):
 
         Raises:
           ValueError: an argument is of a wrong kind, layout, mesh and sizes do not fit, or
-            embeddings are missing; before anything is built.
+            embeddings are missing.
         """
         call_arguments.check_call(
             inputs,
@@ -289,11 +289,10 @@ class HierarchicalMoE(Configuration):
     ) -> Call:
         outputs = mtf.Dimension("outputs", self.num_outputs)
         return Call(
-            levels=tuple(self.levels),
+            levels=self.levels,
             experts=self.experts,
             engine=self.engine,
             rules=rules,
-            train=rules.train,
             output_dim=output_dim,
             several=[outputs] if self.num_outputs > 1 else [],
             variable_dtype=variable_dtype or mtf.VariableDType(),

@@ -36,7 +36,7 @@ def num_active_params(
 
 
 def _reached_further(reached: int, level: Level) -> int:
-    """Returns the destinations that a token can have after a level, of so many before it."""
+    """Returns how many destinations a token can have after a level, from those before it."""
     if level.router.max_choices is None:
         return reached * level.num_experts
     # Later choices are partial tokens further in: they get one expert each.

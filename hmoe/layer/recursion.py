@@ -13,6 +13,7 @@ A tick marks a dimension that is split over a mesh axis.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from hmoe.compat.stack import mtf
 from hmoe.dispatch.dispatcher import Dispatcher
@@ -39,7 +40,6 @@ class Call:
       experts: the experts at the end of the hierarchy.
       engine: one of `hmoe.dispatch.operations.ENGINES`.
       rules: how tokens are divided into groups.
-      train: whether the layer is training.
       output_dim: N.
       several: a dimension of several outputs for each token, or none: [] or [outputs].
       variable_dtype: types of the variables.
@@ -47,16 +47,20 @@ class Call:
       random: source of random numbers.
     """
 
-    levels: tuple[Level, ...]
+    levels: Sequence[Level]
     experts: FeedForwardExperts
     engine: str
     rules: GroupRules
-    train: bool
     output_dim: mtf.Dimension
     several: list[mtf.Dimension]
     variable_dtype: mtf.VariableDType
     has_partial_tokens: bool
     random: RandomSource
+
+    @property
+    def train(self) -> bool:
+        """Whether the layer is training."""
+        return self.rules.train
 
     @property
     def output_dims(self) -> list[mtf.Dimension]:
@@ -121,7 +125,7 @@ def apply_level(
     else:
         sent = _dispatch(call, depth, routed)
         inner = apply_level(call, depth + 1, sent, shape.expert_dims, batch_dims[:-1])
-    return LevelOutput(_combine(call, routed, inner.outputs), [routed, *inner.routed])
+    return LevelOutput(_combine(call, routed, inner), [routed, *inner.routed])
 
 
 def _shape(
@@ -195,8 +199,11 @@ def _apply_experts(call: Call, routed: RoutedLevel) -> mtf.Tensor:
     )
 
 
-def _combine(call: Call, routed: RoutedLevel, outputs: mtf.Tensor) -> mtf.Tensor:
+def _combine(call: Call, routed: RoutedLevel, inner: LevelOutput) -> mtf.Tensor:
     """Sends outputs back to the groups of a level, to [*leading, G, S, *output_dims]."""
-    # The groups of the next level hold the slots of this one: [..., H, T, N] -> [..., G, C, N]
-    slots = mtf.reshape(outputs, mtf.Shape(routed.dispatcher.slot_dims + call.output_dims))
-    return routed.dispatcher.combine(slots)
+    outputs = inner.outputs
+    if inner.routed:
+        # The groups of the next level hold the slots of this one: [..., H, T, N] -> [..., G, C, N]
+        shape = mtf.Shape(routed.dispatcher.slot_dims + call.output_dims)
+        outputs = mtf.reshape(outputs, shape)
+    return routed.dispatcher.combine(outputs)

@@ -58,7 +58,10 @@ def where_real(x: mtf.Tensor, importance: mtf.Tensor) -> mtf.Tensor:
 
 
 def unstacked(tensor: mtf.Tensor, dim: mtf.Dimension) -> list[mtf.Tensor]:
-    """Returns `mtf.unstack`, whose own gradient fails where one of the parts is not used."""
+    """Splits a tensor along a dimension into its parts, some of which may stay unused.
+
+    The gradient of `mtf.unstack` fails for those.
+    """
     shape = tensor.shape - dim
     return [
         mtf.reshape(mtf.slice(tensor, number, 1, dim.name), shape) for number in range(dim.size)

@@ -23,7 +23,7 @@ _current = threading.local()
 
 @contextlib.contextmanager
 def microbatch(number: mtf.Tensor) -> Iterator[None]:
-    """Within it, drawn numbers also depend on `number`, a scalar int32 mtf.Tensor."""
+    """Makes drawn numbers depend on `number` too, a scalar int32 `mtf.Tensor`."""
     before = getattr(_current, "microbatch", None)
     _current.microbatch = number
     try:
@@ -37,10 +37,10 @@ class RandomSource:
     """A named stream of random numbers.
 
     Attributes:
-      seed: of the run.
-      path: what the numbers are for; other paths give independent numbers.
-      alike: name of a dimension: the same numbers for all indices of the dimensions
-        before it. None: each element has a number of its own.
+      seed: the seed of the run.
+      path: the use of the numbers; different paths have independent numbers.
+      alike: name of a dimension; all indices of the dimensions before it get the same numbers.
+        None: each element has a number of its own.
     """
 
     seed: int
@@ -48,15 +48,15 @@ class RandomSource:
     alike: str | None = None
 
     def named(self, name: str) -> RandomSource:
-        """The stream for a part of what this one is for."""
+        """Returns the stream of a named part."""
         return dataclasses.replace(self, path=f"{self.path}/{name}")
 
     def alike_before(self, dimension: str) -> RandomSource:
-        """The stream whose numbers differ along this dimension and those after it alone."""
+        """Returns the stream whose numbers differ only along this dimension and those after it."""
         return dataclasses.replace(self, alike=dimension)
 
     def uniform(self, mesh: mtf.Mesh, shape: mtf.Shape, dtype: tf.DType = tf.float32) -> mtf.Tensor:
-        """Numbers in [0, 1), other ones at each global step and in each microbatch."""
+        """Draws numbers in [0, 1), different at each global step and in each microbatch."""
         shape = mtf.convert_to_shape(shape)
         names = shape.dimension_names
         if self.alike not in names:
@@ -89,7 +89,7 @@ class StatelessUniformOperation(mtf.Operation):
 
     @property
     def has_gradient(self) -> bool:
-        """Random numbers have none."""
+        """Always False."""
         return False
 
     def lower(self, lowering: mtf.Lowering) -> None:

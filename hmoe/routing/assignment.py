@@ -161,7 +161,7 @@ def _fill(
     wanted: tf.Tensor,
     fallback: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, ...]:
-    """Fills buffers with tokens in the order in which they stand.
+    """Fills buffers with tokens in their order.
 
     Args:
       num_experts: X.
@@ -181,11 +181,11 @@ def _fill(
     positions = tf.split(buffers.add(tf.concat(went, -1), tf.concat(wants, -1)), len(went), axis=-1)
     sources = [tf.fill(tf.shape(each), number) for number, each in enumerate(went)]
     for number, offered in enumerate([] if fallback is None else tf.unstack(fallback, axis=-1)):
-        homeless = [want & (position < 0) for want, position in zip(wants, positions)]
+        unplaced = [want & (position < 0) for want, position in zip(wants, positions)]
         # K of [..., S] -> [..., S]
-        slot = buffers.add(offered, tf.reduce_any(tf.stack(homeless, 0), 0))
+        slot = buffers.add(offered, tf.reduce_any(tf.stack(unplaced, 0), 0))
         left = slot >= 0
-        for choice, moves in enumerate(homeless):
+        for choice, moves in enumerate(unplaced):
             moves &= left
             left &= ~moves
             positions[choice] = tf.where(moves, slot, positions[choice])

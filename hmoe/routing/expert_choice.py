@@ -118,7 +118,7 @@ class ExpertChoiceRouter(Router):
         pool: losses.Pool,
         counted: str,
     ) -> mtf.Tensor:
-        """Returns 0 where buffers are always full; over tokens, how unevenly they are taken."""
+        """Returns the unevenness of a softmax over tokens; 0 over experts, with full buffers."""
         if self.softmax_over == "experts":
             return mtf.zeros(importance.mesh, mtf.Shape([]), dtype=tf.float32)
         mean_over = "tokens" if pool.num_positions is None else "positions"
@@ -138,12 +138,12 @@ def _best_tokens(affinity: mtf.Tensor, importance: mtf.Tensor, capacity: int) ->
         by_expert = tf.where(
             tf.broadcast_to(real, tf.shape(by_expert)), by_expert, -tf.ones_like(by_expert)
         )
-        # The order of the order is the place of each token in it; ties go to the earlier token.
+        # The order of the order is the rank of each token in it; ties go to the earlier token.
         best_first = tf.argsort(by_expert, axis=-1, direction="DESCENDING", stable=True)
-        place = tf.argsort(best_first, axis=-1, stable=True)
-        taken = (place < capacity) & tf.broadcast_to(real, tf.shape(place))
+        rank = tf.argsort(best_first, axis=-1, stable=True)
+        taken = (rank < capacity) & tf.broadcast_to(real, tf.shape(rank))
         # [..., X, S] -> [..., S, X]
-        return tf.linalg.matrix_transpose(tf.where(taken, place, -tf.ones_like(place)))
+        return tf.linalg.matrix_transpose(tf.where(taken, rank, -tf.ones_like(rank)))
 
     return mtf.slicewise(
         slots,

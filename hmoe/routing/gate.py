@@ -90,13 +90,14 @@ class Gate(Configuration):
             self.jitter or self.input_dropout
         ):
             raise ValueError(
-                f"Gate: word_embeddings is {self.word_embeddings!r}, which leaves out the inputs"
-                f" that jitter = {self.jitter} and input_dropout = {self.input_dropout} disturb;"
-                " set both to 0, or word_embeddings to 'add' or 'concat'"
+                f"{self.error_prefix()}: word_embeddings is {self.word_embeddings!r}, which leaves"
+                f" out the inputs that jitter = {self.jitter} and input_dropout ="
+                f" {self.input_dropout} disturb; set both to 0, or word_embeddings to 'add' or"
+                " 'concat'"
             )
         if self.explore_temperature is not None and not self.explore_probability:
             raise ValueError(
-                f"Gate: explore_temperature is {self.explore_temperature!r}, but"
+                f"{self.error_prefix()}: explore_temperature is {self.explore_temperature!r}, but"
                 " explore_probability is 0, so that nothing is explored; set it too, or"
                 " explore_temperature to None"
             )

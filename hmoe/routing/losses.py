@@ -1,7 +1,6 @@
 """Losses that keep a router balanced and its logits small: functions of scores and choices.
 
-Dimensions: "..." stands for groups and outer experts, S the tokens of a group, K choices, X
-  experts.
+Dimensions: "..." are groups and outer experts, S the tokens of a group, K choices, X experts.
 """
 
 from __future__ import annotations
@@ -258,6 +257,7 @@ def _load_times_probability(
         # X^2 times the mean over pools and X experts of two shares of the positions.
         num_pools = mtf.Shape(pool.dims).size
         scale = experts.size / (num_pools * float(pool.num_positions) ** 2)
+        # [*pools, X], [*pools, X] -> []
         return mtf.einsum([load, probability], mtf.Shape([])) * scale
     number = pool.sum([counted], [])
     per_pool = mtf.reduce_sum(load * probability, reduced_dim=experts) / mtf.maximum(number, 1.0)

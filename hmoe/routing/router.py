@@ -57,11 +57,11 @@ class Router(Configuration, abc.ABC):
         return self.max_choices is not None and self.max_choices > 1
 
     def num_choices(self, num_experts: int) -> int:
-        """Returns how many of so many experts a token can reach at most."""
+        """Returns how many experts a token can reach at most, if there are `num_experts`."""
         return num_experts if self.max_choices is None else min(self.max_choices, num_experts)
 
     def num_ranks(self, num_experts: int) -> int:
-        """Returns how many different ranks a token's choices can have, with so many experts."""
+        """Returns how many different ranks a token's choices can have."""
         return self.num_choices(num_experts)
 
     def variable_name(self) -> str:

@@ -23,8 +23,8 @@ from hmoe.routing.token_choice import TokenChoiceRouter
 class UniformRouter(TokenChoiceRouter):
     """Deals tokens out in turn, whatever their scores; for benchmarks.
 
-    Choice j of the token at place t of its group goes to expert (t * k + j) mod X, with the weight
-    that the scores give it (OLMo-core's uniform assignment).
+    Choice j of the token at position t of its group goes to expert (t * k + j) mod X, with the
+    weight that the scores give it (OLMo-core's uniform assignment).
     """
 
     def variable_name(self) -> str:
@@ -35,9 +35,9 @@ class UniformRouter(TokenChoiceRouter):
         """Names the next `count` experts in turn."""
         mesh, preference = scores.logits.mesh, mtf.Dimension("preference", count)
         shape = mtf.Shape([*scores.logits.shape.dims[:-1], preference])
-        place = mtf.range(mesh, scores.tokens_dim, tf.int32) * count
+        position = mtf.range(mesh, scores.tokens_dim, tf.int32) * count
         expert = mtf.mod(
-            mtf.broadcast(place, shape) + mtf.range(mesh, preference, tf.int32),
+            mtf.broadcast(position, shape) + mtf.range(mesh, preference, tf.int32),
             scores.experts_dim.size,
         )
         return mtf.broadcast(expert, shape)

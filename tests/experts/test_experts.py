@@ -262,3 +262,17 @@ def test_errors(arguments, text):
     with pytest.raises(ValueError) as error:
         hmoe.FeedForwardExperts(hidden_size=3, **arguments)
     assert str(error.value) == text
+
+
+class Scaled(hmoe.FeedForwardExperts):
+    """A user's own experts, with a constructor of their own."""
+
+    def __init__(self, scale, **settings):
+        super().__init__(**settings)
+        object.__setattr__(self, "scale", scale)
+
+
+def test_other_outputs_of_a_users_own_experts():
+    other = Scaled(3.0, hidden_size=5).with_outputs(QK)
+    assert type(other) is Scaled
+    assert (other.scale, other.output_names, other.hidden_size) == (3.0, QK, 5)

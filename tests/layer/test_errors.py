@@ -84,7 +84,7 @@ CASES = [
         level,
         {"balance_loss_mean_over": "positions", "balance_loss_over": "example"},
         "level 'inner': balance_loss_mean_over is 'positions', but balance_loss_over is 'example', and"
-        " further in an example has no positions of its own; use 'tokens', or average over groups or"
+        " at inner levels an example has no positions of its own; use 'tokens', or average over groups or"
         " the batch",
     ),
     (

@@ -1,1 +1,1 @@
-"""The layers that stand in a T5."""
+"""T5 layers: the mixture, attention by experts, and checks of their layout."""

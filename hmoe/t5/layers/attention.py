@@ -98,16 +98,16 @@ class ExpertsSelfAttention(transformer_layers.SelfAttention):
 
     @property
     def routes_own_tokens(self) -> bool:
-        """Whether experts are given the tokens of the stack that the layer stands in."""
+        """Whether experts are given the tokens of the layer's own stack."""
         return True
 
 
 _RELATIVE_ATTENTION_TYPE = Setting(
     doc="""How positions join the attention: "bias", "bias_shared" or "contextual". None: not at
     all, whatever gin binds to `SelfAttention`.""",
-    unit='one of `"bias"`, `"bias_shared"`, `"contextual"`',
+    unit='one of `"bias"`, `"bias_shared"`, `"contextual"`; or `None`',
     source="Mesh TensorFlow `relative_attention_type` of `EncDecAttention`",
-    check=lambda where, field, value: value,
+    check=checks.optional(checks.one_of(("bias", "bias_shared", "contextual"))),
 )
 
 
@@ -127,20 +127,29 @@ class ExpertsEncDecAttention(ExpertsSelfAttention):
         self,
         moe: HierarchicalMoE | None = None,
         *,
+        expert_computation: str = "qkv",
         relative_attention_type: str | None = None,
-        **settings: Any,
+        **self_attention: Any,
     ):
         """Checks and keeps the arguments.
 
         Args:
           moe: see `ExpertsSelfAttention`.
+          expert_computation: see `ExpertsSelfAttention`.
           relative_attention_type: "bias", "bias_shared", "contextual", or None.
-          **settings: the other arguments of `ExpertsSelfAttention`.
+          **self_attention: see `ExpertsSelfAttention`.
 
         Raises:
           ValueError: as `ExpertsSelfAttention` does.
         """
-        super().__init__(moe, relative_attention_type=relative_attention_type, **settings)
+        super().__init__(
+            moe,
+            expert_computation=expert_computation,
+            relative_attention_type=_RELATIVE_ATTENTION_TYPE.check(
+                f"hmoe.{type(self).__name__}", "relative_attention_type", relative_attention_type
+            ),
+            **self_attention,
+        )
 
     @property
     def routes_own_tokens(self) -> bool:

@@ -61,7 +61,7 @@ class MoELayer(transformer.TransformerLayer):
 
     arguments = {"moe": _MOE}
 
-    # Whether experts are given the tokens of the stack that the layer stands in.
+    # Whether experts are given the tokens of the layer's own stack.
     routes_own_tokens = True
 
     def __init__(self, moe: HierarchicalMoE | None = None, **moved: object):
@@ -69,10 +69,12 @@ class MoELayer(transformer.TransformerLayer):
 
         Args:
           moe: an `hmoe.HierarchicalMoE`.
-          **moved: nothing; arguments of `hmoe.HierarchicalMoE` get an error that says so.
+          **moved: not accepted; for an argument of `hmoe.HierarchicalMoE` the error names its new
+            spelling.
 
         Raises:
           ValueError: there is no mixture, or an argument belongs to it.
+          TypeError: an argument is unknown.
         """
         self.moe = checked_moe("MoELayer", moe, moved)
 

@@ -43,7 +43,7 @@ def gathers(
 
 
 def test_without_metrics_nothing_is_gathered(tmp_path: Path) -> None:
-    assert gathers(tmp_path, 'hmoe.MoELayer.metrics = "off"') == []
+    assert gathers(tmp_path, 'hmoe.HierarchicalMoE.metrics = "off"') == []
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_without_metrics_nothing_is_gathered(tmp_path: Path) -> None:
         pytest.param("brief", (), tiny.BATCH, id="default"),
         pytest.param("brief", (), 2 * tiny.BATCH, id="default-larger_batch"),
         pytest.param("brief", (MICROBATCHES,), tiny.BATCH, id="default-microbatches"),
-        pytest.param("full", ('hmoe.MoELayer.metrics = "full"',), tiny.BATCH, id="full"),
+        pytest.param("full", ('hmoe.HierarchicalMoE.metrics = "full"',), tiny.BATCH, id="full"),
     ],
 )
 def test_nothing_is_gathered_but_sums_for_metrics(
