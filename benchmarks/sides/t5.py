@@ -74,8 +74,9 @@ class T5(InSession):
       experts: at each of two levels; the one level of others has their product.
       batch, inputs, targets: sequences, and tokens of each.
       group: tokens that compete for the same buffers, at every level.
-      seed: of the sequences. With some (0, 2 and 3) a token is so nearly as well off with two
-        experts that rounding decides, and gradients cannot be compared.
+      seed: of the sequences. With most (0 to 5 and 7 to 10 were tried) a token is so nearly as well
+        off with two experts that rounding decides, and gradients cannot be compared; losses are
+        equal to seven digits all the same.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class T5(InSession):
         inputs=64,
         targets=32,
         group=1024,
-        seed=1,
+        seed=6,
     ):
         self._layers, self._lengths = layers, {"inputs": inputs, "targets": targets}
         self._batch, self._blocks, self._seed = batch, blocks, seed
