@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from babel import Locale, UnknownLocaleError
 
 from hmoe import checks
-from hmoe.config import Configuration, configuration, setting
+from hmoe.config import configuration, setting
 from hmoe.t5.data import cldr_values, examples
 from hmoe.t5.data.examples import Example, ExampleRandom
 
@@ -54,7 +54,7 @@ def _languages(owner: str, field: str, value: Sequence[str]) -> tuple[str, ...]:
 
 
 @configuration()
-class FormatSettings(Configuration):
+class FormatSettings(examples.LengthLimits):
     """Settings of the task `cldr_formats`."""
 
     languages: Sequence[str] = setting(
@@ -77,20 +77,6 @@ class FormatSettings(Configuration):
         doc="""Number of examples drawn for all splits together; repeated and too long ones are left
         out.""",
         unit="examples",
-        source="hmoe",
-        check=examples.positive,
-    )
-    max_input_bytes: int = setting(
-        examples.MAX_INPUT_BYTES,
-        doc="Longest input that is kept, in UTF-8.",
-        unit="bytes",
-        source="hmoe",
-        check=examples.positive,
-    )
-    max_target_bytes: int = setting(
-        examples.MAX_TARGET_BYTES,
-        doc="Longest target that is kept, in UTF-8.",
-        unit="bytes",
         source="hmoe",
         check=examples.positive,
     )
@@ -133,7 +119,5 @@ def format_examples(split: str, settings: FormatSettings | None = None) -> Itera
             continue
         seen.add(key)
         targets = value.write(_locale(language))
-        if targets and examples.fits(
-            inputs, targets, settings.max_input_bytes, settings.max_target_bytes
-        ):
+        if targets and settings.fits(inputs, targets):
             yield Example(inputs, targets, language, kind)

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from babel import localedata
 
-from hmoe.config import Configuration, configuration, setting
+from hmoe.config import configuration, setting
 from hmoe.t5.data import examples
 from hmoe.t5.data.examples import Example
 
@@ -110,7 +110,7 @@ def _languages(owner: str, field: str, value: Sequence[str]) -> tuple[str, ...]:
 
 
 @configuration()
-class NameSettings(Configuration):
+class NameSettings(examples.LengthLimits):
     """Settings of the task `cldr_names`."""
 
     languages: Sequence[str] = setting(
@@ -127,20 +127,6 @@ class NameSettings(Configuration):
         source="hmoe",
         check=examples.some_of(KINDS),
     )
-    max_input_bytes: int = setting(
-        examples.MAX_INPUT_BYTES,
-        doc="Longest input that is kept, in UTF-8.",
-        unit="bytes",
-        source="hmoe",
-        check=examples.positive,
-    )
-    max_target_bytes: int = setting(
-        examples.MAX_TARGET_BYTES,
-        doc="Longest target that is kept, in UTF-8.",
-        unit="bytes",
-        source="hmoe",
-        check=examples.positive,
-    )
 
 
 def _examples_in(language: str, settings: NameSettings) -> Iterator[Example]:
@@ -151,9 +137,7 @@ def _examples_in(language: str, settings: NameSettings) -> Iterator[Example]:
         if kind not in settings.kinds or english is None:
             continue
         inputs = f"{language} {kind}: {english}"
-        if inputs not in seen and examples.fits(
-            inputs, name, settings.max_input_bytes, settings.max_target_bytes
-        ):
+        if inputs not in seen and settings.fits(inputs, name):
             seen.add(inputs)
             yield Example(inputs, name, language, kind)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from hmoe import checks
+from hmoe.config import Configuration, configuration, setting
 
 T = TypeVar("T")
 
@@ -61,14 +62,6 @@ def split_of_digest(key: int) -> str:
     return _HELD_OUT_PARTS.get(key % _NUM_PARTS, "train")
 
 
-def fits(inputs: str, targets: str, max_input_bytes: int, max_target_bytes: int) -> bool:
-    """Returns whether inputs and targets are within their limits, in UTF-8 bytes."""
-    return (
-        len(inputs.encode("utf-8")) <= max_input_bytes
-        and len(targets.encode("utf-8")) <= max_target_bytes
-    )
-
-
 def positive(owner: str, field: str, value: int) -> int:
     """Returns a setting if it is at least 1."""
     if value < 1:
@@ -88,6 +81,33 @@ def some_of(known: Sequence[str]) -> checks.Check:
         return tuple(value)
 
     return check
+
+
+@configuration()
+class LengthLimits(Configuration):
+    """Limits on the length of examples, which the settings of every generator have."""
+
+    max_input_bytes: int = setting(
+        MAX_INPUT_BYTES,
+        doc="Longest input that is kept, in UTF-8.",
+        unit="bytes",
+        source="hmoe",
+        check=positive,
+    )
+    max_target_bytes: int = setting(
+        MAX_TARGET_BYTES,
+        doc="Longest target that is kept, in UTF-8.",
+        unit="bytes",
+        source="hmoe",
+        check=positive,
+    )
+
+    def fits(self, inputs: str, targets: str) -> bool:
+        """Returns whether inputs and targets are within the limits."""
+        return (
+            len(inputs.encode("utf-8")) <= self.max_input_bytes
+            and len(targets.encode("utf-8")) <= self.max_target_bytes
+        )
 
 
 def check_split(split: str) -> None:

@@ -29,9 +29,13 @@ def test_splits_have_their_shares():
 
 
 def test_fits_counts_bytes_not_characters():
-    assert examples.fits("ab", "мир", 2, 6)
-    assert not examples.fits("ab", "мир", 2, 5)
-    assert not examples.fits("abc", "мир", 2, 6)
+    def fits(inputs, targets, *limits):
+        names = ("max_input_bytes", "max_target_bytes")
+        return examples.LengthLimits(**dict(zip(names, limits))).fits(inputs, targets)
+
+    assert fits("ab", "мир", 2, 6)
+    assert not fits("ab", "мир", 2, 5)
+    assert not fits("abc", "мир", 2, 6)
 
 
 def test_unknown_split_names_those_there_are():
