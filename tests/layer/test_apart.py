@@ -16,10 +16,6 @@ MESHES = {
 }
 
 
-def gate(**settings):
-    return hmoe.Gate(**settings)
-
-
 ROUTERS = {
     "top-2": lambda: hmoe.TopKRouter(k=2),
     "random": lambda: hmoe.TopKRouter(k=2, policy_eval="random", threshold_eval=0.9),

@@ -16,20 +16,16 @@ pytestmark = pytest.mark.usefixtures("mesh_engine")
 DIMS = (("outer_batch", 2), ("batch", 4), ("length", 6), ("d_model", 7))
 
 
-def gate(**settings):
-    return hmoe.Gate(**settings)
-
-
 ROUTERS = {
     "top-2": lambda: hmoe.TopKRouter(k=2, policy_train="random"),
     "top-3-sigmoid": lambda: hmoe.TopKRouter(
-        k=3, policy_train="all", gate=gate(function="sigmoid", use_bias=True)
+        k=3, policy_train="all", gate=hmoe.Gate(function="sigmoid", use_bias=True)
     ),
     "switch": lambda: hmoe.SwitchRouter(
-        selection_train="sample", retries=1, gate=gate(jitter=0.1, input_dropout=0.1)
+        selection_train="sample", retries=1, gate=hmoe.Gate(jitter=0.1, input_dropout=0.1)
     ),
     "words": lambda: hmoe.TopKRouter(
-        k=2, policy_train="all", priority=True, gate=gate(word_embeddings="concat")
+        k=2, policy_train="all", priority=True, gate=hmoe.Gate(word_embeddings="concat")
     ),
     "experts-choose": lambda: hmoe.ExpertChoiceRouter(),
     "experts-choose-over-tokens": lambda: hmoe.ExpertChoiceRouter(softmax_over="tokens"),

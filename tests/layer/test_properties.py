@@ -19,10 +19,6 @@ DIMS = (("batch", 4), ("length", 12), ("d_model", 7))
 GROUPS = (2, 24)
 
 
-def gate(**settings):
-    return hmoe.Gate(**settings)
-
-
 # Each makes a new router, since a graph listens to it.
 ROUTERS = {
     "top-1": lambda: hmoe.TopKRouter(k=1),
@@ -32,14 +28,14 @@ ROUTERS = {
     "priority": lambda: hmoe.TopKRouter(k=2, policy_train="all", priority=True),
     "bias": lambda: hmoe.TopKRouter(k=2, policy_train="all", bias_update_rate=0.1),
     "sigmoid": lambda: hmoe.TopKRouter(
-        k=2, policy_train="all", gate=gate(function="sigmoid", use_bias=True)
+        k=2, policy_train="all", gate=hmoe.Gate(function="sigmoid", use_bias=True)
     ),
     "switch": lambda: hmoe.SwitchRouter(
-        selection_train="sample", gate=gate(jitter=0.1, input_dropout=0.1)
+        selection_train="sample", gate=hmoe.Gate(jitter=0.1, input_dropout=0.1)
     ),
-    "ntlb": lambda: hmoe.SwitchRouter(retries=2, gate=gate(explore_probability=0.2)),
+    "ntlb": lambda: hmoe.SwitchRouter(retries=2, gate=hmoe.Gate(explore_probability=0.2)),
     "words": lambda: hmoe.TopKRouter(
-        k=2, policy_train="all", gate=gate(word_embeddings="concat_stop_grad")
+        k=2, policy_train="all", gate=hmoe.Gate(word_embeddings="concat_stop_grad")
     ),
     "uniform": lambda: hmoe.UniformRouter(k=2, weight_norm=1.0),
     "experts-choose": lambda: hmoe.ExpertChoiceRouter(),

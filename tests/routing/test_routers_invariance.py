@@ -56,16 +56,14 @@ def top(k=2, **more):
     return hmoe.TopKRouter(k=k, policy_train="all", **more)
 
 
-def gate(**settings):
-    return hmoe.Gate(**settings)
-
-
 LAYERS = {
     "switch": lambda: two(
         hmoe.SwitchRouter(
-            selection_train="sample", priority=True, gate=gate(jitter=0.2, input_dropout=0.1)
+            selection_train="sample", priority=True, gate=hmoe.Gate(jitter=0.2, input_dropout=0.1)
         ),
-        hmoe.SwitchRouter(retries=2, gate=gate(explore_probability=0.3, explore_temperature=0.9)),
+        hmoe.SwitchRouter(
+            retries=2, gate=hmoe.Gate(explore_probability=0.3, explore_temperature=0.9)
+        ),
         balance_loss_over="example",
         balance_loss_coef=0.1,
     ),
@@ -78,15 +76,16 @@ LAYERS = {
         balance_loss_coef=0.1,
     ),
     "experts-choose": lambda: two(
-        hmoe.ExpertChoiceRouter(softmax_over="tokens"), top(gate=gate(word_embeddings="concat"))
+        hmoe.ExpertChoiceRouter(softmax_over="tokens"),
+        top(gate=hmoe.Gate(word_embeddings="concat")),
     ),
     "experts-choose-inner": lambda: two(
-        top(gate=gate(word_embeddings="add_stop_grad")),
+        top(gate=hmoe.Gate(word_embeddings="add_stop_grad")),
         hmoe.ExpertChoiceRouter(),
         output_names=("q_wo", "k_wo"),
     ),
     "sigmoid": lambda: two(
-        top(3, gate=gate(function="sigmoid", use_bias=True, explore_probability=0.2)),
+        top(3, gate=hmoe.Gate(function="sigmoid", use_bias=True, explore_probability=0.2)),
         hmoe.UniformRouter(k=2, weight_norm=1.0),
         second_place_loss=True,
         balance_loss_over="example",
