@@ -65,10 +65,14 @@ REQUIREMENTS: list[str] = [
     # Imported by hmoe itself; t5 brings them along, in versions that suit it.
     "absl-py",
     "babel",
+    "etils[epath]",
     "numpy",
     "sacrebleu",
     "seqio-nightly",
     "tfds-nightly",
+    # A lock on a run's folder that a dead process does not hold; completion for shells.
+    "filelock",
+    "shtab",
 ]
 
 setup(

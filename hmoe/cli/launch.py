@@ -15,6 +15,9 @@ from hmoe.startup import path_checks
 from hmoe.startup.console import LOG_FILE, Console
 from hmoe.startup.request import Request
 
+# Commands whose standard output is kept for their answers; what they do is said on standard error.
+_ANSWERS = ("predict", "score")
+
 
 def run(request: Request) -> int:
     """Runs a command, and turns its errors into a message and an exit status.
@@ -25,7 +28,7 @@ def run(request: Request) -> int:
     Returns:
       The exit status: 0, 1 for an error, 130 if the user interrupted.
     """
-    console = Console()
+    console = Console(answers_only=request.command in _ANSWERS)
     try:
         path_checks.check(request)
         console.log_to(prepare_log(request))

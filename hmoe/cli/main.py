@@ -133,6 +133,9 @@ def _add_configuration(group: Container) -> None:
         "runs/ and the name of the last gin file or of the data)",
     )
     _add_switch(group, "skip_all_gin_unknowns", "ignore gin names that no module defines")
+    _add_switch(
+        group, "strict", "make unused macros, scopes and bindings of your gin files an error"
+    )
     add(
         "--additional_deprecated_gin_references",
         type=_names,
@@ -223,6 +226,12 @@ def _add_train(commands: SubParsers, common: list[Parser]) -> None:
         train, "evaluate", "evaluate at the end (default: for the default job and with --data)"
     )
     train.set_defaults(evaluate=None)
+    _add_switch(
+        train,
+        "force",
+        "resume with another configuration, although the result will not be the run's own",
+    )
+    _add_switch(train, "overwrite", "begin anew in a folder that holds checkpoints; they are lost")
     own = train.add_argument_group("your own data, without code")
     own.add_argument(
         "--data",

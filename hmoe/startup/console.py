@@ -14,17 +14,29 @@ class Console:
     """Prints lines and errors for the user, and optionally logs everything else to a file.
 
     Args:
-      out: stream for lines; standard output by default.
+      out: stream for answers, and for lines; standard output by default.
       errors: stream for errors; standard error by default.
+      answers_only: whether `out` is kept for answers, so that lines go to the stream of errors.
     """
 
-    def __init__(self, out: TextIO | None = None, errors: TextIO | None = None):
+    def __init__(
+        self,
+        out: TextIO | None = None,
+        errors: TextIO | None = None,
+        *,
+        answers_only: bool = False,
+    ):
         self._out = out or sys.stdout
         self._errors = errors or sys.stderr
+        self._answers_only = answers_only
         self.log_path: str | None = None
 
     def say(self, line: str) -> None:
-        """Prints a line at once."""
+        """Prints a line about the command's progress, at once."""
+        print(line, file=self._errors if self._answers_only else self._out, flush=True)
+
+    def answer(self, line: str) -> None:
+        """Prints a line of the command's result to standard output, at once."""
         print(line, file=self._out, flush=True)
 
     def error(self, text: str) -> None:

@@ -50,6 +50,9 @@ class Request:
       vocabulary: SentencePiece model for the user's own data; None for bytes.
       skip_bad_lines: whether bad lines of the user's own data are skipped.
       train_steps: total number of training steps; None for gin's.
+      strict: whether what is only warned of otherwise in the user's gin files is an error.
+      force: whether a run is resumed although its result will not be the run's own.
+      overwrite: whether a run begins anew in a folder that holds checkpoints.
       evaluate: whether training ends with an evaluation; None for the default.
       text: words to answer.
       input_file: file with lines to answer or to score.
@@ -75,6 +78,9 @@ class Request:
     vocabulary: str | None = None
     skip_bad_lines: bool = False
     train_steps: int | None = None
+    strict: bool = False
+    force: bool = False
+    overwrite: bool = False
     evaluate: bool | None = None
     text: tuple[str, ...] = ()
     input_file: str | None = None

@@ -54,14 +54,14 @@ def _infer_model_function(request: Request, console: Console) -> Callable[..., N
             return
         few = estimator.with_batch_size(decode_lines.smallest_batch(estimator))
         if request.text:
-            console.say(decode_lines.LineDecoder(few, path).decode([" ".join(request.text)])[0])
+            console.answer(decode_lines.LineDecoder(few, path).decode([" ".join(request.text)])[0])
         elif sys.stdin.isatty():
             decoder = decode_lines.LineDecoder(few, path)
-            decode_lines.decode_interactively(decoder, lambda: _ask(console), console.say)
+            decode_lines.decode_interactively(decoder, lambda: _ask(console), console.answer)
         else:
             decoder = decode_lines.LineDecoder(estimator, path)
             for answer in decode_lines.decode_lines(decoder, sys.stdin, batch_size):
-                console.say(answer)
+                console.answer(answer)
 
     return infer_model
 
@@ -86,7 +86,7 @@ def _answer_file(
     replies = decode_lines.decode_lines(decoder, lines, estimator.settings.batch_size)
     if target is None:
         for reply in replies:
-            console.say(reply)
+            console.answer(reply)
         return
     folder = os.path.dirname(target)
     if folder:

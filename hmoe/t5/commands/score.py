@@ -42,7 +42,7 @@ def _score_function(request: Request, console: Console) -> Callable[..., None]:
             console.say(f"Wrote {len(results)} scores to {request.output_file}.scores")
         else:
             for result in results:
-                console.say(f"{result['scores']:.4f}")
+                console.answer(f"{result['scores']:.4f}")
         return [float(result["scores"]) for result in results]
 
     def score_from_strings(**arguments: object) -> None:

@@ -1,0 +1,35 @@
+"""Writes small files so that each is there whole or not at all, whatever stops the process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from etils import epath
+
+# End of the name of a file that is not finished yet.
+UNFINISHED = ".unfinished"
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a text file beside its place, flushes it to the disk, and moves it into place.
+
+    Args:
+      path: the file, in a folder that exists; on this machine, or an address such as "gs://...".
+      text: its contents, which are written in UTF-8.
+
+    Raises:
+      OSError: the file cannot be written; what stood in its place is as it was.
+    """
+    unfinished = epath.Path(f"{path}.{os.getpid()}{UNFINISHED}")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            with contextlib.suppress(OSError, AttributeError, ValueError):
+                os.fsync(file.fileno())  # a store on another machine has no such number
+        unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            unfinished.unlink(missing_ok=True)
+        raise
