@@ -43,7 +43,7 @@ class Pool:
         return mtf.einsum(tensors + self.members, mtf.Shape(self.dims + dims))
 
 
-def group_pool(importance: mtf.Tensor, mean_over: str = "tokens") -> Pool:
+def group_pool(importance: mtf.Tensor, mean_over: str) -> Pool:
     """Returns one pool for each group (GShard, algorithm 1).
 
     Args:
@@ -55,7 +55,7 @@ def group_pool(importance: mtf.Tensor, mean_over: str = "tokens") -> Pool:
 
 
 def batch_pool(
-    importance: mtf.Tensor, outer_expert_dims: list[mtf.Dimension], mean_over: str = "tokens"
+    importance: mtf.Tensor, outer_expert_dims: list[mtf.Dimension], mean_over: str
 ) -> Pool:
     """Returns one pool of all groups of all devices for each set of sibling experts.
 
@@ -83,7 +83,7 @@ def example_pool(
 
 
 def balance_loss(
-    scores: Scores, choices: Choices, importance: mtf.Tensor, pool: Pool, counted: str = "first"
+    scores: Scores, choices: Choices, importance: mtf.Tensor, pool: Pool, counted: str
 ) -> mtf.Tensor:
     """Returns X^2 * mean(share of a pool that chose an expert * mean probability of the expert).
 
@@ -133,7 +133,7 @@ def second_place_loss(
 
 
 def even_attention_loss(
-    affinity: mtf.Tensor, scores: Scores, importance: mtf.Tensor, mean_over: str = "tokens"
+    affinity: mtf.Tensor, scores: Scores, importance: mtf.Tensor, mean_over: str
 ) -> mtf.Tensor:
     """Returns how unevenly experts take the tokens of a group: 1 when all are taken alike.
 
