@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import hmoe
+from hmoe.layer import metrics
 from hmoe.compat.stack import mtf, tf
 from hmoe.mesh import randomness
 from tests import graphs, meshes, seeded, tolerances
@@ -73,7 +74,7 @@ def test_everything_padding_is_zero_and_finite(k):
     assert run.loss == 0
     assert (run.outputs == 0).all()
     assert all((gradient == 0).all() for gradient in run.gradients.values())
-    named = hmoe.layer.metrics.summarize({"layer": run.sums})
+    named = metrics.summarize({"layer": run.sums})
     assert np.isfinite(list(named.values())).all()
 
 
@@ -311,7 +312,7 @@ def test_answers_do_not_depend_on_neighbours_where_no_token_is_dropped():
         gradients=False,
     )
     tolerances.assert_close(run.outputs[:1, 1:2], alone.outputs, tolerances.SAME)
-    named = hmoe.layer.metrics.summarize({"layer": run.sums})
+    named = metrics.summarize({"layer": run.sums})
     assert named["experts/fraction_tokens_left_behind"] == 0
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import hmoe
+from hmoe.layer import metrics
 from tests import seeded, tolerances
 from tests.run_layer import run_layer
 
@@ -110,7 +111,7 @@ def test_importance_has_three_values():
 )
 def test_full_metrics_tell_the_ranks_that_there_are(router, ranks):
     sums = run(layer(router, metrics="full"), gradients=False).sums
-    named = hmoe.layer.metrics.summarize({"x": sums})
+    named = metrics.summarize({"x": sums})
     assert sorted(name for name in named if "gate_mean" in name) == [
         f"x/outer/gate_mean_rank_{rank}" for rank in range(ranks)
     ]
