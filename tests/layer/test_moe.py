@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import hmoe
-from hmoe.layer import metrics
 from hmoe.compat.stack import mtf, tf
+from hmoe.layer import metrics
 from hmoe.mesh import randomness
 from tests import graphs, meshes, seeded, tolerances
 from tests.run_layer import run_layer, run_layer_each
