@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -11,7 +12,7 @@ import numpy as np
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import tf
-from hmoe.startup import checkpoint_files, checkpoint_saving, path_checks
+from hmoe.startup import checkpoint_files, checkpoint_manifest, checkpoint_saving, path_checks
 from hmoe.t5.sessions.plain_paths import readable
 
 Shapes = dict[str, tuple[int, ...]]
@@ -23,7 +24,7 @@ CheckpointStep: TypeAlias = int | str | Sequence[int] | None
 WAIT_SECONDS = 1.0
 
 # What TensorFlow raises for a file that is missing, cut off or changed.
-_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError)
+_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 # Words of the line in TensorFlow's message that says what is wrong.
 _REASONS = ("model.ckpt", "sstable", "corrupt", "hecksum", "runcated", "TensorBundle", "Read less")
 
@@ -149,12 +150,32 @@ def read(path: str) -> dict[str, np.ndarray]:
     Raises:
       ValueError: no checkpoint can be read at the path.
     """
+    return dict(_each_variable(path))
+
+
+def check_readable(path: str) -> None:
+    """Reads all variables of a checkpoint once, unless its checksums have been compared already.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    folder, step = os.path.dirname(path), step_of(path)
+    if checkpoint_manifest.name_of(step) in checkpoint_files.list_names(folder or "."):
+        return
+    for _ in _each_variable(path):
+        pass
+
+
+def _each_variable(path: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the name and the value of each variable of a checkpoint, one in memory at a time."""
     names = saved_shapes(path)
     reader = tf.train.load_checkpoint(readable(path))
-    try:
-        return {name: reader.get_tensor(name) for name in names}
-    except _READ_ERRORS as error:
-        raise damaged(path, error) from error
+    for name in names:
+        try:
+            value = reader.get_tensor(name)
+        except _READ_ERRORS as error:
+            raise damaged(path, error) from error
+        yield name, value
 
 
 def read_variable(path: str, name: str) -> np.ndarray:
@@ -174,10 +195,13 @@ def damaged(path: str, error: Exception) -> ValueError:
     lines = [line for line in str(error).splitlines() if any(word in line for word in _REASONS)]
     reason = (lines or [type(error).__name__])[0].split("{{")[0].strip()
     folder, name = os.path.split(path)
-    return ValueError(
-        f"checkpoint {path} is damaged: {reason}. Move its files ({name}.*) out of {folder!r}, so "
-        "that the checkpoint before it is used, or restore them from a copy"
-    )
+    match = re.fullmatch(r"model\.ckpt-(\d+)", name)
+    steps = checkpoint_files.saved_steps(folder) if match else []
+    earlier = [step for step in steps if match and step < int(match[1])]
+    remedy = f"Restore its files ({name}.*) from a copy"
+    if earlier:
+        remedy += f", or move them out of {folder!r} to use model.ckpt-{earlier[0]}"
+    return ValueError(f"checkpoint {path} is damaged: {reason}. {remedy}")
 
 
 def write(model_dir: str, step: int, variables: Mapping[str, np.ndarray]) -> str:
