@@ -48,12 +48,19 @@ def require_latest(model_dir: str, say: Callable[[str], None] | None = None) -> 
     if newest.path is None:
         checkpoint_files.check_some_whole(model_dir, newest)
         path_checks.raise_no_checkpoint(model_dir, tf.io.gfile.isdir(model_dir))
-    if say and newest.problems:
+    if say:
+        warn_of_damage(model_dir, say)
+    return newest.path
+
+
+def warn_of_damage(model_dir: str, say: Callable[[str], None]) -> None:
+    """Says what is wrong with checkpoints that are newer than the newest whole one."""
+    newest = checkpoint_files.newest_whole(model_dir)
+    if newest.path and newest.problems:
         say(
             f"Warning: {checkpoint_files.listed(newest.problems)}. Damaged checkpoints are left "
             f"alone; {newest.path} is used instead"
         )
-    return newest.path
 
 
 def paths(step: CheckpointStep, model_dir: str) -> Iterator[str]:
