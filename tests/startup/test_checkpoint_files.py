@@ -157,6 +157,22 @@ def test_an_index_alone(tmp_path: Path) -> None:
     }
 
 
+def test_a_name_that_promises_too_many_files(tmp_path: Path) -> None:
+    (tmp_path / INDEX).write_bytes(fake.TABLE_END)
+    (tmp_path / "model.ckpt-4.data-00000-of-99999999999999").write_text("")
+    assert checkpoint_files.newest_whole(str(tmp_path)).problems == {
+        4: "model.ckpt-4.data-00000000000000-of-99999999999999 is missing"
+    }
+
+
+def test_many_damaged_checkpoints_are_counted() -> None:
+    problems = dict.fromkeys(range(9, 0, -1), "gone")
+    assert checkpoint_files.listed(problems) == (
+        "model.ckpt-9: gone; model.ckpt-8: gone; model.ckpt-7: gone; model.ckpt-6: gone; "
+        "and 5 older ones"
+    )
+
+
 def test_folders_without_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "model.ckpt-x.index").write_text("")
     (tmp_path / "model.ckpt-04.index").write_text("")
