@@ -48,7 +48,7 @@ class ProgressHook(CountingHook):
 
     def begin(self) -> None:
         """Marks the start, and drops the lines of steps after the checkpoint of an earlier run."""
-        metrics_file.keep_lines(self._path, lambda step: step <= self.step)
+        metrics_file.keep_lines(self._path, lambda step: step <= self.step, self._session.say)
         start = tf.SessionLog(status=tf.SessionLog.START)
         self._writer.add_session_log(start, self.step + 1)
 
