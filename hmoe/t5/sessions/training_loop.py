@@ -42,8 +42,8 @@ def train(
         graph = build.build_graph(settings, features, TRAIN, mesh_impl)
         saver = MeshSaver(graph.lowering, settings.keep_checkpoint_max)
         _choose_initial_values(settings, session, path)
-        hooks = training_hooks(settings, session, graph, saver, steps, interrupted)
-        _run_steps(settings, session, graph, saver, [*hooks, *more_hooks])
+        hooks = training_hooks(settings, session, graph, saver, steps, interrupted, more_hooks)
+        _run_steps(settings, session, graph, saver, hooks)
         if interrupted():
             session.say(
                 f"Stopped; the last checkpoint is {checkpoints.latest(settings.model_dir)}. "
