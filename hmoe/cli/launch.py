@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -11,7 +12,7 @@ import time
 import traceback
 import warnings
 
-from hmoe.startup import path_checks
+from hmoe.startup import disk_full, path_checks, run_lock
 from hmoe.startup.console import LOG_FILE, Console
 from hmoe.startup.request import Request
 
@@ -31,21 +32,29 @@ def run(request: Request) -> int:
     console = Console(answers_only=request.command in _ANSWERS)
     try:
         path_checks.check(request)
-        console.log_to(prepare_log(request))
-        _quiet_start()
-        console.say(f"Loading TensorFlow (log: {console.log_path}) ...")
-        from hmoe.t5.commands import commands
-
-        commands.run(request, console)
+        with run_lock.held(request):
+            _run(request, console)
     except KeyboardInterrupt:
         console.error("Interrupted.")
         return 130
     except Exception as error:
         if console.log_path:
-            traceback.print_exc()
-        console.error(describe(error, console.log_path))
+            with contextlib.suppress(OSError):  # the log's disk may be full
+                traceback.print_exc()
+        full = disk_full.message(error, request.output_dir or request.model_dir)
+        console.error(f"hmoe: error: {full}" if full else describe(error, console.log_path))
         return 1
     return 0
+
+
+def _run(request: Request, console: Console) -> None:
+    """Begins the log, loads TensorFlow, and runs the command."""
+    console.log_to(prepare_log(request))
+    _quiet_start()
+    console.say(f"Loading TensorFlow (log: {console.log_path}) ...")
+    from hmoe.t5.commands import commands
+
+    commands.run(request, console)
 
 
 def prepare_log(request: Request) -> str:

@@ -83,6 +83,16 @@ EVAL_MODEL = Patch(
     used_in=("hmoe/t5/commands/t5_run.py", "hmoe/t5/evaluation/evaluate.py"),
 )
 
+CHECKPOINT_ITERATOR = Patch(
+    **MESH_TENSORFLOW,
+    module="mesh_tensorflow.transformer.utils",
+    name="get_checkpoint_iterator",
+    parameters="checkpoint_step, model_dir, skip_until, stop_after, find_closest",
+    reason="Yields whole checkpoints of the folder alone; upstream's believes the file "
+    "`checkpoint`, and silently takes another step where there is none of the one asked for.",
+    used_in=("hmoe/t5/commands/t5_run.py", "hmoe/t5/evaluation/evaluate.py"),
+)
+
 INFER_MODEL = Patch(
     **MESH_TENSORFLOW,
     module="mesh_tensorflow.transformer.utils",

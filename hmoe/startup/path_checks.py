@@ -7,10 +7,11 @@ is reported here; names on other machines ("gs://...") are left to the commands.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from typing import NoReturn
 
-from hmoe.startup import gin_files
+from hmoe.startup import checkpoint_files, gin_files, run_lock
 from hmoe.startup.request import Request
 
 # Commands that read the newest checkpoint, whatever their gin files say.
@@ -21,6 +22,8 @@ def check(request: Request) -> None:
     """Raises ValueError if a file or folder of the request is not as its command needs it."""
     if request.command in _USE_CHECKPOINT or (request.command == "eval" and not request.gin_file):
         _check_model_dir(request.model_dir)
+    if request.command == "train" and not request.overwrite:
+        _check_some_whole(request.model_dir)
     if request.output_dir:
         check_new_folder(request.output_dir)
     for path in (request.data, request.validation_data, request.vocabulary):
@@ -50,16 +53,25 @@ def is_elsewhere(path: str) -> bool:
 
 
 def _check_model_dir(model_dir: str) -> None:
-    # TensorFlow writes this file beside checkpoints, and finds the newest by it.
-    if not _may_exist(model_dir) or not _may_exist(os.path.join(model_dir, "checkpoint")):
+    if not is_elsewhere(model_dir) and not _check_some_whole(model_dir):
         raise_no_checkpoint(model_dir, os.path.isdir(model_dir))
+
+
+def _check_some_whole(model_dir: str) -> str | None:
+    """Returns the newest whole checkpoint; raises ValueError if there are only damaged ones."""
+    if is_elsewhere(model_dir):
+        return None
+    newest = checkpoint_files.newest_whole(model_dir)
+    checkpoint_files.check_some_whole(model_dir, newest)
+    return newest.path
 
 
 def raise_no_checkpoint(model_dir: str, folder_exists: bool) -> NoReturn:
     """Raises ValueError for a folder of checkpoints that is empty or does not exist."""
     what = "holds no checkpoint" if folder_exists else "does not exist"
     raise ValueError(
-        f"model_dir {model_dir!r} {what}; train first (hmoe train --model_dir={model_dir}), "
+        f"model_dir {model_dir!r} {what}; train first (hmoe train "
+        f"--model_dir={shlex.quote(model_dir)}), "
         "or name the folder of a trained model with --model_dir"
     )
 
@@ -68,7 +80,7 @@ def check_new_folder(output_dir: str) -> None:
     """Raises ValueError if a folder to write exists and is not empty."""
     if is_elsewhere(output_dir) or not os.path.exists(output_dir):
         return
-    if not os.path.isdir(output_dir) or os.listdir(output_dir):
+    if not os.path.isdir(output_dir) or set(os.listdir(output_dir)).difference(run_lock.FILES):
         raise_not_empty(output_dir)
 
 

@@ -22,7 +22,7 @@ from hmoe.t5.sessions.estimator import SessionEstimator
 
 def predict(request: Request, console: Console) -> None:
     """Answers what the request gives, or else the file that gin names."""
-    checkpoints.require_latest(request.model_dir)
+    checkpoints.require_latest(request.model_dir, console.say)
     request = configure.configure_trained(request, console)
     is_given = bool(request.text or request.input_file)
     from_gin = not is_given and gin_config.bound("decode_from_file.input_filename") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
 import gin
@@ -9,7 +10,7 @@ import numpy as np
 
 from hmoe.compat.stack import tf
 from hmoe.experts import split_merge
-from hmoe.startup import path_checks
+from hmoe.startup import path_checks, run_lock
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
 from hmoe.t5.commands import configure, run_files
@@ -41,9 +42,9 @@ def _rewrite(
     """
     target = request.output_dir
     assert target is not None, "the command line requires --output_dir"
-    path = checkpoints.require_latest(request.model_dir)
+    path = checkpoints.require_latest(request.model_dir, console.say)
     if tf.io.gfile.exists(target) and (
-        not tf.io.gfile.isdir(target) or tf.io.gfile.listdir(target)
+        not tf.io.gfile.isdir(target) or set(tf.io.gfile.listdir(target)).difference(run_lock.FILES)
     ):
         path_checks.raise_not_empty(target)
     request = configure.configure_trained(request, console)
@@ -55,5 +56,6 @@ def _rewrite(
     run_files.write(target, request)
     console.say(
         f"Rewrote the {len(before)} variables of {path} as {len(after)} variables of {written}, "
-        f"without those of the optimizer. To answer: hmoe predict --model_dir={target}"
+        f"without those of the optimizer. To answer: hmoe predict "
+        f"--model_dir={shlex.quote(target)}"
     )

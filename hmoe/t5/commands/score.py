@@ -19,7 +19,7 @@ from hmoe.t5.sessions import checkpoints
 
 def score(request: Request, console: Console) -> None:
     """Scores the targets of a file, or else those that gin names."""
-    checkpoints.require_latest(request.model_dir)
+    checkpoints.require_latest(request.model_dir, console.say)
     request = configure.configure_trained(request, console)
     T5Run(
         mode=configure.mode_of("score"),

@@ -19,8 +19,10 @@ from hmoe.compat import patches
 from hmoe.compat.stack import mtf
 from hmoe.startup.request import Machine
 from hmoe.t5.commands.gin_config import bound
+from hmoe.t5.evaluation import evaluate
 from hmoe.t5.graphs import model_settings as settings_lib
 from hmoe.t5.layers import layout_check
+from hmoe.t5.sessions import training_folder
 from hmoe.t5.sessions.estimator import SessionEstimator
 from hmoe.t5.sessions.session_settings import SessionSettings
 
@@ -39,6 +41,7 @@ class T5Run:
       evaluate: takes the place of `utils.eval_model`; None for upstream's.
       infer: takes the place of `utils.infer_model`; None for upstream's.
       score: takes the place of `utils.score_from_strings`; None for upstream's.
+      begins_anew: whether training begins at step 0 in a folder that has checkpoints.
       arguments: arguments of `utils.run` that take precedence over gin's.
     """
 
@@ -50,6 +53,7 @@ class T5Run:
     evaluate: Callable[..., None] | None = None
     infer: Callable[..., None] | None = None
     score: Callable[..., None] | None = None
+    begins_anew: bool = False
     arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def start(self) -> None:
@@ -60,10 +64,15 @@ class T5Run:
         """
         _check_configuration()
         session = SessionSettings(say=self.say)
+        if self.machine.tpu and self.mode == "train":
+            # `TPUEstimator` goes by the file `checkpoint`, which is put right beforehand.
+            newest = training_folder.newest(self.model_dir, self.begins_anew)
+            training_folder.take_up(self.model_dir, newest, self.say, self.begins_anew)
         if not self.machine.tpu:
             _use_activations(session.activation_dtype)
         replacements = (
-            (patches.GET_ESTIMATOR, self.estimator or _estimator_function(session)),
+            (patches.GET_ESTIMATOR, self.estimator or self._estimator_function(session)),
+            (patches.CHECKPOINT_ITERATOR, evaluate.checkpoint_paths),
             (patches.EVAL_MODEL, self.evaluate),
             (patches.INFER_MODEL, self.infer),
             (patches.SCORE_FROM_STRINGS, self.score),
@@ -81,6 +90,14 @@ class T5Run:
                 mode=self.mode,
                 **self.arguments,
             )
+
+    def _estimator_function(self, session: SessionSettings) -> Callable[..., object]:
+        """Returns a function in place of upstream's `get_estimator`."""
+
+        def get_estimator(**arguments: Any) -> object:
+            return make_estimator(session, begins_anew=self.begins_anew, **arguments)
+
+        return get_estimator
 
 
 def _check_configuration() -> None:
@@ -100,15 +117,6 @@ def _use_activations(dtype: str) -> None:
         gin.bind_parameter("utils.get_variable_dtype.activation_dtype", dtype)
 
 
-def _estimator_function(session: SessionSettings) -> Callable[..., object]:
-    """Returns a function in place of upstream's `get_estimator`."""
-
-    def get_estimator(**arguments: Any) -> object:
-        return make_estimator(session, **arguments)
-
-    return get_estimator
-
-
 def make_estimator(
     session: SessionSettings,
     model_type: str,
@@ -119,6 +127,7 @@ def make_estimator(
     tpu_job_name: str | None,
     iterations_per_loop: int,
     cluster: Any,
+    begins_anew: bool = False,
     **arguments: Any,
 ) -> Any:
     """Builds the description of a transformer and the estimator that trains and uses it.
@@ -133,6 +142,7 @@ def make_estimator(
       tpu_job_name: name of the TPU's worker job.
       iterations_per_loop: training steps on the TPU between two visits of the host.
       cluster: resolver of the TPU's cluster, or None.
+      begins_anew: whether training begins at step 0 in a folder that has checkpoints.
       **arguments: other arguments of upstream's `tpu_estimator_model_fn`.
 
     Returns:
@@ -163,4 +173,4 @@ def make_estimator(
         from hmoe.t5.sessions import tpu_estimator
 
         return tpu_estimator.estimator(settings, cluster, tpu_job_name, iterations_per_loop)
-    return SessionEstimator(settings, session)
+    return SessionEstimator(settings, session, begins_anew)

@@ -19,6 +19,7 @@ def train(request: Request, console: Console) -> None:
         model_dir=request.model_dir,
         say=console.say,
         machine=request.machine,
+        begins_anew=request.overwrite,
         arguments=_arguments(request),
     ).start()
     if _evaluates(request):

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import gin
 from mesh_tensorflow.transformer import utils
 
 from hmoe.t5.evaluation import report, result_files, task_examples
@@ -14,10 +15,8 @@ from hmoe.t5.evaluation.results import Evaluation, TaskExamples
 from hmoe.t5.evaluation.task_examples import EvalDatasetFn, as_text
 from hmoe.t5.graphs.model_settings import Vocabulary
 from hmoe.t5.sessions import checkpoints
+from hmoe.t5.sessions.checkpoints import CheckpointStep
 from hmoe.t5.sessions.estimator_protocol import Estimator, InputFn
-
-# A step, several steps, -1 for the newest, or None for each new checkpoint as it appears.
-CheckpointStep = int | Sequence[int] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +84,51 @@ def _evaluate(request: EvalRequest, say: Callable[[str], None]) -> None:
         report.print_evaluation(say, evaluations, numbers)
 
 
-def checkpoint_paths(step: CheckpointStep, model_dir: str) -> Iterator[str]:
-    """Returns the paths of the checkpoints that `eval_checkpoint_step` asks for.
+def checkpoint_paths(
+    checkpoint_step: CheckpointStep,
+    model_dir: str,
+    skip_until: int | None = None,
+    stop_after: int | None = None,
+    find_closest: bool = False,
+) -> Iterator[str]:
+    """Yields the paths of the checkpoints that `eval_checkpoint_step` asks for.
+
+    It takes the place of upstream's `get_checkpoint_iterator`, and what gin binds to that is used,
+    but for `find_closest`: a step that is not there is an error, and never another step.
+
+    Args:
+      checkpoint_step: see `checkpoints.paths`.
+      model_dir: the folder.
+      skip_until: the last step to leave out, for "all" and None; by default gin's.
+      stop_after: the step to end at, for "all" and None; by default gin's.
+      find_closest: not used.
 
     Raises:
-      ValueError: the folder has no checkpoint.
+      ValueError: the folder has no such checkpoint.
     """
-    if step is not None:
-        checkpoints.require_latest(model_dir)
-    return iter(utils.get_checkpoint_iterator(step, model_dir))
+    del find_closest
+    every = checkpoints.paths(checkpoint_step, model_dir)
+    if checkpoint_step not in (None, "all"):
+        return every
+    skip = skip_until if skip_until is not None else _of_upstream("skip_until") or 0
+    stop = stop_after if stop_after is not None else _of_upstream("stop_after")
+    return _between(every, skip, stop)
+
+
+def _of_upstream(argument: str) -> int | None:
+    try:
+        return gin.query_parameter(f"get_checkpoint_iterator.{argument}")
+    except ValueError:
+        return None
+
+
+def _between(paths: Iterator[str], skip_until: int, stop_after: int | None) -> Iterator[str]:
+    for path in paths:
+        step = checkpoints.step_of(path)
+        if step > skip_until and (stop_after is None or step <= stop_after):
+            yield path
+        if stop_after is not None and step >= stop_after:
+            return
 
 
 def evaluate_by_decoding(

@@ -3,32 +3,118 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import tf
-from hmoe.startup import path_checks
+from hmoe.startup import checkpoint_files, checkpoint_saving, path_checks
+from hmoe.t5.sessions.plain_paths import readable
 
 Shapes = dict[str, tuple[int, ...]]
 
+# A step, several steps, -1 for the newest, "all", or None for each new checkpoint as it appears.
+CheckpointStep: TypeAlias = int | str | Sequence[int] | None
+
+# Seconds between two looks for a new checkpoint.
+WAIT_SECONDS = 1.0
+
+# What TensorFlow raises for a file that is missing, cut off or changed.
+_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError)
+# Words of the line in TensorFlow's message that says what is wrong.
+_REASONS = ("model.ckpt", "sstable", "corrupt", "hecksum", "runcated", "TensorBundle", "Read less")
+
 
 def latest(model_dir: str) -> str | None:
-    """Returns the path prefix of the newest checkpoint in a folder, or None."""
-    return tf.train.latest_checkpoint(model_dir)
+    """Returns the path prefix of the newest whole checkpoint in a folder, or None."""
+    return checkpoint_files.newest_whole(model_dir).path
 
 
-def require_latest(model_dir: str) -> str:
-    """Returns the path prefix of the newest checkpoint in a folder.
+def require_latest(model_dir: str, say: Callable[[str], None] | None = None) -> str:
+    """Returns the path prefix of the newest whole checkpoint in a folder, which stays as it is.
+
+    Args:
+      model_dir: the folder.
+      say: prints a line for the user, about newer checkpoints that are damaged.
 
     Raises:
       ValueError: there is none.
     """
-    path = latest(model_dir)
-    if path is None:
+    newest = checkpoint_files.newest_whole(model_dir)
+    if newest.path is None:
+        checkpoint_files.check_some_whole(model_dir, newest)
         path_checks.raise_no_checkpoint(model_dir, tf.io.gfile.isdir(model_dir))
-    return path
+    if say and newest.problems:
+        say(
+            f"Warning: {checkpoint_files.listed(newest.problems)}. Damaged checkpoints are left "
+            f"alone; {newest.path} is used instead"
+        )
+    return newest.path
+
+
+def paths(step: CheckpointStep, model_dir: str) -> Iterator[str]:
+    """Yields the paths of the checkpoints that an `eval_checkpoint_step` asks for.
+
+    Args:
+      step: a step; several; -1 for the newest; "all", from the earliest; or None for the newest and
+        then each new one as it appears, without end.
+      model_dir: the folder.
+
+    Raises:
+      ValueError: a checkpoint is not there or not whole; the message lists those that are.
+    """
+    if step is None:
+        return _as_they_appear(model_dir)
+    require_latest(model_dir)
+    if step == -1:
+        return iter([require_latest(model_dir)])
+    if isinstance(step, str):
+        steps = _steps_of_word(step, model_dir)
+    else:
+        steps = [step] if isinstance(step, int) else sorted(set(step))
+    for each in steps:
+        _check_is_there(each, model_dir)
+    return iter([checkpoint_files.prefix(model_dir, each) for each in steps])
+
+
+def _steps_of_word(word: str, model_dir: str) -> list[int]:
+    if word != "all":
+        raise ValueError(
+            f"utils.run.eval_checkpoint_step = {word!r}; it must be a step, a list of steps, -1 "
+            "for the newest checkpoint, 'all', or None for each new one"
+        )
+    return checkpoint_files.whole_steps(model_dir)
+
+
+def _check_is_there(step: int, model_dir: str) -> None:
+    steps = sorted(checkpoint_files.saved_steps(model_dir))
+    if step not in steps:
+        raise ValueError(
+            f"model_dir {model_dir!r} has no checkpoint of step {step}; it has those of steps "
+            f"{', '.join(map(str, steps))}. Choose one of these (utils.run.eval_checkpoint_step), "
+            "or -1 for the newest"
+        )
+    problem = checkpoint_files.problem_of(model_dir, step)
+    if problem:
+        raise ValueError(
+            f"the checkpoint of step {step} in model_dir {model_dir!r} is damaged: {problem}. "
+            "Choose another step (utils.run.eval_checkpoint_step), or -1 for the newest whole one"
+        )
+
+
+def _as_they_appear(model_dir: str) -> Iterator[str]:
+    """Yields the newest checkpoint of a folder whenever it is another one, without end."""
+    last = None
+    while True:
+        path = latest(model_dir)
+        if path and path != last:
+            last = path
+            yield path
+        else:
+            time.sleep(WAIT_SECONDS)
 
 
 def step_of(path: str) -> int:
@@ -47,12 +133,14 @@ def saved_shapes(path: str) -> Shapes:
       ValueError: no checkpoint can be read at the path.
     """
     try:
-        return {name: tuple(shape) for name, shape in tf.train.list_variables(path)}
-    except (tf.errors.NotFoundError, tf.errors.DataLossError, ValueError) as error:
-        raise ValueError(
-            f"no checkpoint can be read at {path!r}; give its path like "
-            "model_dir/model.ckpt-1000 (without .index)"
-        ) from error
+        return {name: tuple(shape) for name, shape in tf.train.list_variables(readable(path))}
+    except _READ_ERRORS as error:
+        if not tf.io.gfile.exists(f"{path}.index"):
+            raise ValueError(
+                f"no checkpoint can be read at {path!r}; give its path like "
+                "model_dir/model.ckpt-1000 (without .index)"
+            ) from error
+        raise damaged(path, error) from error
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -62,8 +150,34 @@ def read(path: str) -> dict[str, np.ndarray]:
       ValueError: no checkpoint can be read at the path.
     """
     names = saved_shapes(path)
-    reader = tf.train.load_checkpoint(path)
-    return {name: reader.get_tensor(name) for name in names}
+    reader = tf.train.load_checkpoint(readable(path))
+    try:
+        return {name: reader.get_tensor(name) for name in names}
+    except _READ_ERRORS as error:
+        raise damaged(path, error) from error
+
+
+def read_variable(path: str, name: str) -> np.ndarray:
+    """Reads one variable of a checkpoint.
+
+    Raises:
+      ValueError: the checkpoint cannot be read.
+    """
+    try:
+        return tf.train.load_checkpoint(readable(path)).get_tensor(name)
+    except _READ_ERRORS as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: str, error: Exception) -> ValueError:
+    """Returns an error for a checkpoint that TensorFlow could not read, with the remedy."""
+    lines = [line for line in str(error).splitlines() if any(word in line for word in _REASONS)]
+    reason = (lines or [type(error).__name__])[0].split("{{")[0].strip()
+    folder, name = os.path.split(path)
+    return ValueError(
+        f"checkpoint {path} is damaged: {reason}. Move its files ({name}.*) out of {folder!r}, so "
+        "that the checkpoint before it is used, or restore them from a copy"
+    )
 
 
 def write(model_dir: str, step: int, variables: Mapping[str, np.ndarray]) -> str:
@@ -77,9 +191,11 @@ def write(model_dir: str, step: int, variables: Mapping[str, np.ndarray]) -> str
     Returns:
       The checkpoint's path prefix.
     """
-    tf.io.gfile.makedirs(model_dir)
-    path = os.path.join(model_dir, f"model.ckpt-{step}")
-    with tf.Graph().as_default(), tf.Session() as session:
+    with (
+        checkpoint_saving.saving(model_dir, step) as path,
+        tf.Graph().as_default(),
+        tf.Session() as session,
+    ):
         # Fed rather than constant, since a graph holds at most 2 GB.
         tensors = [tf.placeholder(value.dtype, value.shape) for value in variables.values()]
         save = tf.raw_ops.SaveV2(
@@ -89,6 +205,4 @@ def write(model_dir: str, step: int, variables: Mapping[str, np.ndarray]) -> str
             tensors=tensors,
         )
         session.run(save, dict(zip(tensors, variables.values())))
-    # A relative path, so that the folder can be moved.
-    tf.train.update_checkpoint_state(model_dir, os.path.basename(path))
     return path

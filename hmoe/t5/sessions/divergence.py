@@ -9,6 +9,7 @@ import numpy as np
 
 from hmoe.compat.stack import tf
 from hmoe.layer import metric_sums
+from hmoe.startup import checkpoint_files, checkpoint_folder, checkpoint_saving
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.sums import SumKey, model_sum
 from hmoe.t5.sessions import checkpoints
@@ -43,14 +44,22 @@ def wrong_terms(settings: ModelSettings, sums: Mapping[SumKey, np.ndarray]) -> s
 
 def _wrong_terms(sums: Mapping[SumKey, np.ndarray]) -> Iterator[str]:
     # An encoder comes before its decoder, and the numbers of blocks and layers have leading zeros.
-    for key in sorted(sums, key=lambda key: (not key.layer.startswith("encoder"), key)):
-        level, _, kind = key.name.partition("/")
-        if key.layer and key.name == metric_sums.losses_name(level):
-            for kind, (loss, _, _) in metric_sums.decode_losses(sums[key]).items():
-                if not math.isfinite(loss):
-                    yield f"the {_LOSSES[kind]} of {key.layer}, level {level!r}"
+    def order(key: SumKey) -> tuple[bool, str, int]:
+        # A level's load has one more dimension than that of the level above.
+        load = sums.get(SumKey(key.layer, metric_sums.load_name(_level(key))), np.zeros([]))
+        return not key.layer.startswith("encoder"), key.layer, load.ndim
+
+    losses = [key for key in sums if key.name == metric_sums.losses_name(_level(key))]
+    for key in sorted(losses, key=order):
+        for kind, (loss, _, _) in metric_sums.decode_losses(sums[key]).items():
+            if not math.isfinite(loss):
+                yield f"the {_LOSSES[kind]} of {key.layer}, level {_level(key)!r}"
     if not np.isfinite(sums.get(model_sum("cross_entropy"), 0.0)):
         yield "the cross entropy"
+
+
+def _level(key: SumKey) -> str:
+    return key.name.split("/")[0]
 
 
 def likely_cause(settings: ModelSettings, activation_dtype: str, step: int) -> str:
@@ -97,3 +106,29 @@ def what_is_left(model_dir: str) -> str:
     if path is None:
         return "no checkpoint was saved before, so the next start begins at step 0"
     return f"the last good checkpoint is {path}, from which the next start resumes"
+
+
+def what_is_left_of(model_dir: str, step: int, first_step: int) -> str:
+    """Returns such a phrase after a loss that is not finite, which may be a checkpoint's fault.
+
+    A checkpoint of the step before holds the weights that give this loss. If this session has saved
+    it, and there is an older one, it is moved to a subfolder.
+
+    Args:
+      model_dir: folder of the run's checkpoints.
+      step: the step of the loss.
+      first_step: the step that the session began at.
+    """
+    steps = checkpoint_files.whole_steps(model_dir)
+    if not steps or steps[-1] != step - 1:
+        return what_is_left(model_dir)
+    path = checkpoint_files.prefix(model_dir, steps[-1])
+    if steps[-1] == first_step or len(steps) == 1:
+        older = "an older one" if len(steps) > 1 else "another"
+        return (
+            f"{path}, the newest checkpoint, holds the weights that give this loss: if another "
+            f"configuration does not help, move its files away and resume from {older}"
+        )
+    where = checkpoint_folder.set_aside(model_dir, steps[-1], checkpoint_folder.DIVERGED)
+    checkpoint_saving.write_state(model_dir)
+    return f"{path}, whose weights give this loss, was moved to {where}; {what_is_left(model_dir)}"

@@ -37,11 +37,19 @@ class SessionEstimator(Estimator):
     Args:
       settings: the model's settings.
       session: settings of sessions and reports.
+      begins_anew: whether training begins at step 0 although the folder has checkpoints, which are
+        moved aside then; until then they count as not there.
     """
 
-    def __init__(self, settings: ModelSettings, session: SessionSettings | None = None):
+    def __init__(
+        self,
+        settings: ModelSettings,
+        session: SessionSettings | None = None,
+        begins_anew: bool = False,
+    ):
         self.settings = settings
         self.session = session or SessionSettings()
+        self._begins_anew = begins_anew
 
     def with_batch_size(self, batch_size: int) -> SessionEstimator:
         """Returns an estimator of the same model with another batch size."""
@@ -50,7 +58,7 @@ class SessionEstimator(Estimator):
 
     def latest_checkpoint(self) -> str | None:
         """Returns the path prefix of the newest checkpoint, or None."""
-        return checkpoints.latest(self.settings.model_dir)
+        return None if self._begins_anew else checkpoints.latest(self.settings.model_dir)
 
     def get_variable_value(self, name: str) -> np.ndarray:
         """Returns a variable's value in the newest checkpoint.
@@ -59,7 +67,7 @@ class SessionEstimator(Estimator):
           ValueError: there is no checkpoint.
         """
         path = checkpoints.require_latest(self.settings.model_dir)
-        return tf.train.load_checkpoint(path).get_tensor(name)
+        return checkpoints.read_variable(path, name)
 
     def train(
         self, input_fn: InputFn, max_steps: int, hooks: Sequence[tf.train.SessionRunHook] = ()
@@ -78,7 +86,10 @@ class SessionEstimator(Estimator):
           ValueError: the checkpoint does not match the model, or the loss is not a number.
           KeyboardInterrupt: the user stopped the run; a checkpoint was saved.
         """
-        training_loop.train(self.settings, self.session, input_fn, max_steps, hooks)
+        begins_anew, self._begins_anew = self._begins_anew, False
+        training_loop.train(
+            self.settings, self.session, input_fn, max_steps, hooks, begins_anew=begins_anew
+        )
         return self
 
     def predict(
@@ -153,7 +164,7 @@ class SessionEstimator(Estimator):
         step = checkpoints.step_of(path)
         if name is not None:
             folder = os.path.join(self.settings.model_dir, f"eval_{name}")
-            metrics_file.write_evaluation(folder, step, numbers)
+            metrics_file.write_evaluation(folder, step, numbers, self.session.say)
         return {**numbers, "global_step": step}
 
     def export_saved_model(

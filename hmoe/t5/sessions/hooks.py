@@ -16,9 +16,6 @@ from hmoe.t5.sessions.progress import ProgressHook
 from hmoe.t5.sessions.session_settings import SessionSettings
 from hmoe.t5.sessions.weight_check import WeightCheck
 
-# Called before a checkpoint is saved, with the session and the step.
-BeforeSave = Callable[[tf.Session, int], None]
-
 
 class StepRange(NamedTuple):
     """The steps of a training session.
@@ -51,7 +48,7 @@ def training_hooks(
     # which takes seconds and tens of megabytes.
     writer = tf.summary.FileWriter(model_dir)
     progress = ProgressHook(steps.first, steps.last, model_dir, session, graph, writer)
-    before_save = (WeightCheck(settings, session, saver).check, progress.keep_sums)
+    check = WeightCheck(settings, session, saver).check
     every_steps = settings.save_checkpoints_steps
     return [
         ToSlicesHook(saver),
@@ -59,7 +56,7 @@ def training_hooks(
         FirstStepHook(lambda: operative_config.keep(model_dir, writer, steps.first)),
         *more_hooks,
         progress,
-        SaveHook(steps.first, model_dir, session, saver, every_steps, before_save),
+        SaveHook(steps.first, model_dir, session, saver, every_steps, check, progress.keep_sums),
         StopHook(steps.first, steps.last, interrupted),
     ]
 
@@ -107,7 +104,7 @@ class StopHook(CountingHook):
 
 
 class SaveHook(CountingHook):
-    """Saves a checkpoint at regular steps, and at the end."""
+    """Saves a checkpoint at regular steps, and at the end, if the weights pass a check."""
 
     def __init__(
         self,
@@ -116,10 +113,12 @@ class SaveHook(CountingHook):
         session: SessionSettings,
         saver: MeshSaver,
         every_steps: int,
-        before_save: Sequence[BeforeSave] = (),
+        check: Callable[[tf.Session, int], None],
+        write_beside: Callable[[str], None],
     ):
         super().__init__(first_step)
-        self._before_save = before_save
+        self._check = check
+        self._write_beside = write_beside
         self._model_dir = model_dir
         self._say = session.say
         self._saver = saver
@@ -139,8 +138,7 @@ class SaveHook(CountingHook):
             self._save(session)
 
     def _save(self, session: tf.Session) -> None:
-        for action in self._before_save:
-            action(session, self.step)
-        path = self._saver.save(session, self._model_dir, self.step)
+        self._check(session, self.step)
+        path = self._saver.save(session, self._model_dir, self.step, self._write_beside)
         self._saved_step = self.step
         self._say(f"Saved {path}")

@@ -35,10 +35,7 @@ def run_batches(
     saver = MeshSaver(lowering)
     architecture_check.check_matches(path, with_optimizer=False)
     creator = tf.train.ChiefSessionCreator(
-        tf.train.Scaffold(saver=saver.saver),
-        master=session.master,
-        config=session.config(),
-        checkpoint_filename_with_path=path,
+        saver.scaffold(path), master=session.master, config=session.config()
     )
     with tf.train.MonitoredSession(creator, [ToSlicesHook(saver)]) as tf_session:
         while True:

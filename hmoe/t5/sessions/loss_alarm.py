@@ -27,6 +27,7 @@ class LossAlarmHook(CountingHook):
         graph: TrainingGraph,
     ):
         super().__init__(first_step)
+        self._first_step = first_step
         self._settings = settings
         self._activation_dtype = session.activation_dtype
         self._fetches = (graph.loss, graph.learning_rate, graph.sums)
@@ -47,10 +48,11 @@ class LossAlarmHook(CountingHook):
 
     def _raise_loss(self, loss: float, sums: Mapping[SumKey, np.ndarray]) -> None:
         cause = divergence.likely_cause(self._settings, self._activation_dtype, self.step)
+        left = divergence.what_is_left_of(self._settings.model_dir, self.step, self._first_step)
         raise ValueError(
             f"the loss is {loss} at step {self.step}, and no later step can recover from it "
             f"({divergence.wrong_terms(self._settings, sums)}). Nothing of this step was saved; "
-            f"{divergence.what_is_left(self._settings.model_dir)}. {cause}"
+            f"{left}. {cause}"
         )
 
 

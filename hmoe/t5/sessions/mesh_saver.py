@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 
 from hmoe.compat.stack import mtf, tf
+from hmoe.startup import checkpoint_saving
+from hmoe.t5.sessions import checkpoints
+from hmoe.t5.sessions.plain_paths import readable
 
 
 def variable_saver(keep: int | None = None) -> tf.train.Saver:
@@ -36,9 +39,58 @@ class MeshSaver:
         self.to_masters = lowering.copy_slices_to_masters()
         self.to_slices = lowering.copy_masters_to_slices()
         self.saver = variable_saver(keep)
+        self._retention = checkpoint_saving.Retention(keep)
 
-    def save(self, session: tf.Session, model_dir: str, step: int) -> str:
-        """Writes `model_dir/model.ckpt-<step>` and returns its path."""
+    def save(
+        self,
+        session: tf.Session,
+        model_dir: str,
+        step: int,
+        write_beside: Callable[[str], None] = lambda path: None,
+    ) -> str:
+        """Writes `model_dir/model.ckpt-<step>`, removes old checkpoints, and returns its path.
+
+        Args:
+          session: the session that trains.
+          model_dir: the folder.
+          step: the step.
+          write_beside: writes more files of the checkpoint, given its path prefix.
+
+        Raises:
+          OSError: the files cannot be written.
+        """
         session.run(self.to_masters)
-        prefix = os.path.join(model_dir, "model.ckpt")
-        return self.saver.save(session, prefix, global_step=step, write_meta_graph=False)
+        saver = self.saver.saver_def
+        # Not by the saver's own method, which takes folders and names of files for patterns, and
+        # removes whatever files the file `checkpoint` lists.
+        with checkpoint_saving.saving(model_dir, step, self._retention) as path:
+            session.run(saver.save_tensor_name, {saver.filename_tensor_name: path})
+            write_beside(path)
+        return path
+
+    def restore(self, session: tf.Session, path: str) -> None:
+        """Reads the values of all variables from a checkpoint.
+
+        Raises:
+          ValueError: it is damaged; the message names its files.
+        """
+        saver = self.saver.saver_def
+        source = {saver.filename_tensor_name: readable(path)}
+        try:
+            session.run(saver.restore_op_name, source)
+        except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError) as e:
+            raise checkpoints.damaged(path, e) from e
+
+    def scaffold(self, path: str | None) -> tf.train.Scaffold:
+        """Returns what gives a session its variables: a checkpoint's, or else initial ones.
+
+        Args:
+          path: the checkpoint's path prefix, or None.
+        """
+        if path is None:
+            return tf.train.Scaffold(saver=self.saver)
+        return tf.train.Scaffold(
+            saver=self.saver,
+            init_op=tf.no_op(),
+            init_fn=lambda scaffold, session: self.restore(session, path),
+        )

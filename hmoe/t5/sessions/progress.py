@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from hmoe.compat.stack import tf
+from hmoe.startup import checkpoint_files
 from hmoe.startup.console import duration
 from hmoe.t5.graphs.sums import model_sum
 from hmoe.t5.graphs.training import TrainingGraph
@@ -57,7 +58,7 @@ class ProgressHook(CountingHook):
         if self.step:
             self._take_up_sums()
         last = self.step - 1 if self._collector.count else self.step
-        metrics_file.keep_lines(self._path, lambda step: step <= last)
+        metrics_file.keep_lines(self._path, lambda step: step <= last, self._session.say)
         start = tf.SessionLog(status=tf.SessionLog.START)
         self._writer.add_session_log(start, self.step + 1)
 
@@ -83,17 +84,22 @@ class ProgressHook(CountingHook):
             self._report()
         self._writer.close()
 
-    def keep_sums(self, session: tf.Session, step: int) -> None:
-        """Keeps the sums of the steps since the last regular report, for a run that resumes."""
-        saved_sums.write(self._model_dir, step, self._collector)
+    def keep_sums(self, path: str) -> None:
+        """Keeps the sums of the steps since the last regular report, for a run that resumes.
+
+        Args:
+          path: path prefix of the checkpoint that they belong to.
+        """
+        saved_sums.write(path, self._collector)
 
     def _take_up_sums(self) -> None:
-        found = saved_sums.read(self._model_dir, self.step)
+        path = checkpoint_files.prefix(self._model_dir, self.step)
+        found = saved_sums.read(path)
         if found is not None:
             self._collector = found
         elif not self._is_regular():
             self._session.say(
-                f"{saved_sums.path_of(self._model_dir, self.step)} is missing or damaged: the next "
+                f"{path}{saved_sums.ENDING} is missing or damaged: the next "
                 f"line of {metrics_file.METRICS_FILE} is the mean of the steps after {self.step} "
                 "alone"
             )

@@ -39,7 +39,7 @@ def export(
     architecture_check.check_matches(path, with_optimizer=False)
     folder = os.path.join(export_dir, str(int(time.time())))
     with tf.Session(graph=tf.get_default_graph(), config=session.config()) as tf_session:
-        saver.saver.restore(tf_session, path)
+        saver.restore(tf_session, path)
         tf_session.run([tf.tables_initializer(), saver.to_slices])
         _write(tf_session, folder, receiver, graph.predictions, saver)
     return folder

@@ -76,11 +76,11 @@ class SessionSettings(Configuration):
         source="hmoe",
     )
     largest_weight: float = setting(
-        1e10,
+        1e6,
         doc="""Largest size of a weight that is saved; the optimizer's slots, which hold squares of
         gradients, may have its square. Beyond it, or with a weight that is not finite, training
-        stops, and the last checkpoint stays the newest. Weights of trained models are below 1000; a
-        few products of weights of 1e10 are beyond what float32 holds (3e38).""",
+        stops, and the last checkpoint stays the newest. Weights of T5 are below 1000; products of
+        a few weights of 1e6 are beyond what float32 holds (3e38).""",
         unit="number above 0",
         source="hmoe",
         check=checks.positive_number,

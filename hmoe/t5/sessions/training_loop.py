@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hmoe.compat.stack import tf
+from hmoe.startup import checkpoint_saving
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN, ModelSettings
 from hmoe.t5.graphs.training import TrainingGraph
-from hmoe.t5.sessions import architecture_check, checkpoints, session_graph, warm_start
+from hmoe.t5.sessions import (
+    architecture_check,
+    checkpoints,
+    session_graph,
+    training_folder,
+    warm_start,
+)
 from hmoe.t5.sessions.estimator_protocol import InputFn
 from hmoe.t5.sessions.hooks import StepRange, training_hooks
 from hmoe.t5.sessions.mesh_saver import MeshSaver
@@ -23,9 +30,12 @@ def train(
     input_fn: InputFn,
     max_steps: int,
     more_hooks: Hooks = (),
+    begins_anew: bool = False,
 ) -> None:
     """Trains until the global step is `max_steps`; see `SessionEstimator.train`."""
-    path = checkpoints.latest(settings.model_dir)
+    checkpoint_saving.check_keep(settings.keep_checkpoint_max)
+    newest = training_folder.newest(settings.model_dir, begins_anew)
+    path = newest.path
     steps = StepRange(checkpoints.step_of(path) if path else 0, max_steps)
     if steps.first >= steps.last:
         session.say(
@@ -42,8 +52,10 @@ def train(
         graph = build.build_graph(settings, features, TRAIN, mesh_impl)
         saver = MeshSaver(graph.lowering, settings.keep_checkpoint_max)
         _choose_initial_values(settings, session, path)
+        # Nothing in the folder has been changed up to here, where the model is known to be right.
+        training_folder.take_up(settings.model_dir, newest, session.say, begins_anew)
         hooks = training_hooks(settings, session, graph, saver, steps, interrupted, more_hooks)
-        _run_steps(settings, session, graph, saver, hooks)
+        _run_steps(session, graph, saver.scaffold(path), hooks)
         if interrupted():
             session.say(
                 f"Stopped; the last checkpoint is {checkpoints.latest(settings.model_dir)}. "
@@ -66,25 +78,15 @@ def _choose_initial_values(
 
 
 def _run_steps(
-    settings: ModelSettings,
     session: SessionSettings,
     graph: TrainingGraph,
-    saver: MeshSaver,
+    scaffold: tf.train.Scaffold,
     hooks: Hooks,
 ) -> None:
     """Runs steps until a hook asks to stop."""
     session.say("Preparing the first step ...")
-    with tf.train.MonitoredTrainingSession(
-        checkpoint_dir=settings.model_dir,
-        master=session.master,
-        scaffold=tf.train.Scaffold(saver=saver.saver),
-        hooks=hooks,
-        save_checkpoint_secs=None,
-        save_checkpoint_steps=None,
-        save_summaries_steps=None,
-        save_summaries_secs=None,
-        log_step_count_steps=None,
-        config=session.config(),
-    ) as tf_session:
+    # Not `MonitoredTrainingSession`, which chooses a checkpoint by the file `checkpoint`.
+    creator = tf.train.ChiefSessionCreator(scaffold, master=session.master, config=session.config())
+    with tf.train.MonitoredSession(creator, hooks) as tf_session:
         while not tf_session.should_stop():
             tf_session.run(graph.train_op)

@@ -10,6 +10,7 @@ from hmoe.compat.stack import mtf, tf
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.sessions.architecture_check import graph_shapes, listed, shape_differences
 from hmoe.t5.sessions.checkpoints import Shapes, saved_shapes
+from hmoe.t5.sessions.plain_paths import readable
 
 # A run counts its own steps. With those of the other model, one that is taken up again would skip
 # as many batches too many.
@@ -39,7 +40,9 @@ def initialize(settings: ModelSettings) -> str | None:
     saved_names = _saved_names(settings, saved, built)
     _check(path, {name: saved[there] for name, there in saved_names.items()}, saved, built)
     with mtf.utils.outside_all_rewrites():
-        tf.train.init_from_checkpoint(path, {there: name for name, there in saved_names.items()})
+        tf.train.init_from_checkpoint(
+            readable(path), {there: name for name, there in saved_names.items()}
+        )
     others = ", ".join(sorted(set(built) - set(saved_names)))
     tf.logging.info("Variables with their own initial values: %s", others)
     return (

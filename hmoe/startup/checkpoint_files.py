@@ -1,0 +1,215 @@
+"""The files of checkpoints in a folder: which there are, and which of them are whole.
+
+A checkpoint `model.ckpt-<step>` is an index, data files, and the manifest that hmoe writes last.
+Only the names in the folder itself count. What TensorFlow's file `checkpoint` says is never used to
+choose, to load or to remove anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from etils import epath
+
+from hmoe.startup import checkpoint_manifest
+
+# The file in which TensorFlow's own tools look for the newest checkpoint.
+STATE_FILE = "checkpoint"
+
+_NAME = re.compile(
+    r"model\.ckpt-(?P<step>\d+)\."
+    r"(?P<kind>index|meta|manifest\.json|progress\.json|unfinished|data-\d{5,}-of-(?P<shards>\d{5,}))"
+)
+
+# Names that TensorFlow and `atomic_write` give to what they have not finished.
+_LEFTOVER = re.compile(
+    r"model\.ckpt-\d+(_temp.*|\..+\.tempstate\d*)|checkpoint\.tmp.*|.+\.\d+\.unfinished"
+)
+
+
+class Newest(NamedTuple):
+    """The newest whole checkpoint of a folder.
+
+    Attributes:
+      path: its path without the endings of its files, such as "m/model.ckpt-400"; None if there is
+        no whole one.
+      problems: for each newer checkpoint that is not whole, its step and what is wrong with it.
+    """
+
+    path: str | None
+    problems: Mapping[int, str]
+
+
+def prefix(folder: str, step: int) -> str:
+    """Returns the path of a checkpoint, without the endings of its files."""
+    return os.path.join(folder, f"model.ckpt-{step}")
+
+
+def index_name(step: int) -> str:
+    """Returns the name of the file that lists a checkpoint's variables."""
+    return f"model.ckpt-{step}.index"
+
+
+def marker_name(step: int) -> str:
+    """Returns the name of the file that marks a save or a removal that is not finished."""
+    return f"model.ckpt-{step}.unfinished"
+
+
+def names_by_step(folder: str) -> dict[int, list[str]]:
+    """Returns the names of the files of each checkpoint in a folder, newest step first.
+
+    Files of checkpoints that are being saved or removed are among them; a folder that does not
+    exist has none.
+    """
+    found: dict[int, list[str]] = {}
+    for name in list_names(folder):
+        match = _NAME.fullmatch(name)
+        if match and name == _canonical(name, match):
+            found.setdefault(int(match["step"]), []).append(name)
+    return {step: sorted(found[step]) for step in sorted(found, reverse=True)}
+
+
+def _canonical(name: str, match: re.Match[str]) -> str:
+    """Returns the name with its step written without zeros in front, as it is always saved."""
+    return f"model.ckpt-{int(match['step'])}.{match['kind']}"
+
+
+def list_names(folder: str) -> list[str]:
+    """Returns the names in a folder; none for a folder that does not exist."""
+    try:
+        return [path.name for path in epath.Path(folder).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def saved_steps(folder: str) -> list[int]:
+    """Returns the steps of the checkpoints in a folder, whole or damaged, newest first."""
+    return [step for step, names in names_by_step(folder).items() if not is_unfinished(step, names)]
+
+
+def is_leftover(name: str) -> bool:
+    """Returns whether a name is one that only a save which died can have left in a folder."""
+    return bool(_LEFTOVER.fullmatch(name))
+
+
+def is_unfinished(step: int, names: Sequence[str]) -> bool:
+    """Returns whether the files belong to a save or a removal that has not come to its end."""
+    return marker_name(step) in names and checkpoint_manifest.name_of(step) not in names
+
+
+def newest_whole(folder: str) -> Newest:
+    """Finds the newest whole checkpoint of a folder.
+
+    Files of a checkpoint with a manifest are compared with it in size and checksum. Those of one
+    without (T5's, Mesh TensorFlow's, an older hmoe's) can only be checked to be there, and to end
+    as an index does.
+
+    Args:
+      folder: the folder; the names in it count, and nothing outside it.
+
+    Returns:
+      The path, and what is wrong with newer checkpoints.
+    """
+    problems: dict[int, str] = {}
+    for step, names in names_by_step(folder).items():
+        if is_unfinished(step, names):
+            continue
+        problem = problem_of(folder, step, names)
+        if problem is None:
+            return Newest(prefix(folder, step), problems)
+        problems[step] = problem
+    return Newest(None, problems)
+
+
+def whole_steps(folder: str) -> list[int]:
+    """Returns the steps of the whole checkpoints in a folder, the oldest first."""
+    found = names_by_step(folder).items()
+    steps = [step for step, names in found if not is_unfinished(step, names)]
+    return sorted(step for step in steps if problem_of(folder, step) is None)
+
+
+def problem_of(folder: str, step: int, names: Sequence[str] | None = None) -> str | None:
+    """Returns what is wrong with a checkpoint, in words that name the file; None if it is whole.
+
+    Args:
+      folder: the folder.
+      step: the checkpoint's step.
+      names: the names of its files, if they are known.
+    """
+    if names is None:
+        names = names_by_step(folder).get(step, [])
+    for name in names:
+        if _leads_elsewhere(folder, name):
+            return f"{name} is a link to a file outside the folder"
+    missing = _missing(step, names)
+    if missing:
+        return f"{missing} is missing"
+    manifest = checkpoint_manifest.name_of(step)
+    if manifest in names:
+        return checkpoint_manifest.problem_of(folder, step)
+    return _problem_of_index(folder, index_name(step))
+
+
+def _leads_elsewhere(folder: str, name: str) -> bool:
+    if "://" in folder or not os.path.islink(os.path.join(folder, name)):
+        return False
+    target = os.path.realpath(os.path.join(folder, name))
+    return os.path.dirname(target) != os.path.realpath(folder)
+
+
+def _missing(step: int, names: Sequence[str]) -> str | None:
+    """Returns the name of a file without which a checkpoint is not whole, or None."""
+    if index_name(step) not in names:
+        return index_name(step)
+    totals = {match["shards"] for match in map(_NAME.fullmatch, names) if match and match["shards"]}
+    lacking: list[str] = []
+    for total in sorted(totals):
+        shards = [
+            f"model.ckpt-{step}.data-{shard:0{len(total)}d}-of-{total}"
+            for shard in range(int(total))
+        ]
+        lacking = [name for name in shards if name not in names]
+        if not lacking:
+            return None
+    return lacking[0] if lacking else f"model.ckpt-{step}.data-00000-of-00001"
+
+
+# The last bytes of every index that TensorFlow writes: the format is LevelDB's table.
+_TABLE_END = bytes.fromhex("57fb808b247547db")
+
+
+def _problem_of_index(folder: str, name: str) -> str | None:
+    """Returns what is wrong with an index whose checksum is not known, or None."""
+    try:
+        content = epath.Path(os.path.join(folder, name)).read_bytes()
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
+    return None if content.endswith(_TABLE_END) else f"{name} is cut off or is no index"
+
+
+def listed(problems: Mapping[int, str]) -> str:
+    """Returns the problems of checkpoints as one phrase, the newest first."""
+    return "; ".join(f"model.ckpt-{step}: {problem}" for step, problem in problems.items())
+
+
+def check_some_whole(folder: str, newest: Newest) -> None:
+    """Raises ValueError if a folder has checkpoints and all of them are damaged."""
+    if newest.path is None and newest.problems:
+        raise ValueError(
+            f"no checkpoint in model_dir {folder!r} is whole ({listed(newest.problems)}); nothing "
+            "was changed. Restore these files from a copy, name another --model_dir, or train anew "
+            "there with hmoe train --overwrite, which moves the old files aside"
+        )
+
+
+def state_text(steps: Sequence[int]) -> str:
+    """Returns the text of the file `checkpoint` for checkpoints of these steps, oldest first.
+
+    Its paths are relative, so that the folder can be moved.
+    """
+    lines = [f'model_checkpoint_path: "model.ckpt-{steps[-1]}"'] if steps else []
+    lines += [f'all_model_checkpoint_paths: "model.ckpt-{step}"' for step in steps]
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,94 @@
+"""Lets one command at a time write to the folder of a model.
+
+The lock is the operating system's, so that it ends with the process that holds it, however it ends.
+A folder on another machine ("gs://...") has none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import filelock
+
+from hmoe.startup import atomic_write
+from hmoe.startup.request import Request
+
+LOCK_FILE = ".hmoe.lock"
+# Says who holds the lock; what it says counts only while the lock is held.
+HOLDER_FILE = ".hmoe.lock.json"
+FILES = (LOCK_FILE, HOLDER_FILE)
+
+
+@contextlib.contextmanager
+def held(request: Request) -> Iterator[None]:
+    """Holds the lock of the folder that a command writes to, if it writes to one.
+
+    Raises:
+      ValueError: another process holds it; the message names that process.
+    """
+    folder = request.output_dir or (request.model_dir if request.command == "train" else None)
+    if folder is None or "://" in folder:
+        yield
+        return
+    is_new = not os.path.exists(folder)
+    lock = _acquired(folder)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            _release(lock, folder, is_new)
+
+
+def _acquired(folder: str) -> filelock.BaseFileLock | None:
+    """Acquires the lock of a folder; None where none can be made, such as one that is not ours."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = filelock.FileLock(os.path.join(folder, LOCK_FILE))
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(_refusal(folder)) from None
+    except (OSError, NotImplementedError):
+        return None
+    with contextlib.suppress(OSError):
+        atomic_write.write_text(os.path.join(folder, HOLDER_FILE), json.dumps(_myself()) + "\n")
+    return lock
+
+
+def _release(lock: filelock.BaseFileLock, folder: str, is_new: bool) -> None:
+    """Removes the lock's files while it is still held, then releases it.
+
+    Args:
+      lock: the lock.
+      folder: its folder, which is removed as well if the command made it and left nothing in it.
+      is_new: whether the command made the folder.
+    """
+    # A process that waits with the removed file open finds out, and makes a new one.
+    for name in (HOLDER_FILE, LOCK_FILE):
+        with contextlib.suppress(OSError):
+            os.remove(os.path.join(folder, name))
+    if is_new:
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+    lock.release()
+
+
+def _myself() -> dict[str, str | int]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+
+
+def _refusal(folder: str) -> str:
+    who = "another process"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with open(os.path.join(folder, HOLDER_FILE), encoding="utf-8") as file:
+            holder = json.load(file)
+        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    return (
+        f"{folder!r} is in use by {who}; wait until that command ends, or name another folder. "
+        "Two commands that write to one folder would lose each other's checkpoints"
+    )
