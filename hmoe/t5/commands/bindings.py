@@ -23,7 +23,7 @@ class BindingName(NamedTuple):
 
     Attributes:
       scope: scopes such as "outer", or "".
-      configurable: last part of the configurable's name, since gin writes as few as it needs.
+      configurable: the configurable's name without modules, of which gin writes as few as it needs.
       argument: the argument.
     """
 
@@ -84,10 +84,17 @@ class _AsWritten(config_parser.ParserDelegate):
     def configurable_reference(self, scoped_name: str, evaluate: bool) -> _Written:
         scope, _, name = scoped_name.rpartition("/")
         scope = f"{scope}/" if scope else ""
-        return _Written(f"@{scope}{name.rsplit('.', 1)[-1]}{'()' if evaluate else ''}")
+        return _Written(f"@{scope}{_last_parts(name)}{'()' if evaluate else ''}")
 
     def macro(self, name: str) -> _Written:
         return _Written(f"%{name}")
+
+
+def _last_parts(name: str) -> str:
+    """Returns the name of a configurable without its modules; a method keeps its class."""
+    parts = name.split(".")
+    is_method = len(parts) > 1 and parts[-2][:1].isupper()
+    return ".".join(parts[-2:] if is_method else parts[-1:])
 
 
 def parse(text: str) -> Bindings:
@@ -102,7 +109,7 @@ def parse(text: str) -> Bindings:
             continue
         value = repr(statement.value)
         if statement.arg_name:
-            name = statement.selector.rsplit(".", 1)[-1]
+            name = _last_parts(statement.selector)
             found.values[BindingName(statement.scope or "", name, statement.arg_name)] = value
         else:
             scope = f"{statement.scope}/" if statement.scope else ""

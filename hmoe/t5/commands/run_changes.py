@@ -94,7 +94,12 @@ KINDS = (
         True,
         "numbers will be rounded otherwise",
     ),
-    Kind("model", r".*", True, "the model will differ"),
+    Kind(
+        "model",
+        r".*",
+        True,
+        "the model will differ; weights of other shapes are refused whatever is forced",
+    ),
 )
 
 

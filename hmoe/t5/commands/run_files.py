@@ -100,7 +100,7 @@ def write(model_dir: str, request: Request, configuration: str | None = None) ->
 
 
 def _ended(text: str) -> str:
-    return f"{text.rstrip()}\n\n{END}\n"
+    return f"{text.replace(END, '').rstrip()}\n\n{END}\n"
 
 
 def read(model_dir: str) -> SavedRun | None:
@@ -122,10 +122,10 @@ def read(model_dir: str) -> SavedRun | None:
 def _saved_run(path: str, text: str, flags: dict[str, Any], copy: str) -> SavedRun:
     if os.path.basename(path) != CONFIGURATIONS[0]:
         note = f"{path} describes the run, since {CONFIGURATIONS[0]} is missing"
-        return SavedRun(_absolute(path), flags, text, is_whole=False, notes=[note] if copy else [])
+        return SavedRun(_absolute(path), flags, text, is_whole=False, notes=[note] if copy else ())
     is_edited = bool(copy) and text.splitlines() != copy.splitlines()
     notes = [f"{path} was edited since training wrote it, and is used as it is now"]
-    return SavedRun(_absolute(path), flags, copy or text, notes=notes if is_edited else [])
+    return SavedRun(_absolute(path), flags, copy or text, notes=notes if is_edited else ())
 
 
 def _absolute(path: str) -> str:
@@ -193,6 +193,8 @@ def _check_flags(flags: object) -> None:
     if not isinstance(flags, dict):
         raise ValueError(f"it holds {type(flags).__name__} where flags by name are expected")
     for name, value in flags.items():
+        if name not in (*KEPT_FLAGS, _COPY):
+            continue
         listed = isinstance(value, list) and all(isinstance(each, str) for each in value)
         if not (listed or isinstance(value, (str, bool))):
             raise ValueError(f"{name} is {value!r}")
