@@ -161,7 +161,7 @@ class TokenField:
 TOKEN_FIELDS = (
     TokenField("full", "brief", "full tokens", lambda group, _: group.full),
     TokenField("real", "brief", "real tokens", lambda group, _: group.real),
-    TokenField("left_behind", "brief", "real tokens without a slot", lambda group, _: group.lost),
+    TokenField("dropped", "brief", "real tokens without a slot", lambda group, _: group.lost),
     TokenField("filled", "brief", "filled slots", lambda group, _: group.placed),
     TokenField("slots", "brief", "slots", None),
     TokenField(

@@ -170,18 +170,19 @@ LEVEL_METRICS = (
         "fraction_tokens_dropped",
         "brief",
         _SHARE,
-        "tokens of the layer that are lost at this level: copies of them came here, and none found"
-        " a slot. The sum over levels is the layer's `fraction_tokens_left_behind`",
+        "tokens of the layer that are left behind because of this level: copies of them came here,"
+        " and none found a slot. The sum over levels is the layer's `fraction_tokens_left_behind`",
         "tokens lost here / real tokens of the layer",
         lambda level: _ratio(level.lost, level.layer["tokens"]),
     ),
     LevelMetric(
-        "fraction_tokens_left_behind",
+        "fraction_arrivals_dropped",
         "brief",
         _SHARE,
-        "real tokens without a slot at this level; a token counts once for each copy that arrives",
-        "tokens without a slot / real tokens of the level",
-        lambda level: _ratio(level.tokens["left_behind"], level.tokens["real"]),
+        "arrivals without a slot at this level. A token arrives at an inner level once for each of"
+        " its copies, and one whose other copy finds a slot is not left behind",
+        "arrivals without a slot / arrivals, both of real tokens",
+        lambda level: _ratio(level.tokens["dropped"], level.tokens["real"]),
     ),
     LevelMetric(
         "expert_usage",

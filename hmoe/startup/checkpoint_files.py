@@ -23,7 +23,7 @@ MAX_LISTED = 4
 
 _NAME = re.compile(
     r"model\.ckpt-(?P<step>\d+)\."
-    r"(?P<kind>index|meta|manifest\.json|unfinished|data-\d{5,}-of-(?P<shards>\d{5,}))"
+    r"(?P<kind>index|meta|manifest\.json|progress\.json|unfinished|data-\d{5,}-of-(?P<shards>\d{5,}))"
 )
 
 # Names that TensorFlow and `atomic_write` give to what they have not finished.

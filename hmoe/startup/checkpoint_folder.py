@@ -12,6 +12,7 @@ from etils import epath
 from hmoe.startup import checkpoint_files, checkpoint_saving
 
 DAMAGED = "damaged"
+DIVERGED = "diverged"
 
 # What a run writes into its folder beside checkpoints, and is moved aside with them.
 _RUN_FILES = re.compile(
@@ -37,7 +38,7 @@ def take_up(folder: str, problems: Mapping[int, str], say: Callable[[str], None]
     """
     clear_leftovers(folder)
     for step, problem in problems.items():
-        where = _set_aside(folder, step)
+        where = set_aside(folder, step, DAMAGED)
         say(f"model.ckpt-{step} is damaged ({problem}): moved to {where}")
     if checkpoint_files.saved_steps(folder):
         checkpoint_saving.write_state(folder)
@@ -55,10 +56,19 @@ def clear_leftovers(folder: str) -> None:
             checkpoint_saving.delete_leftover(folder, name)
 
 
-def _set_aside(folder: str, step: int) -> str:
-    """Moves the files of a checkpoint to a subfolder, which it returns."""
+def set_aside(folder: str, step: int, base: str) -> str:
+    """Moves the files of a checkpoint to a subfolder.
+
+    Args:
+      folder: the folder of checkpoints.
+      step: the checkpoint's step.
+      base: name of the subfolder, to which a number is added where it has such files already.
+
+    Returns:
+      The subfolder's path.
+    """
     names = checkpoint_files.names_by_step(folder)[step]
-    where = _free_folder(folder, DAMAGED, names)
+    where = _free_folder(folder, base, names)
     _move(folder, where, names)
     return where
 

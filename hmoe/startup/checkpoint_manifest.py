@@ -134,7 +134,7 @@ def _check(manifest: Manifest, step: int) -> None:
 
     A name such as `../other/model.ckpt-1.index` would lead out of the folder.
     """
-    pattern = re.compile(rf"model\.ckpt-{step}\.(index|meta|data-\d+-of-\d+)")
+    pattern = re.compile(rf"model\.ckpt-{step}\.(index|meta|progress\.json|data-\d+-of-\d+)")
     names = [record.name for record in manifest.files]
     named_well = all(pattern.fullmatch(name) for name in names)
     if manifest.step != step or not named_well or f"model.ckpt-{step}.index" not in names:

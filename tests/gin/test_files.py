@@ -95,6 +95,9 @@ def test_run_is_complete(name, tmp_path):
         assert settings.batch_size % mesh == 0
         assert settings.optimizer is not None
         assert settings.learning_rate_schedule is not None
+        # A resume goes on with the examples that would have come next.
+        assert gin.query_parameter("run.skip_seen_data") is True
+        assert gin.query_parameter("mesh_train_dataset_fn.seed") == 0
 
 
 def _given(name):

@@ -26,7 +26,7 @@ def level_names(spec: LevelSpec, groups: list[Group], in_use: float) -> dict[str
     left = sum(all(c.position is None for c in g.choices[t]) for g in groups for t in g.real())
     slots = sum(g.capacity * spec.num_experts for g in groups)
     named = {
-        "fraction_tokens_left_behind": left / real if real else 0.0,
+        "fraction_arrivals_dropped": left / real if real else 0.0,
         "expert_usage": len(placed) / (slots * in_use) if in_use else 0.0,
         "router_confidence": sum(c.given for c in placed) / len(placed) if placed else 0.0,
         "entropy": sum(_entropy(g.share(t)) for g in groups for t in g.full()) / max(full, 1),

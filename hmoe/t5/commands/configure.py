@@ -55,6 +55,8 @@ def configure_trained(request: Request, console: Console) -> Request:
             f"model_dir {request.model_dir!r} has no {' or '.join(run_files.CONFIGURATIONS)}, "
             "which describe the model; name its gin files with --gin_file"
         )
+    for note in saved.notes:
+        console.say(note)
     request = run_files.fill_in(request, saved)
     bindings = [*_data_bindings(request, console), *request.gin_param]
     _configure(request, [saved.configuration], bindings)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gin
+from etils import epath
 
-from hmoe.compat.stack import tf
+from hmoe.startup import atomic_write
 from hmoe.startup.request import Request, frozen
+from hmoe.t5.commands import bindings
 
-# The whole configuration, which we write; and the part of it that training used, which T5 writes.
+# The whole configuration, which we write; and the part of it that training used, as T5 writes it.
 CONFIGURATIONS = ("config.gin", "operative_config.gin")
 FLAGS_FILE = "run.json"
+
+# The last line of a configuration that is whole.
+END = "# The end of the configuration: without this line the file counts as damaged."
 
 # Flags of training that a later command needs, by the names of the fields of `Request`.
 KEPT_FLAGS = (
@@ -29,6 +35,22 @@ KEPT_FLAGS = (
     "skip_all_gin_unknowns",
     "additional_deprecated_gin_references",
 )
+# Of these, the ones that name files on this machine.
+PATHS = ("data", "validation_data", "vocabulary")
+# The key under which the flags' file has a copy of the configuration, as a list of lines.
+_COPY = "config"
+
+
+class DamagedFileError(ValueError):
+    """A file that describes a run is damaged.
+
+    Attributes:
+      problem: the file, and what is wrong with it.
+    """
+
+    def __init__(self, problem: str, remedy: str):
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
 
 
 class SavedRun(NamedTuple):
@@ -37,32 +59,77 @@ class SavedRun(NamedTuple):
     Attributes:
       configuration: path of a gin file.
       flags: the flags in `KEPT_FLAGS` that training was given, by name.
+      trained_with: text of the configuration that training went on with last, which the file is
+        unless it was edited since.
+      is_whole: whether it has all bindings of training, and not only those that were used.
+      notes: lines for the user about what was found.
     """
 
     configuration: str
     flags: dict[str, Any]
+    trained_with: str = ""
+    is_whole: bool = True
+    notes: Sequence[str] = ()
 
 
-def write(model_dir: str, request: Request) -> None:
-    """Writes the gin configuration, and the flags without which it cannot be read."""
-    tf.io.gfile.makedirs(model_dir)
-    with tf.io.gfile.GFile(os.path.join(model_dir, CONFIGURATIONS[0]), "w") as file:
-        file.write(gin.config_str())
+def kept_flags(request: Request) -> dict[str, Any]:
+    """Returns the flags in `KEPT_FLAGS` that a request gives, by name, with absolute paths."""
     kept = {name: getattr(request, name) for name in KEPT_FLAGS if getattr(request, name)}
-    for name in ("data", "validation_data", "vocabulary"):
-        if name in kept:
-            kept[name] = os.path.abspath(kept[name])
-    with tf.io.gfile.GFile(os.path.join(model_dir, FLAGS_FILE), "w") as file:
-        file.write(json.dumps(kept, indent=1) + "\n")
+    return {
+        name: os.path.abspath(value) if name in PATHS and "://" not in value else value
+        for name, value in kept.items()
+    }
+
+
+def write(model_dir: str, request: Request, configuration: str | None = None) -> None:
+    """Writes the gin configuration, and the flags without which it cannot be read.
+
+    Args:
+      model_dir: the folder, which is made if it does not exist.
+      request: the request that training was started with.
+      configuration: text of the configuration; by default gin's present one.
+
+    Raises:
+      OSError: the files cannot be written.
+    """
+    epath.Path(model_dir).mkdir(parents=True, exist_ok=True)
+    text = _ended(gin.config_str() if configuration is None else configuration)
+    flags = {**kept_flags(request), _COPY: text.splitlines()}
+    atomic_write.write_text(os.path.join(model_dir, CONFIGURATIONS[0]), text)
+    atomic_write.write_text(os.path.join(model_dir, FLAGS_FILE), json.dumps(flags, indent=1) + "\n")
+
+
+def _ended(text: str) -> str:
+    return f"{text.replace(END, '').rstrip()}\n\n{END}\n"
 
 
 def read(model_dir: str) -> SavedRun | None:
-    """Reads what training left in a folder; None if it left nothing."""
+    """Reads what training left in a folder; None if it left nothing.
+
+    Raises:
+      DamagedFileError: a file is torn or otherwise damaged.
+    """
     for name in CONFIGURATIONS:
         path = os.path.join(model_dir, name)
-        if tf.io.gfile.exists(path):
-            return SavedRun(os.path.abspath(path) if "://" not in path else path, _flags(model_dir))
+        if epath.Path(path).exists():
+            flags = _flags(model_dir)
+            copy = "".join(f"{line}\n" for line in flags.pop(_COPY, []))
+            text = _configuration(path, has_end=bool(copy) and name == CONFIGURATIONS[0])
+            return _saved_run(path, text, flags, copy)
     return None
+
+
+def _saved_run(path: str, text: str, flags: dict[str, Any], copy: str) -> SavedRun:
+    if os.path.basename(path) != CONFIGURATIONS[0]:
+        note = f"{path} describes the run, since {CONFIGURATIONS[0]} is missing"
+        return SavedRun(_absolute(path), flags, text, is_whole=False, notes=[note] if copy else ())
+    is_edited = bool(copy) and text.splitlines() != copy.splitlines()
+    notes = [f"{path} was edited since training wrote it, and is used as it is now"]
+    return SavedRun(_absolute(path), flags, copy or text, notes=notes if is_edited else ())
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
 
 
 def fill_in(request: Request, saved: SavedRun) -> Request:
@@ -75,9 +142,59 @@ def fill_in(request: Request, saved: SavedRun) -> Request:
     return dataclasses.replace(request, **missing)
 
 
+def _configuration(path: str, has_end: bool) -> str:
+    """Reads a configuration, and checks that it is whole."""
+    try:
+        text = epath.Path(path).read_bytes().decode("utf-8")
+        bindings.parse(text)
+        if has_end and END not in text:
+            raise ValueError("its end is missing")
+    except (ValueError, SyntaxError) as error:
+        raise DamagedFileError(f"{path} is damaged ({_reason(error)})", _remedy(path)) from error
+    return text
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is no UTF-8"
+    if isinstance(error, SyntaxError):
+        where = f"line {error.lineno}: " if error.lineno else ""
+        return f"{where}{error.msg.strip().splitlines()[0]}"
+    return str(error)
+
+
+def _remedy(path: str) -> str:
+    folder, name = os.path.split(path)
+    other = os.path.join(folder, CONFIGURATIONS[1])
+    remedy = "it describes the model: name its gin files with --gin_file, or restore it from a copy"
+    if name == CONFIGURATIONS[0] and epath.Path(other).exists():
+        remedy += f"; or delete it, for {other} to take its place"
+    return remedy
+
+
 def _flags(model_dir: str) -> dict[str, Any]:
     path = os.path.join(model_dir, FLAGS_FILE)
-    if not tf.io.gfile.exists(path):
+    if not epath.Path(path).exists():
         return {}
-    with tf.io.gfile.GFile(path) as file:
-        return json.loads(file.read())
+    try:
+        flags = json.loads(epath.Path(path).read_bytes().decode("utf-8"))
+        _check_flags(flags)
+    except ValueError as error:
+        raise DamagedFileError(
+            f"{path} is damaged ({_reason(error)})",
+            "it holds the flags that the model was trained with: delete it, and give those flags "
+            "again (such as --data or --module_import), or restore it from a copy",
+        ) from error
+    return flags
+
+
+def _check_flags(flags: object) -> None:
+    """Raises ValueError unless flags are of the types that `write` gives them."""
+    if not isinstance(flags, dict):
+        raise ValueError(f"it holds {type(flags).__name__} where flags by name are expected")
+    for name, value in flags.items():
+        if name not in (*KEPT_FLAGS, _COPY):
+            continue
+        listed = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        if not (listed or isinstance(value, (str, bool))):
+            raise ValueError(f"{name} is {value!r}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -24,6 +24,7 @@ from hmoe.t5.graphs import model_settings as settings_lib
 from hmoe.t5.layers import layout_check
 from hmoe.t5.sessions import training_folder
 from hmoe.t5.sessions.estimator import SessionEstimator
+from hmoe.t5.sessions.hooks import FirstStepHook
 from hmoe.t5.sessions.session_settings import SessionSettings
 
 
@@ -42,6 +43,7 @@ class T5Run:
       infer: takes the place of `utils.infer_model`; None for upstream's.
       score: takes the place of `utils.score_from_strings`; None for upstream's.
       begins_anew: whether training begins at step 0 in a folder that has checkpoints.
+      on_first_step: called once when the first step of training has succeeded.
       arguments: arguments of `utils.run` that take precedence over gin's.
     """
 
@@ -54,6 +56,7 @@ class T5Run:
     infer: Callable[..., None] | None = None
     score: Callable[..., None] | None = None
     begins_anew: bool = False
+    on_first_step: Callable[[], None] | None = None
     arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def start(self) -> None:
@@ -95,9 +98,22 @@ class T5Run:
         """Returns a function in place of upstream's `get_estimator`."""
 
         def get_estimator(**arguments: Any) -> object:
-            return make_estimator(session, begins_anew=self.begins_anew, **arguments)
+            estimator = make_estimator(session, begins_anew=self.begins_anew, **arguments)
+            if self.on_first_step is not None:
+                _call_after_first_step(estimator, self.on_first_step)
+            return estimator
 
         return get_estimator
+
+
+def _call_after_first_step(estimator: Any, action: Callable[[], None]) -> None:
+    """Lets an estimator call a function once the first step that it trains has succeeded."""
+    train = estimator.train
+
+    def train_with_hook(input_fn: Any, max_steps: int, hooks: Sequence[Any] = ()) -> Any:
+        return train(input_fn=input_fn, max_steps=max_steps, hooks=[*hooks, FirstStepHook(action)])
+
+    estimator.train = train_with_hook
 
 
 def _check_configuration() -> None:

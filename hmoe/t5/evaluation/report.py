@@ -6,19 +6,18 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 from hmoe.startup.console import table
 from hmoe.t5.data import baselines
 from hmoe.t5.data import scores as score_lib
 from hmoe.t5.data import tasks as task_data
+from hmoe.t5.evaluation.label_scores import LABELS, all_have, scores_by_labels
 from hmoe.t5.evaluation.results import EvalExample, Evaluation
 from hmoe.t5.sessions import metrics_file, run_metrics
 
 # Prints a line for the user.
 Say = Callable[[str], None]
 
-LABELS = ("language", "kind")
 # Number of predictions that are shown.
 NUM_SHOWN = 10
 # Maximum number of rows in a table by label.
@@ -63,13 +62,8 @@ def print_task(say: Say, evaluation: Evaluation) -> None:
             scores.update(metric(evaluation.task.targets, baseline_predictions))
         rows.append(score_row(baseline, scores))
     _print_table(say, ["", *evaluation.scores], rows)
-    for label in LABELS:
-        if _all_have(examples, label):
-            # Tasks with these labels are hmoe's own, whose targets are text.
-            targets = cast(list[str], evaluation.task.targets)
-            predictions = cast(list[str], evaluation.predictions)
-            by_label = score_lib.scores_by_label(examples, targets, predictions, label)
-            print_scores_by_label(say, label, by_label)
+    for label, by_label in scores_by_labels(evaluation).items():
+        print_scores_by_label(say, label, by_label)
     print_predictions(say, evaluation)
 
 
@@ -115,10 +109,10 @@ def print_expert_load(say: Say, numbers: Mapping[str, float]) -> None:
         match = pattern.match(name)
         if match:
             layer, level = match.groups()
-            left = numbers[f"{layer}/{level}/fraction_tokens_left_behind"]
-            rows.append([layer, level, f"{numbers[name]:.2f}", f"{100 * left:.1f} %"])
+            dropped = numbers[f"{layer}/{level}/fraction_arrivals_dropped"]
+            rows.append([layer, level, f"{numbers[name]:.2f}", f"{100 * dropped:.1f} %"])
     if rows:
-        header = ["layer", "level", "imbalance (max / mean)", "tokens left behind"]
+        header = ["layer", "level", "imbalance (max / mean)", "arrivals dropped"]
         _print_table(say, header, rows)
 
 
@@ -138,20 +132,16 @@ def _print_table(say: Say, header: Sequence[str], rows: Sequence[Sequence[str]])
         say(f"  {line}")
 
 
-def _all_have(examples: Sequence[Mapping[str, object]], field: str) -> bool:
-    return all(field in example for example in examples)
-
-
 def _baselines(name: str, examples: Sequence[EvalExample]) -> dict[str, list[str]]:
     """Returns the predictions of each baseline; one needs training examples, of hmoe's tasks."""
-    if not _all_have(examples, "inputs_pretokenized"):
+    if not all_have(examples, "inputs_pretokenized"):
         return {}
     predictions = {"copying the input": baselines.copy_baseline(examples)}
     try:
         rows = list(itertools.islice(task_data.rows(name, "train"), NUM_COUNTED))
     except ValueError:
         return predictions
-    labels = [label for label in LABELS if _all_have(examples, label) and _all_have(rows, label)]
+    labels = [label for label in LABELS if all_have(examples, label) and all_have(rows, label)]
     if rows:
         predictions["the most frequent target"] = baselines.most_frequent_baseline(
             rows, examples, labels

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import tf
+from hmoe.t5.evaluation import label_scores
 from hmoe.t5.evaluation.results import Evaluation
 from hmoe.t5.evaluation.task_examples import as_text
 from hmoe.t5.sessions import metrics_file
@@ -31,7 +32,8 @@ def write(
     scores = {f"eval/{name}": value for name, value in numbers.items() if name != "global_step"}
     for evaluation in evaluations:
         name = evaluation.task.dataset.name
-        scores.update({f"eval/{name}/{key}": v for key, v in evaluation.scores.items()})
+        found = {**evaluation.scores, **label_scores.named_scores(evaluation)}
+        scores.update({f"eval/{name}/{key}": value for key, value in found.items()})
         if with_examples:
             for filename, lines in _texts(evaluation).items():
                 utils.write_lines_to_file(lines, os.path.join(folder, f"{name}_{filename}"))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
-
-import gin.tf
 
 from hmoe.compat.stack import tf
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.training import TrainingGraph
+from hmoe.t5.sessions import operative_config
 from hmoe.t5.sessions.counting_hook import CountingHook
 from hmoe.t5.sessions.loss_alarm import LossAlarmHook
 from hmoe.t5.sessions.mesh_saver import MeshSaver
 from hmoe.t5.sessions.progress import ProgressHook
 from hmoe.t5.sessions.session_settings import SessionSettings
+from hmoe.t5.sessions.weight_check import WeightCheck
 
 
 class StepRange(NamedTuple):
@@ -36,25 +36,27 @@ def training_hooks(
     saver: MeshSaver,
     steps: StepRange,
     interrupted: Callable[[], bool],
+    more_hooks: Sequence[tf.train.SessionRunHook] = (),
 ) -> list[tf.train.SessionRunHook]:
     """Returns all hooks of a training session, in the order in which they must run.
 
     The alarm comes before the hooks that report and save, so that nothing of a step with a wrong
-    loss is kept.
+    loss is kept. Nor is anything written of a run whose first step fails.
     """
     model_dir = settings.model_dir
     # One writer for all hooks: the writers that TensorFlow shares write the whole graph first,
     # which takes seconds and tens of megabytes.
     writer = tf.summary.FileWriter(model_dir)
-    config_hook = gin.tf.GinConfigSaverHook(
-        model_dir, summary_writer=writer, include_step_in_filename=False
-    )
+    progress = ProgressHook(steps.first, steps.last, model_dir, session, graph, writer)
+    check = WeightCheck(settings, session, saver).check
+    every_steps = settings.save_checkpoints_steps
     return [
         ToSlicesHook(saver),
-        config_hook,
-        LossAlarmHook(steps.first, model_dir, graph),
-        ProgressHook(steps.first, steps.last, model_dir, session, graph, writer),
-        SaveHook(steps.first, model_dir, session, saver, settings.save_checkpoints_steps),
+        LossAlarmHook(steps.first, settings, session, graph),
+        FirstStepHook(lambda: operative_config.keep(model_dir, writer, steps.first)),
+        *more_hooks,
+        progress,
+        SaveHook(steps.first, model_dir, session, saver, every_steps, check, progress.keep_sums),
         StopHook(steps.first, steps.last, interrupted),
     ]
 
@@ -68,6 +70,21 @@ class ToSlicesHook(tf.train.SessionRunHook):
     def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
         """Copies the weights once the variables have their values."""
         session.run(self._saver.to_slices)
+
+
+class FirstStepHook(tf.train.SessionRunHook):
+    """Does something once, when the first step of a session has succeeded."""
+
+    def __init__(self, action: Callable[[], None]):
+        self._action: Callable[[], None] | None = action
+
+    def after_run(
+        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
+    ) -> None:
+        """Calls the action after the first step."""
+        if self._action is not None:
+            self._action()
+            self._action = None
 
 
 class StopHook(CountingHook):
@@ -87,7 +104,7 @@ class StopHook(CountingHook):
 
 
 class SaveHook(CountingHook):
-    """Saves a checkpoint at regular steps, and at the end."""
+    """Saves a checkpoint at regular steps, and at the end, if the weights pass a check."""
 
     def __init__(
         self,
@@ -96,8 +113,12 @@ class SaveHook(CountingHook):
         session: SessionSettings,
         saver: MeshSaver,
         every_steps: int,
+        check: Callable[[tf.Session, int], None],
+        write_beside: Callable[[str], None],
     ):
         super().__init__(first_step)
+        self._check = check
+        self._write_beside = write_beside
         self._model_dir = model_dir
         self._say = session.say
         self._saver = saver
@@ -118,6 +139,7 @@ class SaveHook(CountingHook):
             self._save(session)
 
     def _save(self, session: tf.Session) -> None:
-        path = self._saver.save(session, self._model_dir, self.step)
+        self._check(session, self.step)
+        path = self._saver.save(session, self._model_dir, self.step, self._write_beside)
         self._saved_step = self.step
         self._say(f"Saved {path}")

@@ -1,57 +1,80 @@
-"""Stops a run whose loss is not a finite number, or whose cross entropy is below zero."""
+"""Stops a run whose loss or learning rate is not finite, or whose cross entropy is below zero."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+
+import numpy as np
 
 from hmoe.compat.stack import tf
-from hmoe.t5.graphs.sums import model_sum
+from hmoe.t5.graphs.model_settings import ModelSettings
+from hmoe.t5.graphs.sums import SumKey, model_sum
 from hmoe.t5.graphs.training import TrainingGraph
-from hmoe.t5.sessions import checkpoints
+from hmoe.t5.sessions import divergence
 from hmoe.t5.sessions.counting_hook import CountingHook
+from hmoe.t5.sessions.session_settings import SessionSettings
 
 
 class LossAlarmHook(CountingHook):
     """Checks the loss of every training step, before anything of the step is reported or saved."""
 
-    def __init__(self, first_step: int, model_dir: str, graph: TrainingGraph):
+    def __init__(
+        self,
+        first_step: int,
+        settings: ModelSettings,
+        session: SessionSettings,
+        graph: TrainingGraph,
+    ):
         super().__init__(first_step)
-        self._model_dir = model_dir
-        self._fetches = (graph.loss, graph.sums[model_sum("below_zero")])
+        self._first_step = first_step
+        self._settings = settings
+        self._activation_dtype = session.activation_dtype
+        self._fetches = (graph.loss, graph.learning_rate, graph.sums)
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
-        """Fetches the loss, and by how much cross entropies are below zero."""
+        """Fetches the loss, the learning rate and all sums."""
         return tf.train.SessionRunArgs(self._fetches)
 
     def after_step(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
-        """Raises ValueError if the step's loss cannot be right."""
-        loss, below_zero = map(float, run_values.results)
-        check_finite(loss, self.step, self._model_dir)
-        check_probabilities(below_zero, f"at step {self.step}")
+        """Raises ValueError if the step's loss or learning rate cannot be right."""
+        loss, rate, sums = run_values.results
+        if not math.isfinite(loss):
+            self._raise_loss(float(loss), sums)
+        check_rate(float(rate), self.step, self._settings.model_dir)
+        check_probabilities(float(sums[model_sum("below_zero")]), f"at step {self.step}")
+
+    def _raise_loss(self, loss: float, sums: Mapping[SumKey, np.ndarray]) -> None:
+        cause = divergence.likely_cause(self._settings, self._activation_dtype, self.step)
+        left = divergence.what_is_left_of(self._settings.model_dir, self.step, self._first_step)
+        raise ValueError(
+            f"the loss is {loss} at step {self.step}, and no later step can recover from it "
+            f"({divergence.wrong_terms(self._settings, sums)}). Nothing of this step was saved; "
+            f"{left}. {cause}"
+        )
 
 
-def check_finite(loss: float, step: int, model_dir: str) -> None:
-    """Checks that a training loss is a finite number.
+def check_rate(rate: float, step: int, model_dir: str) -> None:
+    """Checks the learning rate of a training step.
 
     Args:
-      loss: the loss of a step.
-      step: the step.
+      rate: the learning rate.
+      step: the number of steps that are done, this one among them.
       model_dir: folder of the run's checkpoints.
 
     Raises:
-      ValueError: the loss is infinite or not a number.
+      ValueError: it is infinite or not a number, and so are all weights after the step.
     """
-    if math.isfinite(loss):
+    if math.isfinite(rate):
         return
-    path = checkpoints.latest(model_dir)
-    last = f"the last checkpoint is {path}" if path else "no checkpoint was saved"
     raise ValueError(
-        f"the loss is {loss} at step {step}, and no later step can recover from it; {last}. "
-        "Lower the learning rate (utils.run.learning_rate_schedule), or with bfloat16 use float32 "
-        "activations (hmoe.Session.activation_dtype; on a TPU "
-        "utils.get_variable_dtype.activation_dtype)"
+        f"the learning rate is {rate} at step {step}, and so are all weights after it. Nothing of "
+        f"this step was saved; {divergence.what_is_left(model_dir)}. Set another "
+        "utils.run.learning_rate_schedule; a warm-up over 0 steps divides by 0 "
+        "(learning_rate_schedules.linear_warmup.steps_or_fraction and "
+        "truncated_rsqrt.warmup_steps; warmup_steps in shipped runs): set 1 or more"
     )
 
 

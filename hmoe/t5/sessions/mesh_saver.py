@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from hmoe.compat.stack import mtf, tf
 from hmoe.startup import checkpoint_saving
 from hmoe.t5.sessions import checkpoints
@@ -43,8 +45,20 @@ class MeshSaver:
         self.saver = variable_saver(keep)
         self._retention = checkpoint_saving.Retention(keep)
 
-    def save(self, session: tf.Session, model_dir: str, step: int) -> str:
+    def save(
+        self,
+        session: tf.Session,
+        model_dir: str,
+        step: int,
+        write_beside: Callable[[str], None] = lambda path: None,
+    ) -> str:
         """Writes `model_dir/model.ckpt-<step>`, removes old checkpoints, and returns its path.
+
+        Args:
+          session: the session that trains.
+          model_dir: the folder.
+          step: the step.
+          write_beside: writes more files of the checkpoint, given its path prefix.
 
         Raises:
           OSError: the files cannot be written.
@@ -55,6 +69,7 @@ class MeshSaver:
         # removes whatever files the file `checkpoint` lists.
         with checkpoint_saving.saving(model_dir, step, self._retention) as path:
             session.run(saver.save_tensor_name, {saver.filename_tensor_name: path})
+            write_beside(path)
         return path
 
     def restore(self, session: tf.Session, path: str) -> None:

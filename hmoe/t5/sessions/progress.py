@@ -7,10 +7,11 @@ import time
 from collections.abc import Mapping
 
 from hmoe.compat.stack import tf
+from hmoe.startup import checkpoint_files
 from hmoe.startup.console import duration
 from hmoe.t5.graphs.sums import model_sum
 from hmoe.t5.graphs.training import TrainingGraph
-from hmoe.t5.sessions import metrics_file, run_metrics
+from hmoe.t5.sessions import metrics_file, run_metrics, saved_sums
 from hmoe.t5.sessions.counting_hook import CountingHook
 from hmoe.t5.sessions.session_settings import SessionSettings
 
@@ -33,6 +34,7 @@ class ProgressHook(CountingHook):
     ):
         super().__init__(first_step)
         self._max_steps = max_steps
+        self._model_dir = model_dir
         self._writer = writer
         self._path = os.path.join(model_dir, metrics_file.METRICS_FILE)
         self._session = session
@@ -45,10 +47,18 @@ class ProgressHook(CountingHook):
         self._clock = time.time()
         # The first step includes preparing the graph, so that speed is measured after it.
         self._clock_step: int | None = None
+        self._reported_step: int | None = None
 
     def begin(self) -> None:
-        """Marks the start, and drops the lines of steps after the checkpoint of an earlier run."""
-        metrics_file.keep_lines(self._path, lambda step: step <= self.step, self._session.say)
+        """Marks the start, and goes on from the lines and sums that the checkpoint's steps left.
+
+        Lines of later steps are dropped, and the line of steps whose sums go into the next one: it
+        was written because the run was to end there.
+        """
+        if self.step:
+            self._take_up_sums()
+        last = self.step - 1 if self._collector.count else self.step
+        metrics_file.keep_lines(self._path, lambda step: step <= last, self._session.say)
         start = tf.SessionLog(status=tf.SessionLog.START)
         self._writer.add_session_log(start, self.step + 1)
 
@@ -65,14 +75,37 @@ class ProgressHook(CountingHook):
             took = duration(time.time() - self._clock)
             self._session.say(f"First step done {took} after the model was built")
             self._clock, self._clock_step = time.time(), self.step
-        if self.step % self._session.log_every_steps == 0 or self.step == self._max_steps:
+        if self._is_regular() or self.step == self._max_steps:
             self._report()
 
     def end(self, session: tf.Session) -> None:
         """Reports the steps since the last report, and closes the files."""
-        if self._collector.count:
+        if self._collector.count and self._reported_step != self.step:
             self._report()
         self._writer.close()
+
+    def keep_sums(self, path: str) -> None:
+        """Keeps the sums of the steps since the last regular report, for a run that resumes.
+
+        Args:
+          path: path prefix of the checkpoint that they belong to.
+        """
+        saved_sums.write(path, self._collector)
+
+    def _take_up_sums(self) -> None:
+        path = checkpoint_files.prefix(self._model_dir, self.step)
+        found = saved_sums.read(path)
+        if found is not None:
+            self._collector = found
+        elif not self._is_regular():
+            self._session.say(
+                f"{path}{saved_sums.ENDING} is missing or damaged: the next "
+                f"line of {metrics_file.METRICS_FILE} is the mean of the steps after {self.step} "
+                "alone"
+            )
+
+    def _is_regular(self) -> bool:
+        return self.step % self._session.log_every_steps == 0
 
     def _report(self) -> None:
         numbers = run_metrics.training_metrics(self._collector)
@@ -86,7 +119,9 @@ class ProgressHook(CountingHook):
         metrics_file.append_line(self._path, self.step, numbers)
         self._writer.add_summary(metrics_file.scalar_summary(numbers), self.step)
         self._writer.flush()
-        self._collector = run_metrics.SumCollector()
+        self._reported_step = self.step
+        if self._is_regular():
+            self._collector = run_metrics.SumCollector()
         self._clock, self._clock_step = now, self.step
 
 

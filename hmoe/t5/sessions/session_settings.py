@@ -75,6 +75,16 @@ class SessionSettings(Configuration):
         are float32.""",
         source="hmoe",
     )
+    largest_weight: float = setting(
+        1e6,
+        doc="""Largest size of a weight that is saved; the optimizer's slots, which hold squares of
+        gradients, may have its square. Beyond it, or with a weight that is not finite, training
+        stops, and the last checkpoint stays the newest. Weights of T5 are below 1000; products of
+        a few weights of 1e6 are beyond what float32 holds (3e38).""",
+        unit="number above 0",
+        source="hmoe",
+        check=checks.positive_number,
+    )
     master: str = setting(
         "",
         doc='Address of a `tf.train.Server` whose cluster runs the session; "" for this process.',

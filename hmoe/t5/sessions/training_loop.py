@@ -54,8 +54,8 @@ def train(
         _choose_initial_values(settings, session, path)
         # Nothing in the folder has been changed up to here, where the model is known to be right.
         training_folder.take_up(settings.model_dir, newest, session.say, begins_anew)
-        hooks = training_hooks(settings, session, graph, saver, steps, interrupted)
-        _run_steps(settings, session, graph, saver.scaffold(path), [*hooks, *more_hooks])
+        hooks = training_hooks(settings, session, graph, saver, steps, interrupted, more_hooks)
+        _run_steps(settings, session, graph, saver.scaffold(path), hooks)
         if interrupted():
             session.say(
                 f"Stopped; the last checkpoint is {checkpoints.latest(settings.model_dir)}. "

@@ -12,12 +12,16 @@ from hmoe.t5.sessions.architecture_check import graph_shapes, listed, shape_diff
 from hmoe.t5.sessions.checkpoints import Shapes, saved_shapes
 from hmoe.t5.sessions.plain_paths import readable
 
+# A run counts its own steps. With those of the other model, one that is taken up again would skip
+# as many batches too many.
+GLOBAL_STEP = "global_step"
+
 
 def initialize(settings: ModelSettings) -> str | None:
     """Initializes variables of the default graph from `init_checkpoint`, if one is set.
 
     Upstream's `init_variable_filter`, `should_load_variable` and `init_checkpoint_variable_mapping`
-    select the variables; all others keep their own initial values.
+    select the variables; all others keep their own initial values, as the count of steps does.
 
     Args:
       settings: the model's settings.
@@ -56,7 +60,9 @@ def _saved_names(settings: ModelSettings, saved: Shapes, built: Shapes) -> dict[
         if utils.should_load_variable(name)
     }
     return {
-        name: there for name, there in names.items() if there in saved and pattern.search(there)
+        name: there
+        for name, there in names.items()
+        if there in saved and pattern.search(there) and name != GLOBAL_STEP
     }
 
 

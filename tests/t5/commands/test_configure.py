@@ -98,7 +98,7 @@ def test_a_run_that_was_saved_without_flags(tmp_path: Path) -> None:
     assert run_files.read(str(tmp_path)) is None
     (tmp_path / "operative_config.gin").write_text("")
     saved = run_files.read(str(tmp_path))
-    assert saved == run_files.SavedRun(str(tmp_path / "operative_config.gin"), {})
+    assert saved == run_files.SavedRun(str(tmp_path / "operative_config.gin"), {}, is_whole=False)
     (tmp_path / "run.json").write_text(json.dumps({"vocabulary": "v", "unknown": 1}))
     (tmp_path / "config.gin").write_text("")
     saved = run_files.read(str(tmp_path))

@@ -13,7 +13,7 @@ NUMBERS = {
     "cross_ent_loss": 1.5,
     "token_accuracy": 0.321,
     "encoder/block_000/layer_001/outer/load_imbalance": 1.456,
-    "encoder/block_000/layer_001/outer/fraction_tokens_left_behind": 0.031,
+    "encoder/block_000/layer_001/outer/fraction_arrivals_dropped": 0.031,
 }
 EXAMPLES = [
     {"inputs_pretokenized": b"de date: 1", "language": b"de", "kind": b"date"},
@@ -60,9 +60,9 @@ def test_report_of_a_checkpoint() -> None:
         "",
         "Teacher forcing, all tasks: cross_ent_loss 1.5000 nats per token (loss 1.2500, divided by all positions), 32.1 % of tokens right",
         "",
-        "  layer                        level  imbalance (max / mean)  tokens left behind",
-        "  ---------------------------  -----  ----------------------  ------------------",
-        "  encoder/block_000/layer_001  outer                    1.46               3.1 %",
+        "  layer                        level  imbalance (max / mean)  arrivals dropped",
+        "  ---------------------------  -----  ----------------------  ----------------",
+        "  encoder/block_000/layer_001  outer                    1.46             3.1 %",
     ]
 
 

@@ -214,4 +214,4 @@ def test_interrupt_saves_and_prints_how_to_resume(tmp_path: Path) -> None:
         f"Stopped; the last checkpoint is {path}. To resume, run the same command again"
     )
     assert "Stopping after this step and saving; press Ctrl-C again to stop at once" in lines
-    assert tiny.weights(tmp_path)["global_step"] == 2
+    assert tiny.weights(tmp_path)["global_step"] == 1

@@ -144,7 +144,7 @@ def _compare(folder: Path, calls: list[Seen], reported: dict[str, float], train:
     assert any(
         value > 0
         for name, value in expected.items()
-        if name.endswith("inner/fraction_tokens_left_behind")
+        if name.endswith("inner/fraction_arrivals_dropped")
     )
     for name, value in expected.items():
         assert reported[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name

@@ -1,0 +1,47 @@
+"""Keeps the sums of the steps since the last report beside a checkpoint.
+
+A line of `metrics.jsonl` covers all steps since the last one. With these sums a run that was
+interrupted between two lines goes on to the same lines as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from etils import epath
+
+from hmoe.startup import atomic_write
+from hmoe.t5.graphs.sums import SumKey
+from hmoe.t5.sessions.run_metrics import SumCollector
+
+# End of the name of the file, after the checkpoint's.
+ENDING = ".progress.json"
+
+
+def write(path: str, collector: SumCollector) -> None:
+    """Writes the sums that belong to a checkpoint; reading them gives the same bits.
+
+    Args:
+      path: the checkpoint's path prefix.
+      collector: the sums.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    values = [[*key, np.asarray(value).tolist()] for key, value in collector.sums.items()]
+    text = json.dumps({"steps": collector.count, "sums": values})
+    atomic_write.write_text(f"{path}{ENDING}", text + "\n")
+
+
+def read(path: str) -> SumCollector | None:
+    """Reads the sums that belong to a checkpoint; None if they are lost."""
+    collector = SumCollector()
+    try:
+        found = json.loads(epath.Path(f"{path}{ENDING}").read_text(encoding="utf-8"))
+        collector.count = int(found["steps"])
+        for layer, name, value in found["sums"]:
+            collector.sums[SumKey(layer, name)] = np.asarray(value, np.float64)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return collector
