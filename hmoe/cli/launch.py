@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 
-from hmoe.startup import path_checks
+from hmoe.startup import path_checks, request_checks
 from hmoe.startup.console import LOG_FILE, Console
 from hmoe.startup.request import Request
 
@@ -30,7 +30,8 @@ def run(request: Request) -> int:
     """
     console = Console(answers_only=request.command in _ANSWERS)
     try:
-        path_checks.check(request)
+        for warning in request_checks.check(request):
+            console.error(f"Warning: {warning}")
         console.log_to(prepare_log(request))
         _quiet_start()
         console.say(f"Loading TensorFlow (log: {console.log_path}) ...")

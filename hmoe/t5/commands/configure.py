@@ -7,29 +7,19 @@ from collections.abc import Sequence
 
 import t5
 
+from hmoe.startup import run_sources
 from hmoe.startup.console import Console
+from hmoe.startup.gin_checks.modes import MODES, refuse_mode
 from hmoe.startup.request import Request
 from hmoe.t5.commands import gin_config, run_files
 from hmoe.t5.data import files as data_files
 from hmoe.t5.sessions import checkpoints
 
-# The job of `hmoe train` without flags.
-DEFAULT_RUN = "runs/default.gin"
-
-# The modes of `utils.run` that gin may choose for a command; the first is the default.
-MODES = {
-    "train": ("train",),
-    "eval": ("eval", "score_eval", "perplexity_eval"),
-    "predict": ("infer",),
-    "score": ("score_from_strings", "score_from_dataset"),
-    "export": ("export_infer", "export_score", "export"),
-}
-
 
 def configure_new(request: Request, console: Console) -> None:
     """Configures a training run that begins: the user's gin files, or the default job."""
     bindings = [*_data_bindings(request, console), *request.gin_param]
-    _configure(request, request.gin_file or [DEFAULT_RUN], bindings)
+    _configure(request, run_sources.of_new_run(request), bindings)
 
 
 def configure_trained(request: Request, console: Console) -> Request:
@@ -66,7 +56,11 @@ def _data_bindings(request: Request, console: Console) -> list[str]:
     if not request.data:
         return []
     name = data_files.register(
-        request.data, request.validation_data, request.vocabulary, request.skip_bad_lines
+        request.data,
+        request.validation_data,
+        request.vocabulary,
+        request.skip_bad_lines,
+        request.data_format,
     )
     console.say(data_files.report(name).summary())
     return [f"MIXTURE_NAME = {name!r}"]
@@ -94,15 +88,8 @@ def mode_of(command: str) -> str:
       ValueError: gin chooses a mode of another command.
     """
     asked = gin_config.bound("run.mode")
-    if asked in MODES[command]:
-        return asked
-    for other, modes in MODES.items():
-        if asked in modes and other != "train":
-            raise ValueError(
-                f"gin binds utils.run.mode = {asked!r}, which belongs to hmoe {other}, not to hmoe "
-                f"{command}"
-            )
-    return MODES[command][0]
+    refuse_mode(command, asked, "gin: utils.run.mode")
+    return asked if asked in MODES[command] else MODES[command][0]
 
 
 def newest_checkpoint() -> dict[str, int]:

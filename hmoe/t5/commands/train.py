@@ -15,7 +15,7 @@ def train(request: Request, console: Console) -> None:
     """Trains a model; after the default job or on a user's own data, also evaluates it."""
     request = _configured(request, console)
     T5Run(
-        mode="train",
+        mode=configure.mode_of("train"),
         model_dir=request.model_dir,
         say=console.say,
         machine=request.machine,

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from hmoe import checks
 from hmoe.config import Configuration, configuration, setting
+from hmoe.startup.data_files.digest import digest
 
 T = TypeVar("T")
 
@@ -41,11 +42,6 @@ class Example(NamedTuple):
     targets: str
     language: str
     kind: str
-
-
-def digest(text: str) -> int:
-    """Returns a 64-bit number that depends on the text alone."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
 
 
 def split_of(inputs: str) -> str:

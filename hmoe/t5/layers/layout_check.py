@@ -5,34 +5,10 @@ from __future__ import annotations
 from mesh_tensorflow.transformer import transformer
 
 from hmoe.compat.stack import mtf
-from hmoe.mesh.layout import (
-    LAYER_DIMENSIONS,
-    LayoutRules,
-    MeshLayout,
-    MeshShape,
-    expert_dimension_names,
-)
+from hmoe.mesh.layout import LayoutRules, MeshLayout, MeshShape
+from hmoe.startup.mesh_text import DIMENSIONS
 from hmoe.t5.layers import moe_layer as layer_lib
 from hmoe.t5.layers.moe_layer import MoELayer
-
-# Dimensions of T5's transformers beside those of the mixture layer.
-T5_DIMENSIONS = (
-    "beam",
-    "buckets",
-    "d_kv",
-    "d_model",
-    "d_ff",
-    "ensemble",
-    "heads",
-    "inputs_vocab",
-    "kv",
-    "length",
-    "memory_length",
-    "microbatch",
-    "num_memory_heads",
-    "vocab",
-)
-
 
 def check(
     model: transformer.Unitransformer, mesh_shape: MeshShape, layout_rules: LayoutRules
@@ -56,8 +32,7 @@ def check(
     if not layers:
         return []
     layout = MeshLayout(mesh_shape, _without_ensembles(layout_rules))
-    names = {name for count in (1, 2, 3) for name in expert_dimension_names(count)}
-    layout.check_rules([*T5_DIMENSIONS, *LAYER_DIMENSIONS, *names])
+    layout.check_rules(DIMENSIONS)
     warnings: dict[str, None] = {}
     for part, layer in layers:
         if layer.routes_own_tokens:

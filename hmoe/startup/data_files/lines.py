@@ -52,8 +52,8 @@ def format_of(path: str, data_format: str | None) -> str:
     if extension not in _EXTENSIONS:
         raise ValueError(
             f"{path}: the extension {extension!r} does not show what the file contains; use .tsv "
-            "(pairs: input, tab, target) or .txt (running text), also with .gz, or give "
-            "data_format 'pairs' or 'text'"
+            "(pairs: input, tab, target) or .txt (running text), also with .gz, or say it with "
+            "--data_format=pairs or --data_format=text"
         )
     return _EXTENSIONS[extension]
 

@@ -7,12 +7,14 @@ is a multiple of 20. If that is none of a small file's inputs, or all, one input
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hmoe.startup.path_checks import check_file
-from hmoe.t5.data import lines
-from hmoe.t5.data.examples import digest
+from hmoe.startup.data_files import lines
+from hmoe.startup.data_files.digest import digest
+from hmoe.startup.local_files import check_file
 
 # One example in this many is held out.
 _HOLD_OUT_ONE_IN = 20
@@ -78,6 +80,16 @@ def scan(path: str, data_format: str, skip_bad_lines: bool) -> FileScan:
       BadLineError: a line is bad, and bad lines are not skipped.
     """
     check_file(path)
+    status = os.stat(path)
+    identity = (os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    return _scan(path, data_format, skip_bad_lines, identity)
+
+
+# A command checks its files before TensorFlow is loaded, and needs what was found again after.
+@functools.lru_cache(maxsize=8)
+def _scan(path: str, data_format: str, skip_bad_lines: bool, identity: object) -> FileScan:
+    """Scans a file that is this one as long as its identity is."""
+    del identity
     found = FileScan()
     for row in lines.reader(data_format)(path, found.skipped if skip_bad_lines else None):
         found.add(row)

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from hmoe.t5.data import lines
+from hmoe.startup.data_files import lines
 
 PAIRS = "Apfel\tapple\r\nМир\tworld\n"
 ROWS = [("Apfel", "apple"), ("Мир", "world")]

@@ -1,0 +1,32 @@
+"""Checks the files of `--data`, so that a bad line is found before TensorFlow is loaded."""
+
+from __future__ import annotations
+
+import os
+
+from hmoe.startup.data_files import lines, scan, vocabulary
+from hmoe.startup.request import Request
+
+
+def check(request: Request) -> None:
+    """Raises ValueError if the data or the vocabulary of a request cannot be used."""
+    if request.vocabulary:
+        vocabulary.check(request.vocabulary)
+    if not request.data:
+        return
+    data_format = lines.format_of(request.data, request.data_format)
+    check_apart(request.data, request.validation_data)
+    found = scan.scan(request.data, data_format, request.skip_bad_lines)
+    if request.validation_data is None:
+        scan.hold_out(request.data, found)
+    else:
+        scan.scan(request.validation_data, data_format, request.skip_bad_lines)
+
+
+def check_apart(data: str, validation_data: str | None) -> None:
+    """Raises ValueError if the data to evaluate on is the training data itself."""
+    if validation_data is not None and os.path.realpath(validation_data) == os.path.realpath(data):
+        raise ValueError(
+            f"validation_data is the data itself ({data}); leave it out to hold out a part of the "
+            "data"
+        )
