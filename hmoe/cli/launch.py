@@ -26,7 +26,8 @@ def run(request: Request) -> int:
       request: the command and its flags.
 
     Returns:
-      The exit status: 0, 1 for an error, 130 if the user interrupted.
+      The exit status: 0, 1 for an error, 2 for one that the user can mend, 130 if the user
+      interrupted.
     """
     console = Console(answers_only=request.command in _ANSWERS)
     try:
@@ -45,7 +46,7 @@ def run(request: Request) -> int:
         if console.log_path:
             traceback.print_exc()
         console.error(describe(error, console.log_path))
-        return 1
+        return 2 if isinstance(error, ValueError) else 1
     return 0
 
 

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 
-from hmoe.startup import run_sources
+from hmoe.startup import gin_files, run_sources
 from hmoe.startup.gin_checks import (
     arguments,
     imports,
@@ -19,7 +19,7 @@ from hmoe.startup.gin_checks import (
 )
 from hmoe.startup.gin_reading import Reading
 from hmoe.startup.local_files import is_elsewhere
-from hmoe.startup.request import Request
+from hmoe.startup.request import DEFAULT_MODEL_DIR, Request
 
 # Commands that build a model, and need a mesh for it.
 _BUILD = ("train", "eval", "predict", "score", "export")
@@ -36,9 +36,7 @@ def check(request: Request) -> list[str]:
       ValueError: something is wrong, or has no effect and the request is strict.
     """
     reading = run_sources.read(request)
-    imports.check(
-        reading, request.module_import or (), skip_unknown=request.skip_all_gin_unknowns
-    )
+    imports.check(reading, request.module_import or (), skip_unknown=request.skip_all_gin_unknowns)
     if reading is None:
         return []
     built = scopes.Built(reading)
@@ -46,7 +44,7 @@ def check(request: Request) -> list[str]:
     warnings = _without_effect(request, reading, built)
     if warnings and request.strict:
         raise ValueError("\n".join([*warnings, "--strict makes this an error"]))
-    return warnings + _other_step(request, reading)
+    return [*warnings, *_other_step(request, reading), *_default_job(request)]
 
 
 def _check_values(request: Request, reading: Reading, built: scopes.Built) -> None:
@@ -84,11 +82,29 @@ def _without_effect(request: Request, reading: Reading, built: scopes.Built) -> 
     if not reading.whole:
         return []
     found = macros.unread(reading)
-    modules = [*(request.module_import or ()), *(i.module for i in imports.foreign(reading.imports))]
+    modules = [
+        *(request.module_import or ()),
+        *(i.module for i in imports.foreign(reading.imports)),
+    ]
     # Code of the user's own may open scopes and build objects, as gin cannot show.
     if not any(re.search(r"config_scope|configurables", s) for s in imports.sources(modules)):
         found += built.unused()
     return found
+
+
+def _default_job(request: Request) -> list[str]:
+    """Returns a warning if the default job begins because a folder is misspelt."""
+    folder = os.path.normpath(request.model_dir)
+    if request.command != "train" or request.gin_file or request.data or os.path.exists(folder):
+        return []
+    beside = glob.glob(os.path.join(glob.escape(os.path.dirname(folder)), "*", "checkpoint"))
+    known = gin_files.nearest(folder, [os.path.dirname(each) for each in beside])
+    if folder == DEFAULT_MODEL_DIR and not known:
+        return []
+    return [
+        f"model_dir {request.model_dir!r} does not exist, so the default job "
+        f"({run_sources.DEFAULT_RUN}) begins there{known}"
+    ]
 
 
 def _other_step(request: Request, reading: Reading) -> list[str]:
@@ -102,6 +118,6 @@ def _other_step(request: Request, reading: Reading) -> list[str]:
         return []
     nearest = min(steps, key=lambda each: abs(each - step))
     return [
-        f"utils.run.eval_checkpoint_step is {step}, of which {request.model_dir} has no checkpoint; "
-        f"it has those of {', '.join(map(str, steps))}, and the nearest, {nearest}, is used"
+        f"{request.model_dir} has no checkpoint of utils.run.eval_checkpoint_step = {step}; it has "
+        f"those of {', '.join(map(str, steps))}, and the nearest, {nearest}, is used"
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from hmoe import checks
 from hmoe.startup.local_files import (
     check_can_be_written,
     check_folder,
@@ -18,8 +17,10 @@ from hmoe.startup.request import Request
 def check(request: Request) -> None:
     """Raises ValueError for a flag that cannot work."""
     _check_text(request)
-    if request.train_steps is not None:
-        checks.positive_int("hmoe train", "--train_steps", request.train_steps)
+    if request.train_steps is not None and request.train_steps < 1:
+        raise ValueError(
+            f"--train_steps is {request.train_steps}; it must be an integer of at least 1"
+        )
     _check_folders(request)
     _check_inputs(request)
     _check_outputs(request)

@@ -119,6 +119,12 @@ def check_exists(
     raise MissingFileError(f"gin file {path!r} not found in {searched}{meant(path, known)}")
 
 
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Returns a phrase that suggests the one known name that is most like `name`, or ""."""
+    close = difflib.get_close_matches(name, [each for each in known if each != name], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def meant(name: str, known: Sequence[str]) -> str:
     """Returns a phrase that suggests the known names similar to `name`, or "" for none."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

@@ -210,9 +210,7 @@ class Reader:
                 ) from None
 
 
-def read(
-    files: Sequence[str], lines: Sequence[str] = (), prefixes: Sequence[str] = ()
-) -> Reading:
+def read(files: Sequence[str], lines: Sequence[str] = (), prefixes: Sequence[str] = ()) -> Reading:
     """Reads gin files, then single lines.
 
     Args:

@@ -71,4 +71,6 @@ def check_can_be_written(path: str, shown: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ValueError(f"{shown} cannot be written: {folder}: {error.strerror}") from error
+        raise ValueError(
+            f"{shown} cannot be written: {folder} takes no new file ({error.strerror})"
+        ) from error

@@ -62,7 +62,7 @@ def shape(given: object) -> dict[str, int]:
       ValueError: it has no such form; the message begins with a verb.
     """
     axes: dict[str, int] = {}
-    for name, size in _pairs(given, "a mesh axis, a colon and its size, such as 'rows:2;cols:4'"):
+    for name, size in _pairs(given, "a mesh axis, a colon and its size", "'rows:2;cols:4'"):
         number = int(size) if isinstance(size, str) and re.fullmatch(r"\d{1,9}", size) else size
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ValueError(
@@ -86,15 +86,15 @@ def rules(given: object) -> list[tuple[str, str]]:
     Raises:
       ValueError: they have no such form; the message begins with a verb.
     """
-    expected = "a dimension, a colon and a mesh axis, such as 'batch:cols'"
-    found = _pairs(given, expected)
+    expected = "a dimension, a colon and a mesh axis"
+    found = _pairs(given, expected, "'batch:cols'")
     for name, axis in found:
         if not isinstance(axis, str):
-            raise ValueError(f"has the part {name}:{axis}; it must be {expected}")
+            raise ValueError(f"has the part {name}:{axis}, which must be {expected}")
     return [(name, str(axis)) for name, axis in found]
 
 
-def _pairs(given: object, expected: str) -> list[tuple[str, object]]:
+def _pairs(given: object, expected: str, example: str) -> list[tuple[str, object]]:
     if isinstance(given, str):
         # As Mesh TensorFlow separates them.
         found: list[list[object]] = [
@@ -103,12 +103,14 @@ def _pairs(given: object, expected: str) -> list[tuple[str, object]]:
     elif isinstance(given, (list, tuple)):
         found = [list(each) if isinstance(each, (list, tuple)) else [each] for each in given]
     else:
-        raise ValueError(f"is no text; it must be {expected}")
+        raise ValueError(f"must be a text such as {example}")
     pairs: list[tuple[str, object]] = []
     for part in found:
         if len(part) != 2 or not isinstance(part[0], str) or not part[0] or part[1] == "":
             shown = ":".join(map(str, part))
-            raise ValueError(f"has the part {shown!r}; each must be {expected}")
+            raise ValueError(
+                f"has the part {shown!r}; each part must be {expected}, such as {example}"
+            )
         pairs.append((part[0], part[1]))
     return pairs
 

@@ -22,5 +22,4 @@ def check(request: Request) -> list[str]:
     path_checks.check(request)
     flag_checks.check(request)
     warnings = configuration.check(request)
-    data_check.check(request)
-    return warnings
+    return warnings + data_check.check(request)

@@ -87,6 +87,10 @@ def _decode(line: bytes) -> str:
         raise ValueError(
             f"found more than {MAX_LINE_BYTES} bytes with no line end; expected lines of text"
         )
+    if b"\0" in line:
+        raise ValueError(
+            f"found a zero byte at column {line.index(0) + 1}; expected text in UTF-8 (not UTF-16)"
+        )
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

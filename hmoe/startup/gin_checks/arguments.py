@@ -49,7 +49,8 @@ def words(where: str, field: str, value: object) -> object:
     return value
 
 
-_RUN = "mesh_tensorflow.transformer.utils.run"
+_UTILS = "mesh_tensorflow.transformer.utils"
+_RUN = f"{_UTILS}.run"
 _TRANSFORMER = "mesh_tensorflow.transformer.transformer"
 _LAYERS = "mesh_tensorflow.transformer.transformer_layers"
 _SCHEDULES = "mesh_tensorflow.transformer.learning_rate_schedules"
@@ -79,9 +80,9 @@ CHECKS: dict[str, checks.Check] = {
     f"{_RUN}.output_eval_examples": checks.boolean,
     f"{_RUN}.checkpoint_input_pipeline": checks.boolean,
     f"{_RUN}.eval_dir_suffix": checks.optional(text),
-    "mesh_tensorflow.transformer.utils.tpu_estimator_model_fn.outer_batch_size": _POSITIVE,
-    "mesh_tensorflow.transformer.utils.serialize_num_microbatches.tokens_per_microbatch_per_replica": (
-        checks.optional(_POSITIVE)
+    f"{_UTILS}.tpu_estimator_model_fn.outer_batch_size": _POSITIVE,
+    f"{_UTILS}.serialize_num_microbatches.tokens_per_microbatch_per_replica": checks.optional(
+        _POSITIVE
     ),
     f"{_TRANSFORMER}.make_layer_stack.num_layers": _POSITIVE,
     f"{_TRANSFORMER}.Unitransformer.d_model": _POSITIVE,

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from hmoe.startup.gin_files import meant
+from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading
 from hmoe.startup.gin_statements import Import
 
@@ -49,20 +49,22 @@ def check_module(module: str, shown: str) -> None:
         )
     if not all(part.isidentifier() for part in module.split(".")):
         raise ValueError(f"{shown} {module!r} is not the name of a Python module, such as my_tasks")
-    spec = _find(module)
-    if spec is None and module.split(".")[0] not in _KNOWN_PACKAGES:
+    if _is_missing(module):
         raise ValueError(
-            f"{shown} {module!r}: there is no such module{meant(module, list(_beside()))}; modules "
-            "are looked for among the installed packages and in the folders of the environment "
-            f"variable PYTHONPATH (for a module in this folder: PYTHONPATH=. hmoe ...)"
+            f"{shown} {module!r}: there is no such module among the installed packages and "
+            "in the folders of PYTHONPATH; for a module in this folder: PYTHONPATH=. hmoe ..."
+            f"{nearest(module, list(_beside()))}"
         )
-    source = _source(spec)
-    if source is not None:
+    found = _source(_find(module))
+    if found is not None:
+        path, source = found
         try:
             ast.parse(source)
         except (SyntaxError, ValueError) as error:
-            where = f"{spec.origin}:{error.lineno}" if isinstance(error, SyntaxError) else module
-            raise ValueError(f"{shown} {module!r} is not Python: {where}: {error.args[0]}") from None
+            where = f"{path}:{error.lineno}" if isinstance(error, SyntaxError) else path
+            raise ValueError(
+                f"{shown} {module!r} is not Python: {where}: {error.args[0]}"
+            ) from None
 
 
 def foreign(imports: Iterable[Import]) -> list[Import]:
@@ -73,9 +75,9 @@ def foreign(imports: Iterable[Import]) -> list[Import]:
 def sources(modules: Iterable[str]) -> Iterator[str]:
     """Yields the text of those modules that have a file."""
     for module in modules:
-        source = _source(_find(module))
-        if source is not None:
-            yield source
+        found = _source(_find(module))
+        if found is not None:
+            yield found[1]
 
 
 def _find(module: str) -> importlib.machinery.ModuleSpec | None:
@@ -93,12 +95,22 @@ def _find(module: str) -> importlib.machinery.ModuleSpec | None:
     return spec
 
 
-def _source(spec: importlib.machinery.ModuleSpec | None) -> str | None:
+def _is_missing(module: str) -> bool:
+    """Returns whether a module is surely not there."""
+    first = module.split(".")[0]
+    package = _find(first)
+    # An installed package may make modules while it is imported.
+    is_installed = package is not None and "site-packages" in (package.origin or "")
+    return _find(module) is None and not is_installed and first not in _KNOWN_PACKAGES
+
+
+def _source(spec: importlib.machinery.ModuleSpec | None) -> tuple[str, str] | None:
+    """Returns the path and the text of a module that has a file."""
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
     try:
         with open(spec.origin, encoding="utf-8", errors="replace") as file:
-            return file.read()
+            return spec.origin, file.read()
     except OSError:
         return None
 

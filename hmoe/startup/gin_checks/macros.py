@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from hmoe.startup.gin_files import meant
+from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading, is_argument, parts
 from hmoe.startup.gin_statements import Binding, Macro
 
@@ -62,8 +62,8 @@ def _raise_undefined(reading: Reading, binding: Binding, macro: Macro) -> None:
     known = sorted(reading.macros)
     raise ValueError(
         f"{binding.place}: {binding.name} is {binding.value!r}, but nothing defines the macro "
-        f"{macro.name}{meant(macro.name, known)}; define it in a gin file or with "
-        f"--gin_param '{macro.name} = ...'"
+        f"{macro.name}; define it in a gin file or with --gin_param '{macro.name} = ...'"
+        f"{nearest(macro.name, known)}"
     )
 
 
@@ -77,7 +77,7 @@ def unread(reading: Reading) -> list[str]:
         for name in _names(each)
     }
     return [
-        f"{each.place}: nothing reads the macro {each.name}{meant(each.name, sorted(read))}"
+        f"{each.place}: nothing reads the macro {each.name}{nearest(each.name, sorted(read))}"
         for each in reading.macros.values()
         if each.place.own and each.name not in read
     ]

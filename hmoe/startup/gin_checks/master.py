@@ -1,4 +1,4 @@
-"""Asks whether somebody answers at the address of a session's master, which TensorFlow waits for."""
+"""Finds an address of a session's master that nobody answers; TensorFlow would wait for it."""
 
 from __future__ import annotations
 

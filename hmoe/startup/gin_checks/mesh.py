@@ -88,7 +88,8 @@ def _check_devices(reading: Reading, mesh: dict[str, int] | None) -> None:
     if devices and len(devices) != size:
         shape = _find(reading, "mesh_shape")
         raise ValueError(
-            f"{where} has {len(devices)} device{'s' * (len(devices) != 1)}, but utils.run.mesh_shape "
-            f"{shape.value if shape else ''!r} has {size} slice{'s' * (size != 1)}; name a device "
-            f"for each, such as {size} times '' for one machine"
+            f"{where} has {len(devices)} device{'s' * (len(devices) != 1)}, but the mesh "
+            f"{shape.value if shape else ''!r} (utils.run.mesh_shape) has {size} "
+            f"slice{'s' * (size != 1)}; name a device for each, such as {size} times '' for one "
+            "machine"
         )

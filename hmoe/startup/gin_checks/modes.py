@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hmoe.startup.gin_files import meant
+from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading
 from hmoe.startup.gin_statements import Reference
 
@@ -41,8 +41,8 @@ def refuse_mode(command: str, mode: str | None, shown: str) -> None:
     known = [each for modes in MODES.values() for each in modes]
     if mode is not None and mode not in known:
         raise ValueError(
-            f"{shown} is {mode!r}, which is no mode{meant(mode, known)}; the modes are "
-            f"{', '.join(known)}"
+            f"{shown} is {mode!r}, which is no mode; the modes are "
+            f"{', '.join(known)}{nearest(mode, known)}"
         )
     if mode in (None, "train", *MODES.get(command, known)):
         return

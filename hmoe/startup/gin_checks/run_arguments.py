@@ -8,8 +8,12 @@ from hmoe.startup.gin_reading import Reading, is_symbolic
 from hmoe.startup.gin_statements import Binding, Macro, Reference
 
 _RUN = "mesh_tensorflow.transformer.utils.run"
-_METHODS = ("tokens_per_replica", "tokens_per_mb_per_replica", "sequences_per_batch",
-            "sequences_per_replica")
+_METHODS = (
+    "tokens_per_replica",
+    "tokens_per_mb_per_replica",
+    "sequences_per_batch",
+    "sequences_per_replica",
+)
 # What takes a function or a class, and an example.
 _FUNCTIONS = {
     "optimizer": "@optimize.AdafactorOptimizer",

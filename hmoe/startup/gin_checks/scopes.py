@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from hmoe.startup.gin_files import meant
+from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading, parts
 from hmoe.startup.gin_statements import Binding, Macro, Reference
 
@@ -132,10 +132,12 @@ class Built:
         bound = {each.argument for each, of in own if scope[: len(of)] == of}
         missing = [each for each in REQUIRED.get(name, ()) if each not in bound]
         if missing:
-            others = sorted({f"@{each.scope}/{reference.selector}()" for each, _ in own if each.scope})
+            others = sorted(
+                {f"@{each.scope}/{reference.selector}()" for each, _ in own if each.scope}
+            )
             self.incomplete.append(
                 f"{binding.place}: {reference!r} has no {missing[0]}: nothing binds "
-                f"{reference.scope}/hmoe.{name}.{missing[0]}{meant(repr(reference), others)}"
+                f"{reference.scope}/hmoe.{name}.{missing[0]}{nearest(repr(reference), others)}"
             )
 
     @property
@@ -162,7 +164,7 @@ class Built:
         what = f"hmoe.{name}" if name else binding.selector
         return (
             f"no {what} of this run is built in the scope {binding.scope!r}, so {binding.name} has "
-            f"no effect{meant(binding.scope, sorted(known))}"
+            f"no effect{nearest(binding.scope, sorted(known))}"
         )
 
 

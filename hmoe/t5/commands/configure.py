@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
 import t5
 
-from hmoe.startup import run_sources
+from hmoe.startup import gin_reading, run_sources
 from hmoe.startup.console import Console
 from hmoe.startup.gin_checks.modes import MODES, refuse_mode
 from hmoe.startup.request import Request
-from hmoe.t5.commands import gin_config, run_files
+from hmoe.t5.commands import gin_config, run_files, user_modules
 from hmoe.t5.data import files as data_files
 from hmoe.t5.sessions import checkpoints
 
@@ -71,11 +70,13 @@ def _configure(request: Request, files: Sequence[str], bindings: Sequence[str]) 
     modules = request.module_import
     if modules is None:
         modules = ("t5.data.mixtures",) if request.gin_file else ()
-    for module in modules:
-        importlib.import_module(module)
+    user_modules.import_all(modules)
     if request.t5_tfds_data_dir:
         t5.data.set_tfds_data_dir_override(request.t5_tfds_data_dir)
     skip = request.skip_all_gin_unknowns or request.additional_deprecated_gin_references
+    if not request.skip_all_gin_unknowns:
+        reading = gin_reading.read(files, bindings, request.gin_location_prefix)
+        user_modules.import_those_of_gin(reading)
     gin_config.read(files, bindings, request.gin_location_prefix, skip)
     gin_config.finish()
     t5.data.add_global_cache_dirs(list(request.additional_task_cache_dirs))

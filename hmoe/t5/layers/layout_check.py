@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from mesh_tensorflow.transformer import transformer
 
 from hmoe.compat.stack import mtf
+from hmoe.layer.level import Level
 from hmoe.mesh.layout import LayoutRules, MeshLayout, MeshShape
 from hmoe.startup.mesh_text import DIMENSIONS
 from hmoe.t5.layers import moe_layer as layer_lib
 from hmoe.t5.layers.moe_layer import MoELayer
+
 
 def check(
     model: transformer.Unitransformer, mesh_shape: MeshShape, layout_rules: LayoutRules
@@ -39,7 +43,24 @@ def check(
             layer_lib.refuse_routers_that_look_ahead(part, layer.moe)
         layout.check_levels(layer.moe.levels)
         warnings.update(dict.fromkeys(layout.warnings(layer.moe.levels)))
+        warnings.update(dict.fromkeys(_too_many_choices(layer.moe.levels)))
     return list(warnings)
+
+
+def _too_many_choices(levels: Sequence[Level]) -> Iterator[str]:
+    """Yields a sentence for each level whose router asks for more experts than there are."""
+    for level in levels:
+        choices, retries = (getattr(level.router, name, 0) for name in ("k", "retries"))
+        if choices > level.num_experts:
+            yield (
+                f"level '{level.name}': k is {choices}, but it has {level.num_experts} experts;"
+                " every token chooses all of them"
+            )
+        elif retries and choices + retries > level.num_experts:
+            yield (
+                f"level '{level.name}': retries is {retries}, but beside the {choices} that a token"
+                f" chooses it has {level.num_experts - choices} experts to try"
+            )
 
 
 def _transformers(model: transformer.Unitransformer) -> list[transformer.Unitransformer]:
