@@ -69,6 +69,11 @@ def _check_inputs(request: Request) -> None:
             raise ValueError(f"{shown} does not exist")
         if os.path.isdir(path):
             raise ValueError(f"{shown} is a folder; give a file with a text on each line")
+        if not os.path.isfile(path):
+            raise ValueError(
+                f"{shown} is a pipe or a device; give a file"
+                f"{', or pipe the lines to hmoe predict' if request.command == 'predict' else ''}"
+            )
         check_readable(path, shown)
         _check_lines(path, shown)
     if request.command == "score" and request.input_file and not request.target_file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hmoe.startup import gin_files
 from hmoe.startup.gin_statements import (
@@ -187,14 +187,14 @@ class Reader:
         if os.path.abspath(found) in map(os.path.abspath, within):
             raise ValueError(f"gin file {found} includes itself: {' -> '.join(chain)}")
         own = own and not os.path.abspath(found).startswith(self._shipped)
-        yield from self._with_includes(parse(gin_files.text(found), found, own=own), chain)
+        yield from self._with_includes(_parsed(gin_files.text(found), found, own), chain)
 
     def line(self, text: str) -> Iterator[Statement]:
         """Yields the statements of a `--gin_param`."""
         yield from self._with_includes(parse(text, f"--gin_param {text!r}", is_file=False), ())
 
     def _with_includes(
-        self, statements: Iterator[Statement], chain: tuple[str, ...]
+        self, statements: Iterable[Statement], chain: tuple[str, ...]
     ) -> Iterator[Statement]:
         for statement in statements:
             if not isinstance(statement, Include):
@@ -208,6 +208,12 @@ class Reader:
                 raise gin_files.MissingFileError(
                     f"{statement.place}: {error}", included=True
                 ) from None
+
+
+# A command reads its files more than once: to see what run they make, to check, and to import.
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str, source: str, own: bool) -> tuple[Statement, ...]:
+    return tuple(parse(text, source, own=own))
 
 
 def read(files: Sequence[str], lines: Sequence[str] = (), prefixes: Sequence[str] = ()) -> Reading:

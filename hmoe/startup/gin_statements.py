@@ -6,6 +6,7 @@ Gin itself parses only what it can look up, which needs TensorFlow.
 from __future__ import annotations
 
 import dataclasses
+import re
 import tokenize
 from collections.abc import Iterator
 
@@ -137,37 +138,45 @@ def parse(text: str, source: str, *, own: bool = True, is_file: bool = True) -> 
     line = 1
     try:
         parser = config_parser.ConfigParser(text, _Symbols())
-        while True:
-            statement = parser.parse_statement()
-            if statement is None:
-                return
+        while (statement := parser.parse_statement()) is not None:
             line = statement.location.line_num
-            place = Place(source, line if is_file else None, own)
-            if isinstance(statement, config_parser.BindingStatement):
-                yield Binding(
-                    place,
-                    statement.scope,
-                    statement.selector,
-                    statement.arg_name,
-                    statement.value,
-                )
-            elif isinstance(statement, config_parser.ImportStatement):
-                if not statement.module.startswith("__gin__."):
-                    yield Import(place, statement.module)
-            elif isinstance(statement, config_parser.IncludeStatement):
-                yield Include(place, statement.filename)
+            found = _converted(statement, Place(source, line if is_file else None, own))
+            if found is not None:
+                yield found
     except SyntaxError as error:
         bad = Place(source, (error.lineno or line) if is_file else None)
-        shown = (error.text or "").strip()
-        problem = " ".join(str(error.msg).split())
-        raise ValueError(f"{bad}: {problem}{f' The line: {shown}' if shown else ''}") from None
-    except tokenize.TokenError as error:
-        number = error.args[1][0] if len(error.args) > 1 else line
-        # What is left open is at fault, not the end of the text.
-        bad = Place(source, number if is_file else None)
-        raise ValueError(f"{bad}: {error.args[0]}; a bracket or quote is left open") from None
+        raise ValueError(f"{bad}: {_explained(error)}") from None
+    except tokenize.TokenError:
+        bad = Place(source, line if is_file else None)
+        raise ValueError(
+            f"{bad}: this or the next statement has no end; a bracket or quote is left open"
+        ) from None
     except (StopIteration, RecursionError, TypeError, ValueError, IndexError) as error:
         bad = Place(source, line if is_file else None)
         raise ValueError(
             f"{bad}: this or the next statement is not gin ({type(error).__name__}: {error})"
         ) from None
+
+
+def _converted(statement: object, place: Place) -> Statement | None:
+    """Returns a statement of gin's parser as one of ours; None for one that binds nothing."""
+    if isinstance(statement, config_parser.BindingStatement):
+        scope, selector, argument, value, _ = statement
+        return Binding(place, scope, selector, argument, value)
+    if isinstance(statement, config_parser.ImportStatement):
+        is_module = not statement.module.startswith("__gin__.")
+        return Import(place, statement.module) if is_module else None
+    if isinstance(statement, config_parser.IncludeStatement):
+        return Include(place, statement.filename)
+    return None
+
+
+def _explained(error: SyntaxError) -> str:
+    """Returns gin's message on one line, with the line that it is about."""
+    problem = " ".join(str(error.msg).split())
+    token = re.search(r"Failed to parse token '(.*)'$", problem)
+    if token:
+        # Gin prints an object of Python's parser.
+        problem = f"{token[1]!r} is no value; a text needs quotes."
+    shown = (error.text or "").strip()
+    return f"{problem}{f' The line: {shown}' if shown else ''}"

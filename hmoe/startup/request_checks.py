@@ -19,7 +19,7 @@ def check(request: Request) -> list[str]:
     Raises:
       ValueError: the command cannot do what the request asks for.
     """
-    path_checks.check(request)
     flag_checks.check(request)
+    path_checks.check(request)
     warnings = configuration.check(request)
     return warnings + data_check.check(request)

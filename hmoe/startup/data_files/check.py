@@ -41,7 +41,7 @@ def check_apart(data: str, validation_data: str | None) -> None:
         )
     if validation_data is not None and _are_equal(data, validation_data):
         raise ValueError(
-            f"validation_data {validation_data} holds the same as the data {data}, so it would show "
+            f"validation_data {validation_data} holds the same as the data {data}, so it shows "
             "nothing new; leave it out to hold out a part of the data"
         )
 

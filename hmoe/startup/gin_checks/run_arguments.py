@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hmoe import checks
-from hmoe.startup.gin_checks.arguments import apply, integer
+from hmoe.startup.gin_checks.arguments import apply
 from hmoe.startup.gin_reading import Reading, is_symbolic
 from hmoe.startup.gin_statements import Binding, Macro, Reference
 
@@ -79,7 +79,8 @@ def _lengths(needs_inputs: bool) -> checks.Check:
 
 def _steps(where: str, field: str, value: object) -> object:
     for each in value if isinstance(value, (list, tuple)) else [value]:
-        if each is not None and each != "all" and (integer(where, field, each) < -1):
+        is_step = isinstance(each, int) and not isinstance(each, bool) and each >= -1
+        if not is_step and each is not None and each != "all":
             raise ValueError(
                 f"{where}: {field} is {value!r}; it must be a step, a list of steps, 'all', or -1 "
                 "for the newest checkpoint"

@@ -65,7 +65,7 @@ class Built:
         self._everywhere = self._scopes_of_code()
         stacks = _STACKS.get(reading.literal(_MODEL_TYPE, "bitransformer"), _CODE)
         for binding, _ in self._named:
-            if class_of(binding.selector) is None:
+            if class_of(binding.selector) is None and self._leads_to_ours(binding):
                 is_stack = binding.selector.split(".")[-1] == "make_layer_stack"
                 for scope in stacks if is_stack else self._everywhere:
                     if self._holding(binding, scope):
@@ -96,6 +96,9 @@ class Built:
             each for each, own in self._of_argument[_key(binding)] if scope[: len(own)] == own
         ]
         return bool(holding) and holding[-1] is binding
+
+    def _leads_to_ours(self, binding: Binding) -> bool:
+        return any(class_of(each.selector) for _, each, _ in self._references(binding, (), 0))
 
     def _visit(self, binding: Binding, scope: Scope) -> None:
         """Records the objects that a value refers to, and goes on with their arguments."""
