@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import NoReturn
 
 from hmoe.startup import gin_files, gin_reading
 from hmoe.startup.local_files import is_elsewhere
@@ -55,18 +56,37 @@ def _are_a_whole_run(request: Request) -> bool:
 
 
 def of(request: Request) -> Sources | None:
-    """Returns what a command reads; None if that is on another machine or there is nothing."""
+    """Returns what a command reads; None if that is on another machine.
+
+    Raises:
+      ValueError: a model has no configuration.
+    """
     if request.gin_file and request.command != "train":
         return Sources(request.gin_file)
     if request.gin_file or request.data:
         return Sources(of_new_run(request))
     if is_elsewhere(request.model_dir):
         return None
+    saved = _saved(request.model_dir)
+    if saved is None and request.command != "train":
+        raise_no_configuration(request.model_dir)
+    return Sources((saved,), saved=True) if saved else Sources((DEFAULT_RUN,))
+
+
+def _saved(model_dir: str) -> str | None:
     for name in SAVED_CONFIGURATIONS:
-        path = os.path.join(request.model_dir, name)
+        path = os.path.join(model_dir, name)
         if os.path.exists(path):
-            return Sources((os.path.abspath(path),), saved=True)
-    return Sources((DEFAULT_RUN,)) if request.command == "train" else None
+            return os.path.abspath(path)
+    return None
+
+
+def raise_no_configuration(model_dir: str) -> NoReturn:
+    """Raises ValueError for a folder of checkpoints without the configuration of their model."""
+    raise ValueError(
+        f"model_dir {model_dir!r} has no {' or '.join(SAVED_CONFIGURATIONS)}, which describe the "
+        "model; name its gin files with --gin_file"
+    )
 
 
 def read(request: Request) -> gin_reading.Reading | None:

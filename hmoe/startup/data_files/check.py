@@ -6,6 +6,7 @@ import filecmp
 import os
 
 from hmoe.startup.data_files import lines, scan, vocabulary
+from hmoe.startup.local_files import check_file
 from hmoe.startup.request import Request
 
 
@@ -22,6 +23,7 @@ def check(request: Request) -> list[str]:
         vocabulary.check(request.vocabulary)
     if not request.data:
         return []
+    check_file(request.data)
     data_format = lines.format_of(request.data, request.data_format)
     check_apart(request.data, request.validation_data)
     found = scan.scan(request.data, data_format, request.skip_bad_lines)

@@ -40,10 +40,7 @@ def configure_trained(request: Request, console: Console) -> Request:
     saved = run_files.read(request.model_dir)
     if saved is None:
         checkpoints.require_latest(request.model_dir)
-        raise ValueError(
-            f"model_dir {request.model_dir!r} has no {' or '.join(run_files.CONFIGURATIONS)}, "
-            "which describe the model; name its gin files with --gin_file"
-        )
+        run_sources.raise_no_configuration(request.model_dir)
     request = run_files.fill_in(request, saved)
     bindings = [*_data_bindings(request, console), *request.gin_param]
     _configure(request, [saved.configuration], bindings)
