@@ -122,7 +122,7 @@ OWN_CHECKS: dict[str, dict[str, checks.Check]] = {
     "Level": {
         "num_experts": _POSITIVE,
         "group_size": _POSITIVE,
-        "examples_per_group": checks.optional(_POSITIVE),
+        "examples_per_group": checks.optional(checks.positive_number),
         "capacity_factor_train": checks.optional(checks.positive_number),
         "capacity_factor_eval": checks.optional(checks.positive_number),
         "min_capacity": _COUNT,
