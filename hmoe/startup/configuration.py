@@ -14,6 +14,7 @@ from hmoe.startup.gin_checks import (
     master,
     mesh,
     modes,
+    names,
     run_arguments,
     scopes,
 )
@@ -49,15 +50,18 @@ def check(request: Request) -> list[str]:
 
 def _check_values(request: Request, reading: Reading, built: scopes.Built) -> None:
     on_tpu = request.machine.tpu is not None
+    if not request.skip_all_gin_unknowns:
+        names.check(reading)
     modes.check_mode(reading, request.command)
     if reading.whole:
-        given = {"MIXTURE_NAME"} if request.data or _was_data(request) else set()
         if _is_closed(request, reading):
-            macros.check_defined(
-                reading, given=given, needs_task=request.command in ("train", "eval")
-            )
+            given = {"MIXTURE_NAME"} if request.data or _was_data(request) else set()
+            needs_task = request.command in ("train", "eval")
+            macros.check_defined(reading, is_given=given.__contains__, needs_task=needs_task)
         if request.command in _BUILD:
             modes.check_parts(reading, request.command, on_tpu=on_tpu)
+    if request.command == "score":
+        modes.check_score(reading, request.input_file, request.target_file)
     arguments.check(reading)
     run_arguments.check(reading)
     if built.incomplete:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 
 from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading, is_argument, parts
@@ -16,12 +16,12 @@ _TASK = (
 )
 
 
-def check_defined(reading: Reading, *, given: Collection[str], needs_task: bool) -> None:
+def check_defined(reading: Reading, *, is_given: Callable[[str], object], needs_task: bool) -> None:
     """Raises ValueError for a macro that the command is sure to read and that nothing defines.
 
     Args:
       reading: the configuration.
-      given: macros that the command itself defines.
+      is_given: whether the command or a module defines a macro.
       needs_task: whether the command reads the name of a task.
     """
     for binding in reading.effective:
@@ -32,7 +32,7 @@ def check_defined(reading: Reading, *, given: Collection[str], needs_task: bool)
         )
         if is_read:
             for where, macro in _undefined(reading, binding, set()):
-                if macro.name not in given:
+                if not is_given(macro.name):
                     _raise_undefined(reading, where, macro)
 
 

@@ -53,6 +53,28 @@ def refuse_mode(command: str, mode: str | None, shown: str) -> None:
     )
 
 
+def check_score(reading: Reading, input_file: str | None, target_file: str | None) -> None:
+    """Raises ValueError if there is nothing to score, or nothing to score it by.
+
+    Args:
+      reading: the configuration.
+      input_file: the file of `--input_file`.
+      target_file: the file of `--target_file`.
+    """
+    strings = "mesh_tensorflow.transformer.utils.score_from_strings"
+    by_gin = reading.bound(f"{strings}.targets") is not None
+    if reading.literal(f"{_RUN}.mode") == "score_from_dataset" or (by_gin and not target_file):
+        return
+    if not target_file:
+        raise ValueError("hmoe score needs targets; name their file with --target_file")
+    has_inputs = reading.literal(f"{_RUN}.model_type", "bitransformer") == "bitransformer"
+    if has_inputs and not input_file and reading.bound(f"{strings}.inputs") is None:
+        raise ValueError(
+            "the model writes a target for an input, so --target_file alone cannot be scored; name "
+            "the file of the inputs with --input_file"
+        )
+
+
 def check_parts(reading: Reading, command: str, *, on_tpu: bool) -> None:
     """Raises ValueError if a configuration lacks a mesh, or data to train on."""
     shape = reading.bound(f"{_RUN}.mesh_shape")

@@ -8,6 +8,7 @@ import t5
 
 from hmoe.startup import gin_reading, run_sources
 from hmoe.startup.console import Console
+from hmoe.startup.gin_checks import macros
 from hmoe.startup.gin_checks.modes import MODES, refuse_mode
 from hmoe.startup.request import Request
 from hmoe.t5.commands import gin_config, run_files, user_modules
@@ -71,10 +72,13 @@ def _configure(request: Request, files: Sequence[str], bindings: Sequence[str]) 
     if request.t5_tfds_data_dir:
         t5.data.set_tfds_data_dir_override(request.t5_tfds_data_dir)
     skip = request.skip_all_gin_unknowns or request.additional_deprecated_gin_references
+    reading = None
     if not request.skip_all_gin_unknowns:
         reading = gin_reading.read(files, bindings, request.gin_location_prefix)
         user_modules.import_those_of_gin(reading)
     gin_config.read(files, bindings, request.gin_location_prefix, skip)
+    if reading is not None and reading.whole and request.gin_file:
+        macros.check_defined(reading, is_given=gin_config.is_constant, needs_task=False)
     gin_config.finish()
     t5.data.add_global_cache_dirs(list(request.additional_task_cache_dirs))
 

@@ -59,9 +59,9 @@ def split_of_digest(key: int) -> str:
 
 
 def positive(owner: str, field: str, value: int) -> int:
-    """Returns a setting if it is at least 1."""
-    if value < 1:
-        raise ValueError(f"{owner}.{field} is {value}; it must be at least 1")
+    """Returns a setting if it is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{owner}.{field} is {value!r}; it must be at least 1")
     return value
 
 

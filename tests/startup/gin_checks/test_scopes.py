@@ -12,17 +12,18 @@ import pytest
 
 from hmoe.config import REQUIRED
 from hmoe.startup import configuration, gin_files
-from hmoe.startup.gin_checks import scopes
+from hmoe.startup.gin_checks import names, scopes
 from hmoe.startup.request import Request
 from hmoe.t5 import configurables
-from hmoe.t5.sessions import session_settings  # noqa: F401  (registers hmoe.Session)
+from hmoe.t5.data import cldr_formats, cldr_names
+from hmoe.t5.sessions import session_settings
 
 ROOT = Path(__file__).parents[3]
 
 
 def shipped(folder: str) -> list[str]:
-    names = os.listdir(os.path.join(gin_files.folder(), folder))
-    return [f"{folder}/{each}" for each in sorted(names) if re.match(r"[^_].*\.gin$", each)]
+    found = os.listdir(os.path.join(gin_files.folder(), folder))
+    return [f"{folder}/{each}" for each in sorted(found) if re.match(r"[^_].*\.gin$", each)]
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +133,18 @@ def test_classes_are_those_that_gin_knows() -> None:
         if inspect.isclass(each) and each.__module__.startswith("hmoe.")
     }
     assert set(scopes.CLASSES) == known
+
+
+@pytest.mark.parametrize("name", names.ARGUMENTS)
+def test_arguments_are_those_of_the_class(name: str) -> None:
+    settings = {
+        "Session": session_settings.SessionSettings,
+        "FormatSettings": cldr_formats.FormatSettings,
+        "NameSettings": cldr_names.NameSettings,
+    }
+    cls = settings[name] if name in settings else getattr(configurables, name)
+    fields = tuple(each.name for each in dataclasses.fields(cls) if each.init)
+    assert names.ARGUMENTS[name] == fields
 
 
 @pytest.mark.parametrize("name", scopes.REQUIRED)
