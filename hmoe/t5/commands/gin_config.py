@@ -67,7 +67,8 @@ def finish() -> None:
 
 def is_constant(name: str) -> bool:
     """Returns whether a module defines a constant that gin files may use like a macro."""
-    return bool(gin_internals._CONSTANTS.matching_selectors(name))
+    reference = gin_internals.ParserDelegate().macro(name)
+    return reference.selector.endswith("gin.constant")
 
 
 def bound(name: str, default: Any = None) -> Any:
