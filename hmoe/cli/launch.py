@@ -12,7 +12,7 @@ import time
 import traceback
 import warnings
 
-from hmoe.startup import disk_full, path_checks, run_lock
+from hmoe.startup import disk_full, local_files, request_checks, run_lock
 from hmoe.startup.console import LOG_FILE, Console
 from hmoe.startup.request import Request
 
@@ -27,11 +27,13 @@ def run(request: Request) -> int:
       request: the command and its flags.
 
     Returns:
-      The exit status: 0, 1 for an error, 130 if the user interrupted.
+      The exit status: 0, 1 for an error, 2 for one that the user can mend, 130 if the user
+      interrupted.
     """
     console = Console(answers_only=request.command in _ANSWERS)
     try:
-        path_checks.check(request)
+        for warning in request_checks.check(request):
+            console.error(f"Warning: {warning}")
         with run_lock.held(request):
             _run(request, console)
     except KeyboardInterrupt:
@@ -43,7 +45,7 @@ def run(request: Request) -> int:
                 traceback.print_exc()
         full = disk_full.message(error, request.output_dir or request.model_dir)
         console.error(f"hmoe: error: {full}" if full else describe(error, console.log_path))
-        return 1
+        return 2 if isinstance(error, ValueError) and not full else 1
     return 0
 
 
@@ -69,7 +71,7 @@ def prepare_log(request: Request) -> str:
     """
     folder = request.model_dir
     temporary = os.path.join(tempfile.gettempdir(), f"hmoe-{os.getpid()}.log")
-    if path_checks.is_elsewhere(folder):
+    if local_files.is_elsewhere(folder):
         return temporary
     path = os.path.join(folder, LOG_FILE)
     try:

@@ -246,6 +246,11 @@ def _add_train(commands: SubParsers, common: list[Parser]) -> None:
         "--validation_data", metavar="FILE", help="data to evaluate on, in the same format"
     )
     own.add_argument("--vocabulary", metavar="FILE", help="a SentencePiece model (default: bytes)")
+    own.add_argument(
+        "--data_format",
+        choices=("pairs", "text"),
+        help="what the data holds (default: pairs for .tsv, text for .txt)",
+    )
     _add_switch(own, "skip_bad_lines", "skip bad lines of the data, and count them")
 
 
@@ -306,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(flags: argparse.Namespace) -> None:
     """Exits with a message if flags do not go together."""
-    data_flags = ("validation_data", "vocabulary", "skip_bad_lines")
+    data_flags = ("validation_data", "vocabulary", "data_format", "skip_bad_lines")
     if flags.command == "train" and not flags.data:
         given = [name for name in data_flags if getattr(flags, name)]
         if given:

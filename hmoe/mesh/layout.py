@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 from hmoe.compat.stack import mtf
+from hmoe.startup import mesh_text
+from hmoe.startup.mesh_text import ONE_LEVEL, SEVERAL_LEVELS
 
-# The expert dimension of each level, outermost first; upstream's names, so that its
-# layout rules carry over.
-_ONE_LEVEL = ("experts",)
-_SEVERAL_LEVELS = ("expert_x", "expert_y", "expert_z")
-
-# Other dimensions of the layer that a layout rule may split.
-LAYER_DIMENSIONS = ("outer_batch", "batch", "expert_hidden", "d_ff", "d_model")
-
-MAX_LEVELS = len(_SEVERAL_LEVELS)
+MAX_LEVELS = len(SEVERAL_LEVELS)
 
 # As users write them, or as Mesh TensorFlow reads them.
 MeshShape: TypeAlias = "str | mtf.Shape"
@@ -37,7 +30,7 @@ class HasExperts(Protocol):
 
 def expert_dimension_names(num_levels: int) -> tuple[str, ...]:
     """Returns the names of a layer's expert dimensions, outermost first."""
-    return _ONE_LEVEL if num_levels == 1 else _SEVERAL_LEVELS[:num_levels]
+    return ONE_LEVEL if num_levels == 1 else SEVERAL_LEVELS[:num_levels]
 
 
 def unsplit_name(name: str) -> str:
@@ -91,25 +84,7 @@ class MeshLayout:
         Raises:
           ValueError: a rule can have no effect, or splits a dimension twice.
         """
-        known = sorted(set(known_dimensions))
-        seen: dict[str, str] = {}
-        for name, axis in self._rules:
-            if name not in known:
-                raise ValueError(
-                    f"layout rule '{name}:{axis}': no tensor has a dimension '{name}'"
-                    f"{_suggest(name, known)}"
-                )
-            if axis not in self._mesh:
-                raise ValueError(
-                    f"layout rule '{name}:{axis}': the mesh has no axis '{axis}'; it has"
-                    f" {self._describe_mesh()}. Name one of these, or remove the rule"
-                )
-            if name in seen:
-                raise ValueError(
-                    f"layout rules '{name}:{seen[name]}' and '{name}:{axis}': a dimension can be"
-                    " split over one mesh axis only; remove one of the rules"
-                )
-            seen[name] = axis
+        mesh_text.check_rules(self._rules, self._mesh, known_dimensions)
 
     def check_levels(self, levels: Sequence[HasExperts]) -> None:
         """Checks that the experts of the levels can be split as the rules say.
@@ -146,17 +121,8 @@ class MeshLayout:
 
     def _check_together(self, names: Sequence[str]) -> None:
         """Raises ValueError if two of the dimensions, found in one tensor, share an axis."""
-        used: dict[str, str] = {}
-        for name in names:
-            axis = self.axis(name)
-            if axis is not None and axis in used:
-                raise ValueError(
-                    f"layout rules '{used[axis]}:{axis}' and '{name}:{axis}': one tensor has both"
-                    f" dimensions, and mesh axis '{axis}' can split only one of them; give them"
-                    " different axes"
-                )
-            if axis is not None:
-                used[axis] = name
+        axes = {name: axis for name in names if (axis := self.axis(name))}
+        mesh_text.check_together(names, axes)
 
     def warnings(self, levels: Sequence[HasExperts]) -> list[str]:
         """Returns a sentence for each dimension that stays whole although the mesh has room."""
@@ -188,11 +154,4 @@ class MeshLayout:
         return large[-1 - number] if number < len(large) else None
 
     def _describe_mesh(self) -> str:
-        if not self._mesh:
-            return "no axes (one device)"
-        return ", ".join(f"'{name}' of {size}" for name, size in self._mesh.items())
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"
+        return mesh_text.describe(self._mesh)

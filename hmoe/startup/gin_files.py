@@ -6,10 +6,13 @@ same folder as `hmoe/gin/`.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
+
+from hmoe.startup.local_files import check_readable
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -48,6 +51,51 @@ def search_folders(prefixes: Sequence[str]) -> list[str]:
     return [*prefixes, *t5_folders, folder()]
 
 
+def mesh_tensorflow_folder() -> str:
+    """Returns the folder with Mesh TensorFlow's own gin files, whose defaults are read first."""
+    found = importlib.util.find_spec("mesh_tensorflow")
+    packages = found.submodule_search_locations if found else None
+    return os.path.join(next(iter(packages or [""])), "transformer", "gin")
+
+
+class MissingFileError(ValueError):
+    """An error for a gin file that is in none of the folders.
+
+    Attributes:
+      included: whether the message says which file includes it.
+    """
+
+    def __init__(self, message: str, *, included: bool = False):
+        super().__init__(message)
+        self.included = included
+
+
+def text(path: str) -> str:
+    """Returns the text of a gin file on this machine.
+
+    Raises:
+      ValueError: it is a folder, cannot be read, or is not in UTF-8.
+    """
+    if os.path.isdir(path):
+        raise ValueError(f"gin file {path!r} is a folder; give the file in it")
+    check_readable(path, f"gin file {path!r}")
+    with open(path, "rb") as file:
+        content = file.read()
+    if content.startswith(codecs.BOM_UTF8):
+        raise ValueError(
+            f"gin file {path!r} begins with a byte order mark, which gin cannot read; save it as "
+            "UTF-8 without one"
+        )
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"gin file {path!r} is not in UTF-8: byte 0x{content[error.start]:02x} at position "
+            f"{error.start} (line {line}); save it as UTF-8"
+        ) from None
+
+
 def check_exists(
     path: str, folders: Sequence[str], exists: Callable[[str], bool] = os.path.exists
 ) -> None:
@@ -68,7 +116,13 @@ def check_exists(
         if name.endswith(".gin")
     ]
     searched = ", ".join(folder or os.getcwd() for folder in folders)
-    raise ValueError(f"gin file {path!r} not found in {searched}{meant(path, known)}")
+    raise MissingFileError(f"gin file {path!r} not found in {searched}{meant(path, known)}")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Returns a phrase that suggests the one known name that is most like `name`, or ""."""
+    close = difflib.get_close_matches(name, [each for each in known if each != name], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def meant(name: str, known: Sequence[str]) -> str:

@@ -11,7 +11,8 @@ import shlex
 from collections.abc import Callable
 from typing import NoReturn
 
-from hmoe.startup import checkpoint_files, gin_files, run_lock
+from hmoe.startup import checkpoint_files, run_lock
+from hmoe.startup.local_files import is_elsewhere
 from hmoe.startup.request import Request
 
 # Commands that read the newest checkpoint, whatever their gin files say.
@@ -26,13 +27,6 @@ def check(request: Request) -> None:
         _check_some_whole(request.model_dir)
     if request.output_dir:
         check_new_folder(request.output_dir)
-    for path in (request.data, request.validation_data, request.vocabulary):
-        if path:
-            check_file(path)
-    folders = gin_files.search_folders(request.gin_location_prefix)
-    if not any(map(is_elsewhere, [*request.gin_file, *folders])):
-        for path in request.gin_file:
-            gin_files.check_exists(path, ["", *folders])
     check_exists("input_file", request.input_file, _may_exist)
     check_exists("target_file", request.target_file, _may_exist)
 
@@ -45,11 +39,6 @@ def check_exists(flag: str, path: str | None, exists: Callable[[str], bool]) -> 
 
 def _may_exist(path: str) -> bool:
     return is_elsewhere(path) or os.path.exists(path)
-
-
-def is_elsewhere(path: str) -> bool:
-    """Returns whether a path names another machine or store, which TensorFlow may reach."""
-    return "://" in path
 
 
 def _check_model_dir(model_dir: str) -> None:
@@ -87,18 +76,3 @@ def check_new_folder(output_dir: str) -> None:
 def raise_not_empty(output_dir: str) -> NoReturn:
     """Raises ValueError for a folder to write that already has files."""
     raise ValueError(f"--output_dir {output_dir!r} exists and is not empty; name a new folder")
-
-
-def check_file(path: str) -> None:
-    """Raises ValueError unless a path names a file that can be read and is not empty."""
-    if not os.path.exists(path):
-        raise ValueError(f"{path}: there is no such file (looked in {os.getcwd()})")
-    if os.path.isdir(path):
-        raise ValueError(f"{path} is a directory; give the file in it that holds the data")
-    try:
-        with open(path, "rb") as file:
-            first = file.read(1)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    if not first:
-        raise ValueError(f"{path} is empty")

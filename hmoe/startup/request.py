@@ -48,6 +48,7 @@ class Request:
       data: file with the user's own training data.
       validation_data: file with the user's own data to evaluate on.
       vocabulary: SentencePiece model for the user's own data; None for bytes.
+      data_format: "pairs" or "text", for data whose name does not show it.
       skip_bad_lines: whether bad lines of the user's own data are skipped.
       train_steps: total number of training steps; None for gin's.
       strict: whether what is only warned of otherwise in the user's gin files is an error.
@@ -76,6 +77,7 @@ class Request:
     data: str | None = None
     validation_data: str | None = None
     vocabulary: str | None = None
+    data_format: str | None = None
     skip_bad_lines: bool = False
     train_steps: int | None = None
     strict: bool = False

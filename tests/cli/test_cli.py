@@ -62,7 +62,7 @@ def test_missing_files_are_found_before_tensorflow_is_imported(tmp_path: Path) -
     fake_checkpoints.save(tmp_path / "model", 1)
     code = (
         "import sys\nfrom hmoe.cli import main as cli\n"
-        f"for line in {list(MISSING)!r}: assert cli.main(line.split()) == 1\n"
+        f"for line in {list(MISSING)!r}: assert cli.main(line.split()) == 2\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     result = subprocess.run(

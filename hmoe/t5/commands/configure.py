@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
 import t5
 
+from hmoe.startup import gin_reading, run_sources
 from hmoe.startup.console import Console
+from hmoe.startup.gin_checks import macros
+from hmoe.startup.gin_checks.modes import MODES, refuse_mode
 from hmoe.startup.request import Request
-from hmoe.t5.commands import gin_config, run_files
+from hmoe.t5.commands import gin_config, run_files, user_modules
 from hmoe.t5.data import files as data_files
 from hmoe.t5.sessions import checkpoints
-
-# The job of `hmoe train` without flags.
-DEFAULT_RUN = "runs/default.gin"
-
-# The modes of `utils.run` that gin may choose for a command; the first is the default.
-MODES = {
-    "train": ("train",),
-    "eval": ("eval", "score_eval", "perplexity_eval"),
-    "predict": ("infer",),
-    "score": ("score_from_strings", "score_from_dataset"),
-    "export": ("export_infer", "export_score", "export"),
-}
 
 
 def configure_new(request: Request, console: Console) -> None:
     """Configures a training run that begins: the user's gin files, or the default job."""
     bindings = [*_data_bindings(request, console), *request.gin_param]
-    _configure(request, request.gin_file or [DEFAULT_RUN], bindings)
+    _configure(request, run_sources.of_new_run(request), bindings)
 
 
 def configure_trained(request: Request, console: Console) -> Request:
@@ -51,10 +41,7 @@ def configure_trained(request: Request, console: Console) -> Request:
     saved = run_files.read(request.model_dir)
     if saved is None:
         checkpoints.require_latest(request.model_dir)
-        raise ValueError(
-            f"model_dir {request.model_dir!r} has no {' or '.join(run_files.CONFIGURATIONS)}, "
-            "which describe the model; name its gin files with --gin_file"
-        )
+        run_sources.raise_no_configuration(request.model_dir)
     for note in saved.notes:
         console.say(note)
     request = run_files.fill_in(request, saved)
@@ -68,7 +55,11 @@ def _data_bindings(request: Request, console: Console) -> list[str]:
     if not request.data:
         return []
     name = data_files.register(
-        request.data, request.validation_data, request.vocabulary, request.skip_bad_lines
+        request.data,
+        request.validation_data,
+        request.vocabulary,
+        request.skip_bad_lines,
+        request.data_format,
     )
     console.say(data_files.report(name).summary())
     return [f"MIXTURE_NAME = {name!r}"]
@@ -79,12 +70,17 @@ def _configure(request: Request, files: Sequence[str], bindings: Sequence[str]) 
     modules = request.module_import
     if modules is None:
         modules = ("t5.data.mixtures",) if request.gin_file else ()
-    for module in modules:
-        importlib.import_module(module)
+    user_modules.import_all(modules)
     if request.t5_tfds_data_dir:
         t5.data.set_tfds_data_dir_override(request.t5_tfds_data_dir)
     skip = request.skip_all_gin_unknowns or request.additional_deprecated_gin_references
+    reading = None
+    if not request.skip_all_gin_unknowns:
+        reading = gin_reading.read(files, bindings, request.gin_location_prefix)
+        user_modules.import_those_of_gin(reading)
     gin_config.read(files, bindings, request.gin_location_prefix, skip)
+    if reading is not None and reading.whole and request.gin_file:
+        macros.check_defined(reading, is_given=gin_config.is_constant, needs_task=False)
     gin_config.finish()
     t5.data.add_global_cache_dirs(list(request.additional_task_cache_dirs))
 
@@ -96,15 +92,8 @@ def mode_of(command: str) -> str:
       ValueError: gin chooses a mode of another command.
     """
     asked = gin_config.bound("run.mode")
-    if asked in MODES[command]:
-        return asked
-    for other, modes in MODES.items():
-        if asked in modes and other != "train":
-            raise ValueError(
-                f"gin binds utils.run.mode = {asked!r}, which belongs to hmoe {other}, not to hmoe "
-                f"{command}"
-            )
-    return MODES[command][0]
+    refuse_mode(command, asked, "gin: utils.run.mode")
+    return asked if asked in MODES[command] else MODES[command][0]
 
 
 def newest_checkpoint() -> dict[str, int]:

@@ -65,6 +65,12 @@ def finish() -> None:
     gin.finalize()
 
 
+def is_constant(name: str) -> bool:
+    """Returns whether a module defines a constant that gin files may use like a macro."""
+    reference = gin_internals.ParserDelegate().macro(name)
+    return reference.selector.endswith("gin.constant")
+
+
 def bound(name: str, default: Any = None) -> Any:
     """Returns what gin binds to an argument such as `run.mode`; references stay references."""
     try:

@@ -27,6 +27,7 @@ KEPT_FLAGS = (
     "data",
     "validation_data",
     "vocabulary",
+    "data_format",
     "skip_bad_lines",
     "module_import",
     "gin_location_prefix",

@@ -16,7 +16,8 @@ import gin
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat import patches
-from hmoe.compat.stack import mtf
+from hmoe.compat.stack import mtf, tf
+from hmoe.startup import mesh_text
 from hmoe.startup.request import Machine
 from hmoe.t5.commands.gin_config import bound
 from hmoe.t5.evaluation import evaluate
@@ -133,6 +134,23 @@ def _use_activations(dtype: str) -> None:
         gin.bind_parameter("utils.get_variable_dtype.activation_dtype", dtype)
 
 
+def check_devices(devices: Sequence[str]) -> None:
+    """Raises ValueError for a device that this machine has not; TensorFlow would take another."""
+    for device in devices:
+        wanted = mesh_text.number_of(device)
+        if wanted is None or mesh_text.job_of(device):
+            continue
+        kind, number = wanted
+        found = [each.name for each in tf.config.list_physical_devices()]
+        of_kind = [name for name in found if f":{kind}:" in name]
+        if number >= len(of_kind):
+            raise ValueError(
+                f"utils.run.mesh_devices has {device!r}, but this machine has "
+                f"{', '.join(of_kind) or f'no {kind}'}; use '' for any device, or one of "
+                f"{', '.join(each.removeprefix('/physical_device:') for each in found)}"
+            )
+
+
 def make_estimator(
     session: SessionSettings,
     model_type: str,
@@ -167,6 +185,8 @@ def make_estimator(
     Raises:
       ValueError: the layout does not suit the mesh or the experts.
     """
+    if not session.master:
+        check_devices(arguments.get("mesh_devices") or [])
     model = utils.build_model(
         model_type=model_type,
         input_vocab_size=utils.inputs_vocabulary(vocabulary).vocab_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import gin_config, run_start
+from hmoe.t5.commands import configure, gin_config, run_start
 from hmoe.t5.commands.evaluate import run_evaluation
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation import report
@@ -16,7 +16,7 @@ def train(request: Request, console: Console) -> None:
     start = run_start.prepare(request, console)
     request = start.request
     T5Run(
-        mode="train",
+        mode=configure.mode_of("train"),
         model_dir=request.model_dir,
         say=console.say,
         machine=request.machine,

@@ -11,8 +11,8 @@ The CLDR is the Common Locale Data Repository: how languages write values and na
 | scores, baselines | scores of predictions; predictions that need no learning, to compare with |
 | tasks | registers the CLDR tasks with SeqIO |
 | vocabularies | bytes, or a SentencePiece model |
-| files, file_scan, file_report | register, check and describe a user's own files |
-| lines | reads and decodes files line by line |
+| files, file_report | register and describe a user's own files |
 
-This file imports nothing, so the generators work without TensorFlow.
+`hmoe/startup/data_files/` reads and checks the files of users. This file imports nothing, so the
+generators work without TensorFlow.
 """

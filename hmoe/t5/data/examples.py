@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from hmoe import checks
 from hmoe.config import Configuration, configuration, setting
+from hmoe.startup.data_files.digest import digest
 
 T = TypeVar("T")
 
@@ -43,11 +44,6 @@ class Example(NamedTuple):
     kind: str
 
 
-def digest(text: str) -> int:
-    """Returns a 64-bit number that depends on the text alone."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "big")
-
-
 def split_of(inputs: str) -> str:
     """Returns the split of an input, by its hash: 96 % train, 2 % validation, 2 % test.
 
@@ -63,9 +59,9 @@ def split_of_digest(key: int) -> str:
 
 
 def positive(owner: str, field: str, value: int) -> int:
-    """Returns a setting if it is at least 1."""
-    if value < 1:
-        raise ValueError(f"{owner}.{field} is {value}; it must be at least 1")
+    """Returns a setting if it is an integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{owner}.{field} is {value!r}; it must be at least 1")
     return value
 
 

@@ -20,9 +20,12 @@ import seqio
 import t5.data.preprocessors
 from absl import logging
 
-from hmoe.t5.data import file_scan, lines, scores, tasks, vocabularies
+from hmoe.startup.data_files import check as data_check
+from hmoe.startup.data_files import lines
+from hmoe.startup.data_files import scan as file_scan
+from hmoe.startup.data_files.scan import FileScan, SkippedLines
+from hmoe.t5.data import scores, tasks, vocabularies
 from hmoe.t5.data.file_report import Report
-from hmoe.t5.data.file_scan import FileScan, SkippedLines
 
 # Files may be sorted, so the shuffle buffer is large; but never larger than the file, which would
 # be read again and again to fill it.
@@ -69,11 +72,7 @@ def _check_data(
             "validation": _Split(data, held_out.contains),
         }
         return _Data([found], splits, held_out.num_examples)
-    if os.path.abspath(validation_data) == os.path.abspath(data):
-        raise ValueError(
-            f"validation_data is the data itself ({data}); leave it out to hold out a part of the "
-            "data"
-        )
+    data_check.check_apart(data, validation_data)
     scans = [file_scan.scan(path, data_format, skip_bad_lines) for path in (data, validation_data)]
     splits = {"train": _Split(data), "validation": _Split(validation_data)}
     return _Data(scans, splits, scans[1].num_examples)

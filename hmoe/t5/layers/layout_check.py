@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from mesh_tensorflow.transformer import transformer
 
 from hmoe.compat.stack import mtf
-from hmoe.mesh.layout import (
-    LAYER_DIMENSIONS,
-    LayoutRules,
-    MeshLayout,
-    MeshShape,
-    expert_dimension_names,
-)
+from hmoe.layer.level import Level
+from hmoe.mesh.layout import LayoutRules, MeshLayout, MeshShape
+from hmoe.startup.mesh_text import DIMENSIONS
 from hmoe.t5.layers import moe_layer as layer_lib
 from hmoe.t5.layers.moe_layer import MoELayer
-
-# Dimensions of T5's transformers beside those of the mixture layer.
-T5_DIMENSIONS = (
-    "beam",
-    "buckets",
-    "d_kv",
-    "d_model",
-    "d_ff",
-    "ensemble",
-    "heads",
-    "inputs_vocab",
-    "kv",
-    "length",
-    "memory_length",
-    "microbatch",
-    "num_memory_heads",
-    "vocab",
-)
 
 
 def check(
@@ -56,15 +36,31 @@ def check(
     if not layers:
         return []
     layout = MeshLayout(mesh_shape, _without_ensembles(layout_rules))
-    names = {name for count in (1, 2, 3) for name in expert_dimension_names(count)}
-    layout.check_rules([*T5_DIMENSIONS, *LAYER_DIMENSIONS, *names])
+    layout.check_rules(DIMENSIONS)
     warnings: dict[str, None] = {}
     for part, layer in layers:
         if layer.routes_own_tokens:
             layer_lib.refuse_routers_that_look_ahead(part, layer.moe)
         layout.check_levels(layer.moe.levels)
         warnings.update(dict.fromkeys(layout.warnings(layer.moe.levels)))
+        warnings.update(dict.fromkeys(_too_many_choices(layer.moe.levels)))
     return list(warnings)
+
+
+def _too_many_choices(levels: Sequence[Level]) -> Iterator[str]:
+    """Yields a sentence for each level whose router asks for more experts than there are."""
+    for level in levels:
+        choices, retries = (getattr(level.router, name, 0) for name in ("k", "retries"))
+        if choices > level.num_experts:
+            yield (
+                f"level '{level.name}': k is {choices}, but it has {level.num_experts} experts;"
+                " every token chooses all of them"
+            )
+        elif retries and choices + retries > level.num_experts:
+            yield (
+                f"level '{level.name}': retries is {retries}, but beside the {choices} that a token"
+                f" chooses it has {level.num_experts - choices} experts to try"
+            )
 
 
 def _transformers(model: transformer.Unitransformer) -> list[transformer.Unitransformer]:

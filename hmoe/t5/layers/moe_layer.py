@@ -77,6 +77,13 @@ class MoELayer(transformer.TransformerLayer):
           TypeError: an argument is unknown.
         """
         self.moe = checked_moe("MoELayer", moe, moved)
+        if self.moe.num_outputs > 1:
+            raise ValueError(
+                f"hmoe.MoELayer: the experts have {self.moe.num_outputs} outputs"
+                f" (hmoe.FeedForwardExperts.output_names = {list(self.moe.experts.output_names)}),"
+                " but the layer adds one to each token; leave output_names out. Attention with"
+                " experts (hmoe.ExpertsSelfAttention) names the outputs that it needs by itself"
+            )
 
     def call(
         self, context: transformer.Context, x: mtf.Tensor, losses: object = None

@@ -42,7 +42,8 @@ def test_mode_of_another_command() -> None:
     with pytest.raises(ValueError) as error:
         configure.mode_of("eval")
     assert str(error.value) == (
-        "gin binds utils.run.mode = 'infer', which belongs to hmoe predict, not to hmoe eval"
+        "gin: utils.run.mode is 'infer', which belongs to hmoe predict, not to hmoe eval; run hmoe "
+        "predict, or remove the binding"
     )
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import gin
 import pytest
 
-import hmoe.t5  # noqa: F401
+import hmoe.t5
+import hmoe.t5.sessions.session_settings  # noqa: F401  (registers hmoe.Session)
 from hmoe.startup import gin_files
 from hmoe.t5.commands import gin_config
 

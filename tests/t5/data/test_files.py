@@ -12,8 +12,8 @@ import tensorflow_datasets as tfds
 from t5.models import mesh_transformer
 
 from hmoe.compat.stack import tf
+from hmoe.startup.data_files.digest import digest
 from hmoe.t5.data import files, scores, tasks, vocabularies
-from hmoe.t5.data.examples import digest
 from hmoe.t5.data.vocabularies import BYTES
 
 LENGTHS = {"inputs": 32, "targets": 32}

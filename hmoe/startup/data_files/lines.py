@@ -52,8 +52,8 @@ def format_of(path: str, data_format: str | None) -> str:
     if extension not in _EXTENSIONS:
         raise ValueError(
             f"{path}: the extension {extension!r} does not show what the file contains; use .tsv "
-            "(pairs: input, tab, target) or .txt (running text), also with .gz, or give "
-            "data_format 'pairs' or 'text'"
+            "(pairs: input, tab, target) or .txt (running text), also with .gz, or say it with "
+            "--data_format=pairs or --data_format=text"
         )
     return _EXTENSIONS[extension]
 
@@ -86,6 +86,10 @@ def _decode(line: bytes) -> str:
     if len(line) > MAX_LINE_BYTES:
         raise ValueError(
             f"found more than {MAX_LINE_BYTES} bytes with no line end; expected lines of text"
+        )
+    if b"\0" in line:
+        raise ValueError(
+            f"found a zero byte at column {line.index(0) + 1}; expected text in UTF-8 (not UTF-16)"
         )
     try:
         return line.decode("utf-8")

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from hmoe.t5.data import lines
+from hmoe.startup.data_files import lines
 
 PAIRS = "Apfel\tapple\r\nМир\tworld\n"
 ROWS = [("Apfel", "apple"), ("Мир", "world")]
@@ -124,7 +124,8 @@ def test_formats_by_extension_or_as_asked():
         lines.format_of("a.csv.gz", None)
     assert str(error.value) == (
         "a.csv.gz: the extension '.csv' does not show what the file contains; use .tsv (pairs: input, "
-        "tab, target) or .txt (running text), also with .gz, or give data_format 'pairs' or 'text'"
+        "tab, target) or .txt (running text), also with .gz, or say it with --data_format=pairs or "
+        "--data_format=text"
     )
     with pytest.raises(ValueError) as error:
         lines.format_of("a.tsv", "csv")

@@ -1,0 +1,127 @@
+"""Checks the configuration of a command before TensorFlow is loaded."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+
+from hmoe.startup import gin_files, run_sources
+from hmoe.startup.gin_checks import (
+    arguments,
+    imports,
+    macros,
+    master,
+    mesh,
+    modes,
+    names,
+    run_arguments,
+    scopes,
+)
+from hmoe.startup.gin_reading import Reading
+from hmoe.startup.local_files import is_elsewhere
+from hmoe.startup.request import DEFAULT_MODEL_DIR, Request
+
+# Commands that build a model, and need a mesh for it.
+_BUILD = ("train", "eval", "predict", "score", "export")
+_STEP = "mesh_tensorflow.transformer.utils.run.eval_checkpoint_step"
+
+
+def check(request: Request) -> list[str]:
+    """Checks gin files, the lines of `--gin_param`, and the modules that are to be imported.
+
+    Returns:
+      A sentence for each binding of the user's own that has no effect.
+
+    Raises:
+      ValueError: something is wrong, or has no effect and the request is strict.
+    """
+    reading = run_sources.read(request)
+    imports.check(reading, request.module_import or (), skip_unknown=request.skip_all_gin_unknowns)
+    if reading is None:
+        return []
+    built = scopes.Built(reading)
+    _check_values(request, reading, built)
+    warnings = _without_effect(request, reading, built)
+    if warnings and request.strict:
+        raise ValueError("\n".join([*warnings, "--strict makes this an error"]))
+    return [*warnings, *_other_step(request, reading), *_default_job(request)]
+
+
+def _check_values(request: Request, reading: Reading, built: scopes.Built) -> None:
+    on_tpu = request.machine.tpu is not None
+    if not request.skip_all_gin_unknowns:
+        names.check(reading)
+    modes.check_mode(reading, request.command)
+    if reading.whole:
+        if _is_closed(request, reading):
+            given = {"MIXTURE_NAME"} if request.data or _was_data(request) else set()
+            needs_task = request.command in ("train", "eval")
+            macros.check_defined(reading, is_given=given.__contains__, needs_task=needs_task)
+        if request.command in _BUILD:
+            modes.check_parts(reading, request.command, on_tpu=on_tpu)
+    if request.command == "score":
+        modes.check_score(reading, request.input_file, request.target_file)
+    arguments.check(reading)
+    run_arguments.check(reading)
+    if built.incomplete:
+        raise ValueError(built.incomplete[0])
+    mesh.check(reading, has_experts=built.has_layers, on_tpu=on_tpu)
+    if request.command in _BUILD:
+        master.check(reading)
+
+
+def _was_data(request: Request) -> bool:
+    """Returns whether a saved run names its own task; configurations that are saved hold it."""
+    sources = run_sources.of(request)
+    return sources is not None and sources.saved
+
+
+def _is_closed(request: Request, reading: Reading) -> bool:
+    """Returns whether no module of the user's own could define what gin files name."""
+    return not request.module_import and not imports.foreign(reading.imports)
+
+
+def _without_effect(request: Request, reading: Reading, built: scopes.Built) -> list[str]:
+    if not reading.whole:
+        return []
+    found = macros.unread(reading)
+    modules = [
+        *(request.module_import or ()),
+        *(i.module for i in imports.foreign(reading.imports)),
+    ]
+    # Code of the user's own may open scopes and build objects, as gin cannot show.
+    if not any(re.search(r"config_scope|configurables", s) for s in imports.sources(modules)):
+        found += built.unused()
+    return found
+
+
+def _default_job(request: Request) -> list[str]:
+    """Returns a warning if the default job begins because a folder is misspelt."""
+    folder = os.path.normpath(request.model_dir)
+    if request.command != "train" or request.gin_file or request.data or os.path.exists(folder):
+        return []
+    beside = glob.glob(os.path.join(glob.escape(os.path.dirname(folder)), "*", "checkpoint"))
+    known = gin_files.nearest(folder, [os.path.dirname(each) for each in beside])
+    if folder == DEFAULT_MODEL_DIR and not known:
+        return []
+    return [
+        f"model_dir {request.model_dir!r} does not exist, so the default job "
+        f"({run_sources.DEFAULT_RUN}) begins there{known}"
+    ]
+
+
+def _other_step(request: Request, reading: Reading) -> list[str]:
+    """Returns a warning if the checkpoint of a step is asked for that is not there."""
+    step = reading.literal(_STEP)
+    if request.command == "train" or not isinstance(step, int) or is_elsewhere(request.model_dir):
+        return []
+    names = glob.glob(os.path.join(glob.escape(request.model_dir), "model.ckpt-*.index"))
+    steps = sorted(int(n) for name in names for n in re.findall(r"-(\d+)\.index$", name))
+    if step == -1 or not steps or step in steps:
+        return []
+    nearest = min(steps, key=lambda each: abs(each - step))
+    return [
+        f"{request.model_dir} has no checkpoint of utils.run.eval_checkpoint_step = {step}; it has "
+        f"those of {', '.join(map(str, steps))}, and the nearest, {nearest}, is used"
+    ]

@@ -1,0 +1,117 @@
+"""Which gin files and lines a command reads, and in which order."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import NoReturn
+
+from hmoe.startup import gin_files, gin_reading
+from hmoe.startup.local_files import is_elsewhere
+from hmoe.startup.request import Request
+
+# The job of `hmoe train` without flags.
+DEFAULT_RUN = "runs/default.gin"
+
+# What a training run leaves in its folder: the whole configuration, or the part that T5 writes.
+SAVED_CONFIGURATIONS = ("config.gin", "operative_config.gin")
+
+# Gin files that bind all of these, beside Mesh TensorFlow's defaults, are a run of their own.
+_OF_A_WHOLE_RUN = (
+    "mesh_tensorflow.transformer.utils.run.train_dataset_fn",
+    "mesh_tensorflow.transformer.utils.run.mesh_shape",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """The gin files that a command reads, before the lines of `--gin_param`.
+
+    Attributes:
+      files: paths of the files, later ones winning.
+      saved: whether the file is what a training run has saved.
+    """
+
+    files: tuple[str, ...]
+    saved: bool = False
+
+
+def of_new_run(request: Request) -> tuple[str, ...]:
+    """Returns the gin files of a training run that begins.
+
+    Without gin files that is the default run. Files that are given beside `--data` come after the
+    default run, so that they need only hold what differs, unless they are a whole run by
+    themselves: then they stand alone, and nothing of the default run is left in theirs.
+    """
+    if not request.gin_file:
+        return (DEFAULT_RUN,)
+    if not request.data or _are_a_whole_run(request):
+        return request.gin_file
+    return (DEFAULT_RUN, *request.gin_file)
+
+
+def _are_a_whole_run(request: Request) -> bool:
+    reading = gin_reading.read(request.gin_file, request.gin_param, request.gin_location_prefix)
+    return all(reading.bound(argument) for argument in _OF_A_WHOLE_RUN)
+
+
+def of(request: Request) -> Sources | None:
+    """Returns what a command reads; None if that is on another machine.
+
+    Raises:
+      ValueError: a model has no configuration.
+    """
+    if request.gin_file and request.command != "train":
+        return Sources(request.gin_file)
+    if request.gin_file or request.data:
+        return Sources(of_new_run(request))
+    if is_elsewhere(request.model_dir):
+        return None
+    saved = _saved(request.model_dir)
+    if saved is None and request.command != "train":
+        raise_no_configuration(request.model_dir)
+    return Sources((saved,), saved=True) if saved else Sources((DEFAULT_RUN,))
+
+
+def _saved(model_dir: str) -> str | None:
+    for name in SAVED_CONFIGURATIONS:
+        path = os.path.join(model_dir, name)
+        if os.path.exists(path):
+            return os.path.abspath(path)
+    return None
+
+
+def raise_no_configuration(model_dir: str) -> NoReturn:
+    """Raises ValueError for a folder of checkpoints without the configuration of their model."""
+    raise ValueError(
+        f"model_dir {model_dir!r} has no {' or '.join(SAVED_CONFIGURATIONS)}, which describe the "
+        "model; name its gin files with --gin_file"
+    )
+
+
+def read(request: Request) -> gin_reading.Reading | None:
+    """Reads the configuration of a command, with Mesh TensorFlow's defaults before it.
+
+    Returns:
+      The configuration; None if it is on another machine, or a saved one cannot be read, which the
+      command itself reports.
+
+    Raises:
+      ValueError: a file or line of the user's cannot be read.
+    """
+    sources = of(request)
+    if sources is None:
+        return None
+    reader = gin_reading.Reader(request.gin_location_prefix)
+    defaults = os.path.join(gin_files.mesh_tensorflow_folder(), "defaults.gin")
+    statements = list(reader.file(defaults))
+    try:
+        for path in sources.files:
+            statements += reader.file(path, own=not sources.saved)
+    except ValueError:
+        if sources.saved:
+            return None
+        raise
+    for line in request.gin_param:
+        statements += reader.line(line)
+    return gin_reading.Reading(statements, whole=reader.whole)

@@ -1,0 +1,81 @@
+"""Which gin files a command reads, above all beside a user's own data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hmoe.startup import run_sources
+from hmoe.startup.request import Request
+from hmoe.t5.commands import run_files
+
+RUN = "mesh_tensorflow.transformer.utils.run"
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.gin").write_text("d_model = 64\n", encoding="utf-8")
+
+
+def training(*files: str, data: str | None = None) -> Request:
+    return Request(command="train", model_dir="m", gin_file=files, data=data)
+
+
+@pytest.mark.parametrize(
+    ("request_", "files"),
+    [
+        (training(), ("runs/default.gin",)),
+        (training(data="d.tsv"), ("runs/default.gin",)),
+        (training("mine.gin"), ("mine.gin",)),
+        (training("mine.gin", data="d.tsv"), ("runs/default.gin", "mine.gin")),
+        (
+            training("models/hierarchical_base.gin", "layouts/v3-32.gin", data="d.tsv"),
+            ("runs/default.gin", "models/hierarchical_base.gin", "layouts/v3-32.gin"),
+        ),
+        (training("runs/pretrain_text_cpu.gin", data="d.txt"), ("runs/pretrain_text_cpu.gin",)),
+        (
+            training(
+                "models/dense_tiny.gin", "layouts/one_device.gin", "tasks/_seqio.gin", data="d.tsv"
+            ),
+            ("models/dense_tiny.gin", "layouts/one_device.gin", "tasks/_seqio.gin"),
+        ),
+    ],
+    ids=["default", "data", "gin", "data_gin", "data_parts", "data_run", "data_own_run"],
+)
+def test_files_of_a_new_run(request_: Request, files: tuple[str, ...]) -> None:
+    assert run_sources.of_new_run(request_) == files
+
+
+def test_files_beside_data_change_the_default_run() -> None:
+    reading = run_sources.read(training("mine.gin", data="d.tsv"))
+    assert reading is not None
+    assert reading.literal("Unitransformer.d_model") == 64
+    assert reading.literal(f"{RUN}.batch_size") == 32
+    assert reading.bound(f"{RUN}.train_dataset_fn") is not None
+
+
+def test_nothing_of_the_default_run_is_left_in_a_whole_run() -> None:
+    reading = run_sources.read(training("runs/pretrain_text_cpu.gin", data="d.txt"))
+    assert reading is not None
+    assert not [each for each in reading.bindings if "FormatSettings" in each.name]
+    assert "decay_fraction" not in reading.macros
+
+
+def test_a_saved_run_comes_before_the_default_one() -> None:
+    Path("m").mkdir()
+    request = training()
+    assert run_sources.of(request) == run_sources.Sources(("runs/default.gin",))
+    Path("m/operative_config.gin").write_text("x = 1\n", encoding="utf-8")
+    path = Path("m/operative_config.gin").absolute()
+    assert run_sources.of(request) == run_sources.Sources((str(path),), saved=True)
+    reading = run_sources.read(request)
+    assert reading is not None
+    assert not reading.macros["x"].place.own
+    Path("m/operative_config.gin").write_text("x = = 1\n", encoding="utf-8")
+    assert run_sources.read(request) is None
+
+
+def test_names_of_saved_configurations() -> None:
+    assert run_sources.SAVED_CONFIGURATIONS == run_files.CONFIGURATIONS
