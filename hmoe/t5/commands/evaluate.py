@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gin
+
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import configure
+from hmoe.t5.commands import configure, gin_config
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation.evaluate import eval_model_function
+
+# Seed of what is random in the examples that are evaluated.
+_SEED = 0
 
 
 def evaluate(request: Request, console: Console) -> None:
     """Evaluates the checkpoints that gin names, or else the newest."""
     request = configure.configure_trained(request, console)
     mode = configure.mode_of("eval")
+    make_repeatable()
     if mode == "eval":
         run_evaluation(request, console)
         return
@@ -28,6 +34,7 @@ def evaluate(request: Request, console: Console) -> None:
 
 def run_evaluation(request: Request, console: Console) -> None:
     """Evaluates with answers and by teacher forcing, as configured."""
+    make_repeatable()
     # TPUEstimator has methods of its own for this, which upstream's function knows.
     on_tpu = request.machine.tpu is not None
     T5Run(
@@ -38,6 +45,18 @@ def run_evaluation(request: Request, console: Console) -> None:
         evaluate=None if on_tpu else eval_model_function(console.say),
         arguments=_arguments(),
     ).start()
+
+
+def make_repeatable() -> None:
+    """Gives random examples (the spans that a text loses, for one) the same seed each time.
+
+    Gin's own seed stays, and so does a choice of other examples at each evaluation.
+    """
+    if gin_config.bound("mesh_eval_dataset_fn.shuffle_eval_examples"):
+        return
+    if gin_config.bound("mesh_eval_dataset_fn.seed") is None:
+        with gin.unlock_config():
+            gin.bind_parameter("mesh_eval_dataset_fn.seed", _SEED)
 
 
 def _arguments() -> dict[str, object]:

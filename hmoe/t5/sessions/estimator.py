@@ -135,26 +135,58 @@ class SessionEstimator(Estimator):
         """
         path = self._checkpoint(checkpoint_path)
         collector = run_metrics.SumCollector()
-        with session_graph.new_graph(self.session.seed):
-            self.session.say("Evaluating with teacher forcing ...")
-            graph = build.build_graph(
-                self.settings, session_graph.next_batch(input_fn), EVAL, self._mesh()
-            )
-            for sums in inference.run_batches(self.session, graph.lowering, graph.sums, path):
-                if not sums[model_sum("targets")]:
-                    break
-                loss_alarm.check_probabilities(
-                    float(sums[model_sum("below_zero")]), f"in batch {collector.count + 1}"
-                )
-                collector.add(sums)
-                if collector.count == steps:
-                    break
+        for sums, _ in self._batch_sums([input_fn], path):
+            if not sums[model_sum("targets")]:
+                break
+            collector.add(sums)
+            if collector.count == steps:
+                break
         numbers = run_metrics.evaluation_metrics(collector)
         step = checkpoints.step_of(path)
         if name is not None:
             folder = os.path.join(self.settings.model_dir, f"eval_{name}")
             metrics_file.write_evaluation(folder, step, numbers)
         return {**numbers, "global_step": step}
+
+    def evaluate_each(
+        self, input_fns: Sequence[InputFn], checkpoint_path: str | None = None
+    ) -> tuple[dict[str, float], list[dict[str, float]]]:
+        """Evaluates several sets of data by teacher forcing, with one graph.
+
+        Args:
+          input_fns: each returns a dataset of batches; all have the same features.
+          checkpoint_path: a checkpoint's path prefix; None for the newest.
+
+        Returns:
+          The metrics of all data together, and those of each set.
+
+        Raises:
+          ValueError: there is no checkpoint, it does not match the model, or a set has no target.
+        """
+        together = run_metrics.SumCollector()
+        apart = [run_metrics.SumCollector() for _ in input_fns]
+        for sums, number in self._batch_sums(input_fns, self._checkpoint(checkpoint_path)):
+            together.add(sums)
+            apart[number].add(sums)
+        each = [run_metrics.evaluation_metrics(collector) for collector in apart]
+        return run_metrics.evaluation_metrics(together), each
+
+    def _batch_sums(
+        self, input_fns: Sequence[InputFn], path: str
+    ) -> Iterator[tuple[run_metrics.HostSums, int]]:
+        """Yields the sums of each batch, with the number of the data that it comes from."""
+        with session_graph.new_graph(self.session.seed):
+            self.session.say("Evaluating with teacher forcing ...")
+            features, number = session_graph.next_numbered_batch(input_fns)
+            graph = build.build_graph(self.settings, features, EVAL, self._mesh())
+            batches = inference.run_batches(
+                self.session, graph.lowering, (graph.sums, number), path
+            )
+            for count, (sums, of_data) in enumerate(batches, 1):
+                loss_alarm.check_probabilities(
+                    float(sums[model_sum("below_zero")]), f"in batch {count}"
+                )
+                yield sums, int(of_data)
 
     def export_saved_model(
         self,

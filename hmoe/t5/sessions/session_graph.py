@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
@@ -40,3 +40,24 @@ def next_batch(input_fn: InputFn) -> dict[str, tf.Tensor]:
         iterator = tf.data.make_initializable_iterator(input_fn({}))
         tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
         return iterator.get_next()
+
+
+def next_numbered_batch(input_fns: Sequence[InputFn]) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Reads the next batch of several datasets, one after another.
+
+    Args:
+      input_fns: each returns a dataset of batches.
+
+    Returns:
+      The batch, and int64 [], which of the datasets it comes from.
+    """
+
+    def numbered(params: dict[str, object]) -> tf.data.Dataset:
+        joined = None
+        for number, input_fn in enumerate(input_fns):
+            numbers = tf.data.Dataset.from_tensors(tf.constant(number, tf.int64)).repeat()
+            dataset = tf.data.Dataset.zip((input_fn(params), numbers))
+            joined = dataset if joined is None else joined.concatenate(dataset)
+        return joined
+
+    return next_batch(numbered)
