@@ -7,10 +7,9 @@ is reported here; names on other machines ("gs://...") are left to the commands.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import NoReturn
 
-from hmoe.startup import gin_files
+from hmoe.startup import answer_files, gin_files
 from hmoe.startup.request import Request
 
 # Commands that read the newest checkpoint, whatever their gin files say.
@@ -30,14 +29,7 @@ def check(request: Request) -> None:
     if not any(map(is_elsewhere, [*request.gin_file, *folders])):
         for path in request.gin_file:
             gin_files.check_exists(path, ["", *folders])
-    check_exists("input_file", request.input_file, _may_exist)
-    check_exists("target_file", request.target_file, _may_exist)
-
-
-def check_exists(flag: str, path: str | None, exists: Callable[[str], bool]) -> None:
-    """Raises ValueError if a flag names a file that does not exist."""
-    if path and not exists(path):
-        raise ValueError(f"--{flag} {path!r} does not exist")
+    answer_files.check(request)
 
 
 def _may_exist(path: str) -> bool:

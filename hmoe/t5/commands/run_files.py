@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from typing import Any, NamedTuple
 
 import gin
 
 from hmoe.compat.stack import tf
+from hmoe.startup.atomic_write import UNFINISHED
 from hmoe.startup.request import Request, frozen
 
 # The whole configuration, which we write; and the part of it that training used, which T5 writes.
 CONFIGURATIONS = ("config.gin", "operative_config.gin")
 FLAGS_FILE = "run.json"
+# The copy of the vocabulary that a model of the user's own data was trained with.
+VOCABULARY_FILE = "vocabulary.model"
 
 # Flags of training that a later command needs, by the names of the fields of `Request`.
 KEPT_FLAGS = (
@@ -52,8 +56,22 @@ def write(model_dir: str, request: Request) -> None:
     for name in ("data", "validation_data", "vocabulary"):
         if name in kept:
             kept[name] = os.path.abspath(kept[name])
+    if request.vocabulary and "://" not in model_dir:
+        kept["vocabulary"] = _keep_vocabulary(model_dir, request.vocabulary)
     with tf.io.gfile.GFile(os.path.join(model_dir, FLAGS_FILE), "w") as file:
         file.write(json.dumps(kept, indent=1) + "\n")
+
+
+def _keep_vocabulary(model_dir: str, vocabulary: str) -> str:
+    """Copies a vocabulary into a model's folder, and returns its name there.
+
+    So the model can be used when its folder is moved, and whatever happens to the original.
+    """
+    own = os.path.join(model_dir, VOCABULARY_FILE)
+    if not (os.path.exists(own) and os.path.samefile(own, vocabulary)):
+        shutil.copyfile(vocabulary, own + UNFINISHED)
+        os.replace(own + UNFINISHED, own)
+    return VOCABULARY_FILE
 
 
 def read(model_dir: str) -> SavedRun | None:
@@ -80,4 +98,7 @@ def _flags(model_dir: str) -> dict[str, Any]:
     if not tf.io.gfile.exists(path):
         return {}
     with tf.io.gfile.GFile(path) as file:
-        return json.loads(file.read())
+        flags = json.loads(file.read())
+    if flags.get("vocabulary") == VOCABULARY_FILE:
+        flags["vocabulary"] = os.path.abspath(os.path.join(model_dir, VOCABULARY_FILE))
+    return flags
