@@ -13,7 +13,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import seqio
@@ -21,6 +21,7 @@ import t5.data.preprocessors
 from absl import logging
 
 from hmoe.t5.data import file_scan, lines, scores, tasks, vocabularies
+from hmoe.t5.data.cut_counts import CutCount
 from hmoe.t5.data.file_report import Report
 from hmoe.t5.data.file_scan import FileScan, SkippedLines
 
@@ -213,3 +214,39 @@ def report(name: str) -> Report:
     if name not in _reports:
         raise ValueError(f"{name!r} is not a task that files.register returned")
     return _reports[name]
+
+
+def is_registered(name: str) -> bool:
+    """Returns whether a task is of a user's files that have been read."""
+    return name in _reports
+
+
+def count_cut(name: str, lengths: Mapping[str, int]) -> list[CutCount]:
+    """Counts the training examples that are longer than the model reads.
+
+    Args:
+      name: the name of a registered task.
+      lengths: tokens that the model reads, end mark included, by feature.
+
+    Returns:
+      The counts of inputs and targets; none for running text, whose spans fill the lengths.
+    """
+    found = report(name)
+    longest = {"inputs": found.max_input_bytes, "targets": found.max_target_bytes}
+    if found.data_format != "pairs" or all(longest[f] + 2 <= lengths[f] for f in longest):
+        return []
+    vocabulary = seqio.get_mixture_or_task(name).output_features["inputs"].vocabulary
+    counts = [CutCount(f"training {feature}", feature, lengths[feature]) for feature in longest]
+    for row in tasks.rows(name, "train"):
+        for each in counts:
+            each.add(_num_tokens(row[each.feature], vocabulary, each.limit))
+    return counts
+
+
+def _num_tokens(text: str, vocabulary: seqio.Vocabulary, limit: int) -> int:
+    """Returns the number of tokens of a text with its end mark, or a number within the limit.
+
+    No text has more tokens than bytes, but for a mark at its start, so few texts need encoding.
+    """
+    most = len(text.encode("utf-8")) + 2
+    return most if most <= limit else len(vocabulary.encode(text)) + 1

@@ -72,6 +72,9 @@ def _evaluate(request: EvalRequest, say: Callable[[str], None]) -> None:
     tasks = task_examples.load_tasks(
         request.eval_dataset_fn, request.sequence_length, request.vocabulary, request.dataset_split
     )
+    if request.sequence_length:
+        for warning in task_examples.cut_warnings(tasks, request.sequence_length):
+            say(warning)
     lengths = request.sequence_length or task_examples.longest(tasks)
     estimator = request.estimator(sequence_length=lengths)
     for path in checkpoint_paths(request.eval_checkpoint_step, request.model_dir):

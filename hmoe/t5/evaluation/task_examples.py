@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -10,6 +11,7 @@ from mesh_tensorflow.transformer import dataset as mtf_dataset
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import tf
+from hmoe.t5.data import cut_examples
 from hmoe.t5.evaluation.results import EvalExample, TaskExamples
 from hmoe.t5.graphs.model_settings import Vocabulary
 
@@ -58,7 +60,8 @@ def _load(dataset: mtf_dataset.EvalDataset, vocabulary: Vocabulary) -> TaskExamp
             count += 1
             for name in FEATURES:
                 if name in example:
-                    longest[name] = max(longest.get(name, 0), len(example[name]))
+                    length = int(np.count_nonzero(example[name]))
+                    longest[name] = max(longest.get(name, 0), length)
             if dataset.metric_fns and "inputs" in example:
                 kept.append(_with_text(example, vocabulary))
     targets = [_target(dataset, example) for example in kept]
@@ -92,3 +95,15 @@ def longest(tasks: Sequence[TaskExamples]) -> dict[str, int]:
     """Returns the length of the longest inputs and of the longest targets, in tokens."""
     known = {name for task in tasks for name in task.longest}
     return {name: max(task.longest.get(name, 0) for task in tasks) for name in sorted(known)}
+
+
+def cut_warnings(tasks: Sequence[TaskExamples], lengths: Mapping[str, int]) -> list[str]:
+    """Returns a warning for the inputs and targets of each task that are cut."""
+    warnings = []
+    for task in tasks:
+        # What is not as long as the model reads is not cut, and need not be read once more.
+        if any(task.longest.get(name, 0) >= lengths.get(name, 0) for name in FEATURES):
+            load = functools.partial(task.dataset.dataset_fn, sequence_length=None)
+            counts = cut_examples.count(load, lengths, f"of {task.dataset.name}")
+            warnings += [warning for count in counts if (warning := count.warning())]
+    return warnings
