@@ -33,6 +33,11 @@ def check(request: Request) -> None:
             f"--target_file {request.target_file!r}",
             counts["--target_file"],
         )
+    if request.export_dir and os.path.isfile(request.export_dir):
+        raise ValueError(
+            f"--export_dir {request.export_dir!r} is a file; name a folder, in which each export "
+            "gets a folder of its own"
+        )
     if request.output_file and "://" not in request.output_file:
         ends = SCORE_FILES if request.command == "score" else ("",)
         for end in ends:

@@ -24,6 +24,7 @@ from hmoe.t5.sessions import (
     metrics_file,
     run_metrics,
     saved_model,
+    serving,
     session_graph,
     training_loop,
 )
@@ -191,29 +192,36 @@ class SessionEstimator(Estimator):
     def export_saved_model(
         self,
         export_dir: str,
-        serving_input_fn: Callable[[], ServingInputReceiver],
+        serving_input_fn: Callable[[], ServingInputReceiver] | None = None,
         checkpoint_path: str | None = None,
     ) -> str:
         """Exports a SavedModel that takes text and returns predictions or scores, for serving.
 
         Args:
           export_dir: the folder in which a folder named by the time is made.
-          serving_input_fn: returns a `ServingInputReceiver`.
+          serving_input_fn: not called: what T5 passes takes no more rows than a batch has, and an
+            exported model takes any number (`serving.build`).
           checkpoint_path: a checkpoint's path prefix; None for the newest.
 
         Returns:
-          The new folder.
+          The new folder, which appears when it is whole.
 
         Raises:
           ValueError: there is no checkpoint, or it does not match the model.
         """
+        del serving_input_fn
         path = self._checkpoint(checkpoint_path)
+        mode = self._decoding_mode()
         with session_graph.new_graph(self.session.seed):
-            receiver = serving_input_fn()
-            graph = build.build_graph(
-                self.settings, receiver.features, self._decoding_mode(), self._mesh()
-            )
-            return saved_model.export(self.session, graph, receiver, path, export_dir)
+            self.session.say("Preparing to export ...")
+            features = serving.placeholders(self.settings, mode)
+            graph = build.build_graph(self.settings, features, mode, self._mesh())
+            served = serving.build(self.settings, mode, features, graph)
+            folder = saved_model.export(self.session, graph, served, path, export_dir)
+        self.session.say(f"Wrote the model to {folder}. To use it:\n")
+        needs_text = serving.needs_tensorflow_text(self.settings)
+        self.session.say(saved_model.example(folder, served, needs_text))
+        return folder
 
     def _checkpoint(self, checkpoint_path: str | None) -> str:
         """Returns the checkpoint that is asked for, by default the newest."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import sentencepiece
 
 from tests.t5 import server
 from tests.t5.commands.test_commands import PARAMETERS
@@ -205,3 +211,105 @@ def test_what_cannot_be_scored(hmoe: server.Server, trained: Path, model: str) -
         "hmoe: error: there is nothing to score: name the file of targets with --target_file, and "
         "that of their inputs with --input_file; in gin, score_from_strings.targets and .inputs",
     )
+
+
+def test_training_warns_of_examples_that_are_cut(trained: Path) -> None:
+    said = (trained / "said").read_text(encoding="utf-8").splitlines()
+    warnings = [line for line in said if line.startswith("Warning: ")]
+    assert len(warnings) == 2
+    for warning, feature, longest in zip(warnings, ("inputs", "targets"), (23, 24)):
+        assert re.fullmatch(
+            rf"Warning: 1 of 1\d\d training {feature} is cut at 16 tokens \(the longest has {longest}"
+            rf'\); utils.run.sequence_length sets the length of "{feature}"',
+            warning,
+        )
+
+
+def test_the_printed_program_uses_an_exported_model(
+    hmoe: server.Server, model: str, answers: list[str]
+) -> None:
+    exported = hmoe("export", model)
+    assert exported.returncode == 0, exported.stderr
+    program = exported.stdout[exported.stdout.index("import tensorflow") :]
+    lines = ", ".join(f'"{line}"' for line in LINES * 3)
+    assert '"a line", "another"' in program
+    program = program.replace('"a line", "another"', lines)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, cwd=os.sep, env={"PATH": ""}
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "".join(ran.stdout.decode("utf-8").split()) == "".join(
+        str(np.array([answer.encode("utf-8") for answer in answers * 3], object)).split()
+    )
+
+
+@pytest.fixture(scope="module")
+def text(hmoe: server.Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on running text of the user's own, by the README's own command, with a vocabulary."""
+    folder = tmp_path_factory.mktemp("text")
+    words = "one two three four five six seven eight nine ten".split()
+    lines = [" ".join(words[i % 10 :] + words[: i % 7]) for i in range(120)]
+    (folder / "text.txt").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(folder / "pieces"),
+        vocab_size=40,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    result = hmoe(
+        "train",
+        f"--data={folder}/text.txt",
+        f"--vocabulary={folder}/pieces.model",
+        f"--model_dir={folder}/model",
+        *[f"--gin_param={p}" for p in PARAMETERS],
+        f"--gin_param=train_steps = {STEP}",
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    (folder / "said").write_text(result.stdout, encoding="utf-8")
+    return folder
+
+
+def of_teacher_forcing(said: str) -> list[str]:
+    return [line for line in said.splitlines() if line.startswith("Teacher forcing, ")]
+
+
+def test_running_text_is_evaluated_by_teacher_forcing_the_same_each_time(
+    hmoe: server.Server, text: Path
+) -> None:
+    said = (text / "said").read_text(encoding="utf-8")
+    assert "the task has no metrics of its own, so it is evaluated by teacher forcing alone" in said
+    (first,) = of_teacher_forcing(said)
+    assert re.fullmatch(r"Teacher forcing, all tasks: cross_ent_loss \d.*", first)
+    again = hmoe("eval", f"--model_dir={text}/model")
+    assert again.returncode == 0, again.stderr
+    assert of_teacher_forcing(again.stdout) == [first]
+    (line,) = (text / "model" / "validation_eval" / "metrics.jsonl").read_text().splitlines()
+    name = next(name for name in json.loads(line) if name.startswith("eval/data_text_"))
+    assert json.loads(line)[name] == json.loads(line)[f"eval/{name.split('/')[-1]}"]
+
+
+def test_a_model_answers_without_its_data_wherever_its_folder_is(
+    hmoe: server.Server, text: Path
+) -> None:
+    before = hmoe("predict", f"--model_dir={text}/model", "one two")
+    assert before.returncode == 0, before.stderr
+    for name in ("text.txt", "pieces.model"):
+        (text / name).rename(text / f"{name}.away")
+    (text / "model").rename(text / "moved")
+    try:
+        after = hmoe("predict", f"--model_dir={text}/moved", "one two")
+        assert (after.returncode, after.stdout) == (0, before.stdout), after.stderr
+        missing = hmoe("eval", f"--model_dir={text}/moved")
+        assert (missing.returncode, missing.stderr) == (
+            1,
+            f"hmoe: error: {text}/text.txt, which the model in {text}/moved was trained with, does "
+            f'not exist; put it back, or write where it is as "data" into {text}/moved/run.json\n',
+        )
+    finally:
+        (text / "moved").rename(text / "model")
+        for name in ("text.txt", "pieces.model"):
+            (text / f"{name}.away").rename(text / name)
