@@ -23,7 +23,10 @@ def check(request: Request) -> None:
     for text in request.text:
         text_lines.check_argument(text)
     counts = {}
-    for flag, path in (("--input_file", request.input_file), ("--target_file", request.target_file)):
+    for flag, path in (
+        ("--input_file", request.input_file),
+        ("--target_file", request.target_file),
+    ):
         if path and "://" not in path:
             counts[flag] = len(text_lines.read(flag, path))
     if len(counts) == 2:
@@ -64,12 +67,10 @@ def _check_output(flag: str, end: str, sources: Sequence[str | None]) -> None:
     """Raises ValueError if a file cannot be written, or is one of those that are read."""
     path = flag + end
     for source in sources:
-        if source and os.path.exists(source) and os.path.exists(path):
-            if os.path.samefile(source, path):
-                raise ValueError(
-                    f"--output_file {flag!r} would replace {source!r}, which is read; name another "
-                    "file"
-                )
+        if source and _is_same(source, path):
+            raise ValueError(
+                f"--output_file {flag!r} would replace {source!r}, which is read; name another file"
+            )
     if os.path.isdir(path):
         raise ValueError(f"--output_file {flag!r}: {path!r} is a folder; name a file")
     folder = os.path.dirname(os.path.abspath(path))
@@ -79,6 +80,10 @@ def _check_output(flag: str, end: str, sources: Sequence[str | None]) -> None:
         raise ValueError(f"--output_file {flag!r}: {folder!r} is a file, not a folder")
     if not os.access(folder, os.W_OK):
         raise ValueError(f"--output_file {flag!r}: the folder {folder!r} cannot be written")
+
+
+def _is_same(one: str, other: str) -> bool:
+    return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
 @contextlib.contextmanager

@@ -104,16 +104,18 @@ def test_a_file_is_there_when_it_is_whole(folder: Path) -> None:
 
 
 def test_an_interrupted_file_leaves_what_stood_there_and_what_was_done(folder: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    def interrupted() -> None:
         with answer_files.writing("out") as write:
             write("new")
             raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert (folder / "out").read_text(encoding="utf-8") == "c\nd\n\n"
     assert (folder / "out.unfinished").read_text(encoding="utf-8") == "new\n"
 
 
 def test_a_file_that_cannot_be_written(folder: Path) -> None:
-    with pytest.raises(ValueError) as error:
-        with answer_files.writing("in/o"):
-            pass
+    with pytest.raises(ValueError) as error, answer_files.writing("in/o"):
+        pass
     assert str(error.value) == "--output_file 'in/o' cannot be written: File exists"

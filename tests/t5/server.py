@@ -70,9 +70,7 @@ class Server:
             env=_environment(),
         )
 
-    def __call__(
-        self, *arguments: str, stdin: str | bytes = ""
-    ) -> subprocess.CompletedProcess:
+    def __call__(self, *arguments: str, stdin: str | bytes = "") -> subprocess.CompletedProcess:
         for file, text in zip(self._files, (stdin, "", "")):
             file.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
         request = [arguments, [str(file) for file in self._files]]

@@ -163,7 +163,10 @@ def count_cut(
 
     A language model reads the input and its target as one sequence, as long as a target.
     """
-    of_inputs, of_targets = utils.inputs_vocabulary(vocabulary), utils.targets_vocabulary(vocabulary)
+    of_inputs, of_targets = (
+        utils.inputs_vocabulary(vocabulary),
+        utils.targets_vocabulary(vocabulary),
+    )
     counts = [CutCount("targets", "targets", sequence_length["targets"])]
     before = [0] * len(targets.texts)
     if inputs:

@@ -40,8 +40,9 @@ class CutCount:
         if not self.cut:
             return None
         first = f"the first is line {self.first}, " if self.first else ""
+        are = "are" if self.cut > 1 else "is"
         return (
-            f"Warning: {self.cut} of {self.total} {self.what} {'are' if self.cut > 1 else 'is'} cut "
-            f"at {self.limit} tokens ({first}the longest has {self.longest}); "
+            f"Warning: {self.cut} of {self.total} {self.what} {are} cut at {self.limit} tokens "
+            f"({first}the longest has {self.longest}); "
             f'utils.run.sequence_length sets the length of "{self.feature}"'
         )

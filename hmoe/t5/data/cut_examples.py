@@ -37,9 +37,7 @@ def of_training(
     return counts
 
 
-def _of_first(
-    task: seqio.Task, lengths: Mapping[str, int], use_cached: bool
-) -> list[CutCount]:
+def _of_first(task: seqio.Task, lengths: Mapping[str, int], use_cached: bool) -> list[CutCount]:
     """Counts among the first examples of a task."""
 
     def load() -> tf.data.Dataset:

@@ -76,9 +76,7 @@ class LineDecoder:
         length = self._settings.sequence_length["inputs"]
         types = {"inputs": tf.int32, "predict_batch_size": tf.int32}
         shapes = {"inputs": [self._settings.batch_size, length], "predict_batch_size": []}
-        return tf.data.Dataset.from_generator(
-            lambda: iter(self._waiting.get, None), types, shapes
-        )
+        return tf.data.Dataset.from_generator(lambda: iter(self._waiting.get, None), types, shapes)
 
     def _encode(self, lines: Sequence[Line]) -> np.ndarray:
         """Returns ids int32 [batch, length], whose rows after the lines are padding."""
@@ -155,9 +153,7 @@ def _pass_on(lines: Iterable[str], arrived: queue.Queue[str | _End]) -> None:
         arrived.put(_End(None))
 
 
-def _arrived(
-    arrived: queue.Queue[str | _End], batch_size: int
-) -> tuple[list[str], _End | None]:
+def _arrived(arrived: queue.Queue[str | _End], batch_size: int) -> tuple[list[str], _End | None]:
     """Waits for a line, and returns it with those that follow at once, and the end if it came."""
     texts: list[str] = []
     while len(texts) < batch_size:

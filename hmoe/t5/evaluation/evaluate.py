@@ -110,9 +110,7 @@ def _evaluate_checkpoint(
     return evaluations, together
 
 
-def _input_fn(
-    tasks: Sequence[TaskExamples], batch_size: int, lengths: dict[str, int]
-) -> InputFn:
+def _input_fn(tasks: Sequence[TaskExamples], batch_size: int, lengths: dict[str, int]) -> InputFn:
     """Returns a function that reads the examples of the tasks, in whole batches."""
     datasets = [task.dataset for task in tasks]
     return utils._get_combined_dataset_input_fn(datasets, batch_size, lengths)

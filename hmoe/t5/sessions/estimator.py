@@ -92,7 +92,7 @@ class SessionEstimator(Estimator):
           checkpoint_path: a checkpoint's path prefix; None for the newest.
 
         Yields:
-          For each row a dict of the ids "inputs" and "outputs", or of the ids "targets" and "scores".
+          For each row a dict: ids "inputs" and "outputs", or ids "targets" and a number "scores".
 
         Raises:
           ValueError: there is no checkpoint, or it does not match the model.

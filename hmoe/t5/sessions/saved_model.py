@@ -91,9 +91,7 @@ def example(folder: str, serving: ServingGraph, needs_text: bool) -> str:
     )
 
 
-def _write(
-    session: tf.Session, folder: str, serving: ServingGraph, saver: MeshSaver
-) -> None:
+def _write(session: tf.Session, folder: str, serving: ServingGraph, saver: MeshSaver) -> None:
     """Writes the SavedModel, which copies its weights onto the mesh's slices when it is loaded."""
     signature = tf.saved_model.predict_signature_def(serving.texts, serving.outputs)
     builder = tf.saved_model.Builder(folder)

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +124,7 @@ def test_no_lines(hmoe: server.Server, model: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def scores(hmoe: server.Server, trained: Path, model: str) -> Iterator[list[str]]:
+def scores(hmoe: server.Server, trained: Path, model: str) -> list[str]:
     (trained / "in").write_text("say 017\n\nsay it again and again\n", encoding="utf-8")
     (trained / "out").write_text("said 017\nsaid nothing\n\n", encoding="utf-8")
     scored = hmoe(
@@ -139,12 +138,10 @@ def scores(hmoe: server.Server, trained: Path, model: str) -> Iterator[list[str]
         "Warning: 1 of 3 inputs is cut at 16 tokens (the first is line 3, the longest has 23); "
         'utils.run.sequence_length sets the length of "inputs"'
     )
-    yield scored.stdout.splitlines()
+    return scored.stdout.splitlines()
 
 
-def test_scores_of_files(
-    hmoe: server.Server, trained: Path, model: str, scores: list[str]
-) -> None:
+def test_scores_of_files(hmoe: server.Server, trained: Path, model: str, scores: list[str]) -> None:
     assert len(scores) == 3
     written = hmoe(
         "score",
@@ -194,7 +191,9 @@ def test_scores_of_a_dataset(hmoe: server.Server, trained: Path, model: str) -> 
     targets = (trained / "held_out.targets").read_text(encoding="utf-8").splitlines()
     assert targets
     assert all(target.startswith("said ") for target in targets)
-    assert len((trained / "held_out.scores").read_text(encoding="utf-8").splitlines()) == len(targets)
+    assert len((trained / "held_out.scores").read_text(encoding="utf-8").splitlines()) == len(
+        targets
+    )
 
 
 def test_what_cannot_be_scored(hmoe: server.Server, trained: Path, model: str) -> None:
@@ -247,13 +246,13 @@ def test_the_printed_program_uses_an_exported_model(
 def text(hmoe: server.Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on running text of the user's own, by the README's own command, with a vocabulary."""
     folder = tmp_path_factory.mktemp("text")
-    words = "one two three four five six seven eight nine ten".split()
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     lines = [" ".join(words[i % 10 :] + words[: i % 7]) for i in range(120)]
     (folder / "text.txt").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
         model_prefix=str(folder / "pieces"),
-        vocab_size=40,
+        vocab_size=26,
         pad_id=0,
         eos_id=1,
         unk_id=2,

@@ -87,7 +87,9 @@ def test_tasks_that_are_not_decoded() -> None:
         "",
         "gaps, step 7: 5 held-out examples; the task has no inputs to decode from, so it is evaluated by teacher forcing alone",
         "",
-        *["Teacher forcing, gaps: cross_ent_loss 2.5000 nats per token (loss 2.2500, divided by all positions), 40.0 % of tokens right"]
+        *[
+            "Teacher forcing, gaps: cross_ent_loss 2.5000 nats per token (loss 2.2500, divided by all positions), 40.0 % of tokens right"
+        ]
         * 2,
         "Teacher forcing, all tasks: cross_ent_loss 1.5000 nats per token (loss 1.2500, divided by all positions), 32.1 % of tokens right",
     ]
