@@ -261,7 +261,7 @@ def _add_predict(commands: SubParsers, common: list[Parser]) -> None:
     predict.add_argument(
         "text",
         nargs="*",
-        help="a line to answer; without it, a prompt, or the lines of standard input",
+        help="a line to answer, each its own; without it, a prompt, or the lines of standard input",
     )
     predict.add_argument("--input_file", metavar="FILE", help="file with lines to answer")
     predict.add_argument("--output_file", metavar="FILE", help="file to write the answers to")
@@ -320,6 +320,8 @@ def _check(flags: argparse.Namespace) -> None:
         flags.parser.error("give either a text or --input_file")
     if flags.command == "predict" and flags.output_file and not flags.input_file:
         flags.parser.error("--output_file goes with --input_file")
+    if flags.command == "score" and flags.input_file and not flags.target_file:
+        flags.parser.error("--input_file goes with --target_file")
     if flags.command == "score" and flags.output_file and not flags.target_file:
         flags.parser.error("--output_file goes with --target_file")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
+from hmoe.startup import answer_files
 from hmoe.startup.local_files import (
     check_can_be_written,
     check_folder,
@@ -101,18 +102,19 @@ def _check_lines(path: str, shown: str) -> None:
 
 
 def _check_outputs(request: Request) -> None:
-    target = request.output_file
-    if target and not is_elsewhere(target):
-        shown = f"--output_file {target!r}"
-        if os.path.isdir(target) or target.endswith(os.sep):
+    shown = f"--output_file {request.output_file!r}"
+    for path in answer_files.outputs(request):
+        if is_elsewhere(path):
+            continue
+        if os.path.isdir(path) or path.endswith(os.sep):
             raise ValueError(f"{shown} is a folder; name a file in it")
         for name in ("input_file", "target_file"):
             source = getattr(request, name)
-            if source and os.path.realpath(source) == os.path.realpath(target):
+            if source and os.path.realpath(source) == os.path.realpath(path):
                 raise ValueError(
                     f"{shown} is --{name} itself, which would be lost; name another file"
                 )
-        check_can_be_written(target, shown)
+        check_can_be_written(path, shown)
     for name in ("export_dir", "output_dir"):
         folder = getattr(request, name)
         if folder and not is_elsewhere(folder):

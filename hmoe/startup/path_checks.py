@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
 from typing import NoReturn
 
-from hmoe.startup import checkpoint_files, run_lock
+from hmoe.startup import answer_files, checkpoint_files, run_lock
 from hmoe.startup.local_files import is_elsewhere
 from hmoe.startup.request import Request
 
@@ -27,14 +26,7 @@ def check(request: Request) -> None:
         _check_some_whole(request.model_dir)
     if request.output_dir:
         check_new_folder(request.output_dir)
-    check_exists("input_file", request.input_file, _may_exist)
-    check_exists("target_file", request.target_file, _may_exist)
-
-
-def check_exists(flag: str, path: str | None, exists: Callable[[str], bool]) -> None:
-    """Raises ValueError if a flag names a file that does not exist."""
-    if path and not exists(path):
-        raise ValueError(f"--{flag} {path!r} does not exist")
+    answer_files.check(request)
 
 
 def _may_exist(path: str) -> bool:

@@ -16,6 +16,7 @@ import shlex
 from typing import NamedTuple
 
 from hmoe.startup import gin_files
+from tests.startup.fake_checkpoints import TABLE_END
 
 TABLE = pathlib.Path(__file__).with_name("bad_inputs.txt")
 
@@ -76,13 +77,13 @@ FILES: dict[str, bytes | None] = {
     # A trained model, as far as commands look before TensorFlow is loaded.
     "m": None,
     "m/checkpoint": b'model_checkpoint_path: "model.ckpt-3"\n',
-    "m/model.ckpt-3.index": b"index",
+    "m/model.ckpt-3.index": b"index" + TABLE_END,
     "m/model.ckpt-3.data-00000-of-00001": b"data",
     "m/config.gin": b"include 'runs/tiny.gin'\n",
     "no_model": None,
     "no_config": None,
     "no_config/checkpoint": b'model_checkpoint_path: "model.ckpt-3"\n',
-    "no_config/model.ckpt-3.index": b"index",
+    "no_config/model.ckpt-3.index": b"index" + TABLE_END,
     "no_config/model.ckpt-3.data-00000-of-00001": b"data",
 }
 

@@ -70,15 +70,15 @@ class Server:
             env=_environment(),
         )
 
-    def __call__(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess:
+    def __call__(self, *arguments: str, stdin: str | bytes = "") -> subprocess.CompletedProcess:
         for file, text in zip(self._files, (stdin, "", "")):
-            file.write_text(text, encoding="utf-8")
+            file.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
         request = [arguments, [str(file) for file in self._files]]
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the server ended: " + Path(self._log.name).read_text(encoding="utf-8")
-        _, out, error = (file.read_text(encoding="utf-8") for file in self._files)
+        out, error = (file.read_text(encoding="utf-8") for file in self._files[1:])
         return subprocess.CompletedProcess(arguments, int(answer), out, error)
 
     def close(self) -> None:

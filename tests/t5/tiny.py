@@ -137,17 +137,23 @@ def export(estimator: SessionEstimator, folder: Path) -> str:
     return str(exported)
 
 
-def answers_of_export(folder: str, *batches: list[str]) -> list[list[bytes]]:
+def text(ids: np.ndarray) -> str:
+    """The text of ids that a model predicted."""
+    return VOCABULARY.decode([int(i) for i in ids])
+
+
+def answers_of_export(folder: str, *batches: list[str]) -> list[list[str]]:
     """What an exported model answers to each batch of lines."""
     with tf.Graph().as_default(), tf.Session() as session:
         loaded = tf.saved_model.load(session, ["serve"], folder)
         signature = loaded.signature_def["serving_default"]
         return [
-            list(
-                session.run(
+            [
+                answer.decode("utf-8")
+                for answer in session.run(
                     signature.outputs["outputs"].name, {signature.inputs["inputs"].name: lines}
                 )
-            )
+            ]
             for lines in batches
         ]
 

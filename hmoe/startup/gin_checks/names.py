@@ -96,6 +96,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "graph_optimizer",
         "reuse_graph",
         "activation_dtype",
+        "largest_weight",
         "master",
         "say",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import t5
@@ -14,6 +15,9 @@ from hmoe.startup.request import Request
 from hmoe.t5.commands import gin_config, run_files, user_modules
 from hmoe.t5.data import files as data_files
 from hmoe.t5.sessions import checkpoints
+
+# Commands that read the user's own data; the others use a model that was trained with it.
+READ_DATA = ("train", "eval")
 
 
 def configure_new(request: Request, console: Console) -> None:
@@ -45,23 +49,40 @@ def configure_trained(request: Request, console: Console) -> Request:
     for note in saved.notes:
         console.say(note)
     request = run_files.fill_in(request, saved)
+    if request.command in READ_DATA:
+        check_saved_data(request)
     bindings = [*_data_bindings(request, console), *request.gin_param]
     _configure(request, [saved.configuration], bindings)
     return request
+
+
+def check_saved_data(request: Request) -> None:
+    """Raises ValueError if a file that a model was trained with is no longer where it was."""
+    for field in ("data", "validation_data"):
+        path = getattr(request, field)
+        if path and not os.path.exists(path):
+            raise ValueError(
+                f"{path}, which the model in {request.model_dir} was trained with, does not exist; "
+                f'put it back, or write where it is as "{field}" into '
+                f"{os.path.join(request.model_dir, run_files.FLAGS_FILE)}"
+            )
 
 
 def _data_bindings(request: Request, console: Console) -> list[str]:
     """Registers the user's own data, if any, and returns the gin bindings that select it."""
     if not request.data:
         return []
+    reads = request.command in READ_DATA
     name = data_files.register(
         request.data,
         request.validation_data,
         request.vocabulary,
         request.skip_bad_lines,
         request.data_format,
+        read_now=reads,
     )
-    console.say(data_files.report(name).summary())
+    if reads:
+        console.say(data_files.report(name).summary())
     return [f"MIXTURE_NAME = {name!r}"]
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gin
+
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import configure
+from hmoe.t5.commands import configure, gin_config
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation.evaluate import eval_model_function
 from hmoe.t5.sessions import checkpoints
+
+# Seed of what is random in the examples that are evaluated.
+_SEED = 0
 
 
 def evaluate(request: Request, console: Console) -> None:
@@ -15,6 +20,7 @@ def evaluate(request: Request, console: Console) -> None:
     checkpoints.warn_of_damage(request.model_dir, console.say)
     request = configure.configure_trained(request, console)
     mode = configure.mode_of("eval")
+    make_repeatable()
     if mode == "eval":
         run_evaluation(request, console)
         return
@@ -30,6 +36,7 @@ def evaluate(request: Request, console: Console) -> None:
 
 def run_evaluation(request: Request, console: Console) -> None:
     """Evaluates with answers and by teacher forcing, as configured."""
+    make_repeatable()
     # TPUEstimator has methods of its own for this, which upstream's function knows.
     on_tpu = request.machine.tpu is not None
     T5Run(
@@ -40,6 +47,18 @@ def run_evaluation(request: Request, console: Console) -> None:
         evaluate=None if on_tpu else eval_model_function(console.say),
         arguments=_arguments(),
     ).start()
+
+
+def make_repeatable() -> None:
+    """Gives random examples (the spans that a text loses, for one) the same seed each time.
+
+    Gin's own seed stays, and so does a choice of other examples at each evaluation.
+    """
+    if gin_config.bound("mesh_eval_dataset_fn.shuffle_eval_examples"):
+        return
+    if gin_config.bound("mesh_eval_dataset_fn.seed") is None:
+        with gin.unlock_config():
+            gin.bind_parameter("mesh_eval_dataset_fn.seed", _SEED)
 
 
 def _arguments() -> dict[str, object]:

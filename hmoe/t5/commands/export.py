@@ -24,4 +24,5 @@ def export(request: Request, console: Console) -> None:
         machine=request.machine,
         arguments={"export_path": folder},
     ).start()
-    console.say(f"Wrote the model to {folder}/<time>")
+    if request.machine.tpu:  # elsewhere the estimator prints it
+        console.say(f"Wrote the model to {folder}/<time>")

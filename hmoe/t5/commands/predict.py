@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mesh_tensorflow.transformer import utils
-
-from hmoe.compat.stack import tf
-from hmoe.startup import path_checks
+from hmoe.startup import answer_files, text_lines
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
+from hmoe.startup.text_lines import one_line
 from hmoe.t5.commands import configure, gin_config
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation import decode_lines, evaluate
+from hmoe.t5.evaluation.decode_lines import LineDecoder
 from hmoe.t5.sessions import checkpoints
 from hmoe.t5.sessions.estimator import SessionEstimator
 
@@ -24,20 +22,30 @@ def predict(request: Request, console: Console) -> None:
     """Answers what the request gives, or else the file that gin names."""
     checkpoints.require_latest(request.model_dir, console.say)
     request = configure.configure_trained(request, console)
-    is_given = bool(request.text or request.input_file)
-    from_gin = not is_given and gin_config.bound("decode_from_file.input_filename") is not None
     T5Run(
         mode=configure.mode_of("predict"),
         model_dir=request.model_dir,
         say=console.say,
         machine=request.machine,
-        infer=None if from_gin else _infer_model_function(request, console),
+        infer=_infer_function(request, console),
         arguments=configure.newest_checkpoint(),
     ).start()
 
 
+def _infer_function(request: Request, console: Console) -> Callable[..., None] | None:
+    """Returns a function in place of upstream's `infer_model`; None for a decoder of gin's own."""
+    if request.text or request.input_file:
+        return _infer_model_function(request, console)
+    decode_fn = gin_config.bound("infer_model.decode_fn")
+    if decode_fn is not None and "decode_from_file" not in str(decode_fn):
+        return None
+    if _gin_file("input_filename") or _gin_file("output_filename"):
+        return _decode_from_file_function(console)
+    return _infer_model_function(request, console)
+
+
 def _infer_model_function(request: Request, console: Console) -> Callable[..., None]:
-    """Returns a function in place of upstream's `infer_model`, which reads its files from gin."""
+    """Returns a function that answers the texts, the file or the standard input of a request."""
 
     def infer_model(
         estimator: SessionEstimator,
@@ -49,21 +57,95 @@ def _infer_model_function(request: Request, console: Console) -> Callable[..., N
         eval_checkpoint_step: Any,
     ) -> None:
         path = next(evaluate.checkpoint_paths(eval_checkpoint_step, model_dir))
+        few = decode_lines.smallest_batch(estimator)
         if request.input_file:
-            _answer_file(estimator, path, request.input_file, request.output_file, console)
-            return
-        few = estimator.with_batch_size(decode_lines.smallest_batch(estimator))
-        if request.text:
-            console.answer(decode_lines.LineDecoder(few, path).decode([" ".join(request.text)])[0])
-        elif sys.stdin.isatty():
-            decoder = decode_lines.LineDecoder(few, path)
-            decode_lines.decode_interactively(decoder, lambda: _ask(console), console.answer)
+            lines = text_lines.read("--input_file", request.input_file)
+            _answer_lines(LineDecoder(estimator, path), lines, request.output_file, console)
+        elif request.text:
+            size = few if len(request.text) <= few else batch_size
+            decoder = LineDecoder(estimator.with_batch_size(size), path)
+            _answer_lines(decoder, request.text, None, console)
+        elif sys.stdin and sys.stdin.isatty():
+            decoder = LineDecoder(estimator.with_batch_size(few), path)
+            decode_lines.decode_interactively(
+                decoder, lambda: _ask(console), lambda text: console.answer(one_line(text))
+            )
+            _warn(decoder, console)
         else:
-            decoder = decode_lines.LineDecoder(estimator, path)
-            for answer in decode_lines.decode_lines(decoder, sys.stdin, batch_size):
-                console.answer(answer)
+            _answer_standard_input(LineDecoder(estimator, path), batch_size, console)
 
     return infer_model
+
+
+def _decode_from_file_function(console: Console) -> Callable[..., None]:
+    """Returns a function that answers the file which gin names, as T5's `decode_from_file` does."""
+    source, target = _gin_file("input_filename"), _gin_file("output_filename")
+    repeats = gin_config.bound("decode_from_file.repeats", 1)
+    if not source:
+        raise ValueError(
+            "gin binds decode_from_file.output_filename and no decode_from_file.input_filename; "
+            "name the file to answer"
+        )
+    lines = text_lines.read("decode_from_file.input_filename", source)
+    lines = [line for line in lines for _ in range(repeats)]
+
+    def infer_model(
+        estimator: SessionEstimator,
+        vocabulary: object,
+        sequence_length: dict[str, int],
+        batch_size: int,
+        model_type: str,
+        model_dir: str,
+        eval_checkpoint_step: Any,
+    ) -> None:
+        for path in evaluate.checkpoint_paths(eval_checkpoint_step, model_dir):
+            # T5 adds the step to the name.
+            named = f"{target}-{checkpoints.step_of(path)}" if target else None
+            _answer_lines(LineDecoder(estimator, path), lines, named, console)
+
+    return infer_model
+
+
+def _gin_file(name: str) -> str | None:
+    """Returns the path that gin binds to an argument of `decode_from_file`."""
+    return gin_config.bound(f"decode_from_file.{name}")
+
+
+def _answer_lines(
+    decoder: LineDecoder, lines: Sequence[str], target: str | None, console: Console
+) -> None:
+    """Answers lines that are all there, to a file or to the user."""
+    batches = decode_lines.full_batches(lines, decoder.batch_size)
+    outputs = decode_lines.decode_batches(decoder, batches)
+    if target is None:
+        for output in outputs:
+            console.answer(one_line(output))
+    else:
+        with answer_files.writing(target) as write:
+            for output in outputs:
+                write(output)
+        console.say(f"Wrote {len(lines)} answers to {target}")
+    decoder.close()
+    _warn(decoder, console)
+
+
+def _answer_standard_input(decoder: LineDecoder, batch_size: int, console: Console) -> None:
+    """Answers the lines of standard input as they arrive."""
+    if sys.stdin is None:
+        raise ValueError("standard input is closed; give a text, or --input_file")
+    lines = text_lines.decoded(sys.stdin.buffer, "standard input")
+    batches = decode_lines.arriving_batches(lines, batch_size)
+    for output in decode_lines.decode_batches(decoder, batches):
+        console.answer(one_line(output))
+    decoder.close()
+    _warn(decoder, console)
+
+
+def _warn(decoder: LineDecoder, console: Console) -> None:
+    """Prints how many lines were longer than the model reads, if any were."""
+    warning = decoder.cut.warning()
+    if warning:
+        console.say(warning)
 
 
 def _ask(console: Console) -> str | None:
@@ -72,26 +154,3 @@ def _ask(console: Console) -> str | None:
     except EOFError:
         console.say("")
         return None
-
-
-def _answer_file(
-    estimator: SessionEstimator, path: str, source: str, target: str | None, console: Console
-) -> None:
-    """Answers the lines of a file, to another file or to the user."""
-    path_checks.check_exists("input_file", source, tf.io.gfile.exists)
-    lines = utils.get_inputs_from_file(source)
-    if not lines:
-        raise ValueError(f"--input_file {source!r} is empty")
-    decoder = decode_lines.LineDecoder(estimator, path)
-    replies = decode_lines.decode_lines(decoder, lines, estimator.settings.batch_size)
-    if target is None:
-        for reply in replies:
-            console.answer(reply)
-        return
-    folder = os.path.dirname(target)
-    if folder:
-        tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(target, "w") as file:
-        for reply in replies:
-            file.write(reply.replace("\n", " ") + "\n")
-    console.say(f"Wrote {len(lines)} answers to {target}")

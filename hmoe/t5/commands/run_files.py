@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from hmoe.t5.commands import bindings
 # The whole configuration, which we write; and the part of it that training used, as T5 writes it.
 CONFIGURATIONS = ("config.gin", "operative_config.gin")
 FLAGS_FILE = "run.json"
+# The copy of the vocabulary that a model of the user's own data was trained with.
+VOCABULARY_FILE = "vocabulary.model"
 
 # The last line of a configuration that is whole.
 END = "# The end of the configuration: without this line the file counts as damaged."
@@ -96,12 +99,26 @@ def write(model_dir: str, request: Request, configuration: str | None = None) ->
     epath.Path(model_dir).mkdir(parents=True, exist_ok=True)
     text = _ended(gin.config_str() if configuration is None else configuration)
     flags = {**kept_flags(request), _COPY: text.splitlines()}
+    if request.vocabulary and "://" not in model_dir:
+        flags["vocabulary"] = _keep_vocabulary(model_dir, request.vocabulary)
     atomic_write.write_text(os.path.join(model_dir, CONFIGURATIONS[0]), text)
     atomic_write.write_text(os.path.join(model_dir, FLAGS_FILE), json.dumps(flags, indent=1) + "\n")
 
 
 def _ended(text: str) -> str:
     return f"{text.replace(END, '').rstrip()}\n\n{END}\n"
+
+
+def _keep_vocabulary(model_dir: str, vocabulary: str) -> str:
+    """Copies a vocabulary into a model's folder, and returns its name there.
+
+    So the model can be used when its folder is moved, and whatever happens to the original.
+    """
+    own = os.path.join(model_dir, VOCABULARY_FILE)
+    if not (os.path.exists(own) and os.path.samefile(own, vocabulary)):
+        shutil.copyfile(vocabulary, own + atomic_write.UNFINISHED)
+        os.replace(own + atomic_write.UNFINISHED, own)
+    return VOCABULARY_FILE
 
 
 def read(model_dir: str) -> SavedRun | None:
@@ -186,6 +203,8 @@ def _flags(model_dir: str) -> dict[str, Any]:
             "it holds the flags that the model was trained with: delete it, and give those flags "
             "again (such as --data or --module_import), or restore it from a copy",
         ) from error
+    if flags.get("vocabulary") == VOCABULARY_FILE:
+        flags["vocabulary"] = os.path.abspath(os.path.join(model_dir, VOCABULARY_FILE))
     return flags
 
 

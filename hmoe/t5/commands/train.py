@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import configure, gin_config, run_start
+from hmoe.t5.commands import configure, cut_warnings, gin_config, run_start
 from hmoe.t5.commands.evaluate import run_evaluation
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation import report
@@ -15,6 +15,7 @@ def train(request: Request, console: Console) -> None:
     """Trains a model; after the default job or on a user's own data, also evaluates it."""
     start = run_start.prepare(request, console)
     request = start.request
+    cut_warnings.warn_of_training(console.say)
     T5Run(
         mode=configure.mode_of("train"),
         model_dir=request.model_dir,

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import seqio
@@ -25,6 +25,7 @@ from hmoe.startup.data_files import lines
 from hmoe.startup.data_files import scan as file_scan
 from hmoe.startup.data_files.scan import FileScan, SkippedLines
 from hmoe.t5.data import scores, tasks, vocabularies
+from hmoe.t5.data.cut_counts import CutCount
 from hmoe.t5.data.file_report import Report
 
 # Files may be sorted, so the shuffle buffer is large; but never larger than the file, which would
@@ -78,9 +79,23 @@ def _check_data(
     return _Data(scans, splits, scans[1].num_examples)
 
 
-def _task_name(data: str, options: tuple[object, ...]) -> str:
-    """Returns a name that is the same for the same file and options, in every process."""
+def _task_name(
+    data: str,
+    validation_data: str | None,
+    vocabulary: str | None,
+    skip_bad_lines: bool,
+    data_format: str,
+) -> str:
+    """Returns a name that is the same for the same files and options, in every process.
+
+    A vocabulary counts by its contents, since a trained model has a copy of its own.
+    """
     stem = re.sub(r"\W+", "_", os.path.basename(data).split(".")[0])
+    validation_data = validation_data and os.path.abspath(validation_data)
+    if vocabulary:
+        with open(vocabulary, "rb") as file:
+            vocabulary = hashlib.blake2b(file.read()).hexdigest()
+    options = (validation_data, vocabulary, skip_bad_lines, data_format)
     identity = repr((os.path.abspath(data), *options)).encode("utf-8")
     return f"data_{stem}_{hashlib.blake2b(identity, digest_size=4).hexdigest()}"
 
@@ -112,12 +127,12 @@ def _add_task(
 
 
 def _row_source(
-    splits: dict[str, _Split], data_format: str, skip_bad_lines: bool
+    checked: Callable[[], _Data], data_format: str, skip_bad_lines: bool
 ) -> tasks.RowSource:
     """Returns the source of the rows of each split."""
 
     def read(split: str) -> Iterator[lines.Row]:
-        path, contains = splits[split]
+        path, contains = checked().splits[split]
         for row in lines.reader(data_format)(path, SkippedLines() if skip_bad_lines else None):
             if contains is None or contains(row[0]):
                 yield row
@@ -131,6 +146,7 @@ def register(
     vocabulary: str | None = None,
     skip_bad_lines: bool = False,
     data_format: str | None = None,
+    read_now: bool = True,
 ) -> str:
     """Checks a user's files and registers a task with splits "train" and "validation".
 
@@ -146,6 +162,8 @@ def register(
       skip_bad_lines: whether to skip bad lines and count them (`report(name).num_skipped`) instead
         of raising.
       data_format: "pairs" or "text", for a file with another extension.
+      read_now: whether to check the files now, and report on them. A trained model answers without
+        its data, which may be on another machine: then they are read when examples are asked for.
 
     Returns:
       The task's name, for T5's `mixture_or_task_name`.
@@ -157,12 +175,17 @@ def register(
     """
     data_format = lines.format_of(data, data_format)
     loaded = vocabularies.load(vocabulary)
-    checked = _check_data(data, validation_data, data_format, skip_bad_lines)
-    name = _task_name(data, (validation_data, vocabulary, skip_bad_lines, data_format))
-    _reports[name] = _report(data, validation_data, data_format, checked)
-    row_source = _row_source(checked.splits, data_format, skip_bad_lines)
-    _add_task(name, data_format, loaded, row_source, _reports[name].num_training)
-    logging.info("%s", _reports[name].summary())
+    name = _task_name(data, validation_data, vocabulary, skip_bad_lines, data_format)
+    checked = functools.cache(
+        functools.partial(_check_data, data, validation_data, data_format, skip_bad_lines)
+    )
+    num_training = _MAX_SHUFFLE_BUFFER
+    if read_now:
+        _reports[name] = _report(data, validation_data, data_format, checked())
+        num_training = _reports[name].num_training
+        logging.info("%s", _reports[name].summary())
+    row_source = _row_source(checked, data_format, skip_bad_lines)
+    _add_task(name, data_format, loaded, row_source, num_training)
     return name
 
 
@@ -190,3 +213,39 @@ def report(name: str) -> Report:
     if name not in _reports:
         raise ValueError(f"{name!r} is not a task that files.register returned")
     return _reports[name]
+
+
+def is_registered(name: str) -> bool:
+    """Returns whether a task is of a user's files that have been read."""
+    return name in _reports
+
+
+def count_cut(name: str, lengths: Mapping[str, int]) -> list[CutCount]:
+    """Counts the training examples that are longer than the model reads.
+
+    Args:
+      name: the name of a registered task.
+      lengths: tokens that the model reads, end mark included, by feature.
+
+    Returns:
+      The counts of inputs and targets; none for running text, whose spans fill the lengths.
+    """
+    found = report(name)
+    longest = {"inputs": found.max_input_bytes, "targets": found.max_target_bytes}
+    if found.data_format != "pairs" or all(longest[f] + 2 <= lengths[f] for f in longest):
+        return []
+    vocabulary = seqio.get_mixture_or_task(name).output_features["inputs"].vocabulary
+    counts = [CutCount(f"training {feature}", feature, lengths[feature]) for feature in longest]
+    for row in tasks.rows(name, "train"):
+        for each in counts:
+            each.add(_num_tokens(row[each.feature], vocabulary, each.limit))
+    return counts
+
+
+def _num_tokens(text: str, vocabulary: seqio.Vocabulary, limit: int) -> int:
+    """Returns the number of tokens of a text with its end mark, or a number within the limit.
+
+    No text has more tokens than bytes, but for a mark at its start, so few texts need encoding.
+    """
+    most = len(text.encode("utf-8")) + 2
+    return most if most <= limit else len(vocabulary.encode(text)) + 1

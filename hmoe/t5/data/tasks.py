@@ -14,7 +14,7 @@ Gin selects the examples of the tasks, without code:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import gin
@@ -22,7 +22,7 @@ import seqio
 
 from hmoe.compat.stack import tf
 from hmoe.t5.data import cldr, scores
-from hmoe.t5.data.examples import Example
+from hmoe.t5.data.examples import Example, LengthLimits
 from hmoe.t5.data.vocabularies import BYTES
 
 # Rows pass from a generator to TensorFlow in blocks: passing one at a time takes ten times as long.
@@ -49,6 +49,8 @@ class _TaskRows(NamedTuple):
 
 
 _rows_by_task: dict[str, _TaskRows] = {}
+# The settings of generated tasks, which limit the length of their examples.
+_limits_by_task: dict[str, Callable[[], LengthLimits]] = {}
 
 # Gin's wrappers of the classes: gin files may change their defaults until a dataset is made.
 _format_settings = gin.external_configurable(cldr.FormatSettings, module="hmoe")
@@ -160,6 +162,20 @@ def rows(mixture_or_task: str, split: str) -> Iterator[dict[str, str]]:
                 yield dict(zip(fields, row))
 
 
+def fits(name: str, lengths: Mapping[str, int]) -> bool:
+    """Returns whether the settings of a task keep its examples within lengths in tokens.
+
+    Args:
+      name: the task's name; only those that generate their examples, of bytes, have settings.
+      lengths: tokens that the model reads, end mark included, by feature.
+    """
+    if name not in _limits_by_task:
+        return False
+    limits = _limits_by_task[name]()
+    longest = {"inputs": limits.max_input_bytes, "targets": limits.max_target_bytes}
+    return all(longest[feature] < length for feature, length in lengths.items())
+
+
 def _add_cldr(
     name: str,
     generate: Callable[..., Iterator[Example]],
@@ -171,6 +187,7 @@ def _add_cldr(
     def source(split: str) -> Callable[[], Iterator[Example]]:
         return functools.partial(generate, split, settings or settings_from_gin())
 
+    _limits_by_task[name] = lambda: settings or settings_from_gin()
     add_task(
         name,
         source,

@@ -16,6 +16,7 @@ from hmoe.t5.evaluation.task_examples import EvalDatasetFn, as_text
 from hmoe.t5.graphs.model_settings import Vocabulary
 from hmoe.t5.sessions import checkpoints
 from hmoe.t5.sessions.checkpoints import CheckpointStep
+from hmoe.t5.sessions.estimator import SessionEstimator
 from hmoe.t5.sessions.estimator_protocol import Estimator, InputFn
 
 
@@ -23,7 +24,7 @@ from hmoe.t5.sessions.estimator_protocol import Estimator, InputFn
 class EvalRequest:
     """The arguments of Mesh TensorFlow's `eval_model`, whose docstring explains each of them."""
 
-    estimator: Callable[..., Estimator]
+    estimator: Callable[..., SessionEstimator]
     vocabulary: Vocabulary
     sequence_length: dict[str, int] | None
     batch_size: int
@@ -70,18 +71,48 @@ def _evaluate(request: EvalRequest, say: Callable[[str], None]) -> None:
     tasks = task_examples.load_tasks(
         request.eval_dataset_fn, request.sequence_length, request.vocabulary, request.dataset_split
     )
+    if request.sequence_length:
+        for warning in task_examples.cut_warnings(tasks, request.sequence_length):
+            say(warning)
     lengths = request.sequence_length or task_examples.longest(tasks)
     estimator = request.estimator(sequence_length=lengths)
-    input_fn = utils._get_combined_dataset_input_fn(
-        [task.dataset for task in tasks], request.batch_size, lengths, check_for_metrics=True
-    )
     for path in checkpoint_paths(request.eval_checkpoint_step, request.model_dir):
-        evaluations = list(
-            evaluate_by_decoding(estimator, input_fn, request.vocabulary, tasks, path)
-        )
-        numbers = estimator.evaluate(input_fn, checkpoint_path=path)
+        evaluations, numbers = _evaluate_checkpoint(request, estimator, tasks, lengths, path)
         result_files.write(request.folder, evaluations, numbers, request.output_eval_examples)
         report.print_evaluation(say, evaluations, numbers)
+
+
+def _evaluate_checkpoint(
+    request: EvalRequest,
+    estimator: SessionEstimator,
+    tasks: Sequence[TaskExamples],
+    lengths: dict[str, int],
+    path: str,
+) -> tuple[list[Evaluation], dict[str, float]]:
+    """Returns the evaluation of each task, and the metrics of all by teacher forcing."""
+    by_name = {}
+    decoded = [task for task in tasks if task.is_decoded]
+    if decoded:
+        input_fn = _input_fn(decoded, request.batch_size, lengths)
+        found = evaluate_by_decoding(estimator, input_fn, request.vocabulary, decoded, path)
+        by_name = {evaluation.task.dataset.name: evaluation for evaluation in found}
+    # Each task fills batches of its own, so that their sums are the task's.
+    input_fns = [_input_fn([task], request.batch_size, lengths) for task in tasks]
+    together, apart = estimator.evaluate_each(input_fns, path)
+    evaluations = [
+        dataclasses.replace(
+            by_name.get(task.dataset.name, Evaluation(task, checkpoints.step_of(path))),
+            numbers=numbers,
+        )
+        for task, numbers in zip(tasks, apart)
+    ]
+    return evaluations, together
+
+
+def _input_fn(tasks: Sequence[TaskExamples], batch_size: int, lengths: dict[str, int]) -> InputFn:
+    """Returns a function that reads the examples of the tasks, in whole batches."""
+    datasets = [task.dataset for task in tasks]
+    return utils._get_combined_dataset_input_fn(datasets, batch_size, lengths)
 
 
 def checkpoint_paths(
@@ -147,4 +178,10 @@ def evaluate_by_decoding(
         scores: dict[str, float] = {}
         for metric in task.dataset.metric_fns:
             scores.update(metric(task.targets, predictions))
-        yield Evaluation(task, checkpoints.step_of(path), own, predictions, scores)
+        yield Evaluation(
+            task,
+            checkpoints.step_of(path),
+            outputs=own,
+            predictions=predictions,
+            scores=scores,
+        )

@@ -33,21 +33,43 @@ def print_evaluation(
 
     Args:
       say: prints a line for the user.
-      evaluations: one for each task, by decoding.
+      evaluations: one for each task.
       numbers: metrics of all tasks together, by teacher forcing.
     """
     for evaluation in evaluations:
-        print_task(say, evaluation)
+        if evaluation.task.is_decoded:
+            print_task(say, evaluation)
+        else:
+            print_task_without_scores(say, evaluation)
+    say("")
+    if len(evaluations) > 1:
+        for evaluation in evaluations:
+            say(teacher_forcing(evaluation.task.dataset.name, evaluation.numbers))
+    say(teacher_forcing("all tasks", numbers))
+    print_expert_load(say, numbers)
+
+
+def teacher_forcing(name: str, numbers: Mapping[str, float]) -> str:
+    """Returns a line with the numbers of a task, or of all, by teacher forcing."""
     cross_entropy = numbers[run_metrics.CROSS_ENT_LOSS.name]
     loss = numbers[run_metrics.LOSS.name]
     accuracy = numbers[run_metrics.TOKEN_ACCURACY.name]
-    say("")
-    say(
-        f"Teacher forcing, all tasks: {run_metrics.CROSS_ENT_LOSS.name} {cross_entropy:.4f} nats "
+    return (
+        f"Teacher forcing, {name}: {run_metrics.CROSS_ENT_LOSS.name} {cross_entropy:.4f} nats "
         f"per token ({run_metrics.LOSS.name} {loss:.4f}, divided by all positions), "
         f"{100 * accuracy:.1f} % of tokens right"
     )
-    print_expert_load(say, numbers)
+
+
+def print_task_without_scores(say: Say, evaluation: Evaluation) -> None:
+    """Prints the number of examples of a task, and why no output of it is decoded."""
+    task = evaluation.task
+    reason = "no inputs to decode from" if task.dataset.metric_fns else "no metrics of its own"
+    say("")
+    say(
+        f"{task.dataset.name}, step {evaluation.step}: {task.num_examples} held-out examples; the "
+        f"task has {reason}, so it is evaluated by teacher forcing alone"
+    )
 
 
 def print_task(say: Say, evaluation: Evaluation) -> None:

@@ -11,7 +11,7 @@ from hmoe.compat.stack import tf
 from hmoe.t5.evaluation import label_scores
 from hmoe.t5.evaluation.results import Evaluation
 from hmoe.t5.evaluation.task_examples import as_text
-from hmoe.t5.sessions import metrics_file
+from hmoe.t5.sessions import metrics_file, run_metrics
 
 
 def write(
@@ -32,12 +32,19 @@ def write(
     scores = {f"eval/{name}": value for name, value in numbers.items() if name != "global_step"}
     for evaluation in evaluations:
         name = evaluation.task.dataset.name
-        found = {**evaluation.scores, **label_scores.named_scores(evaluation)}
+        found = {**_of_task(evaluation), **label_scores.named_scores(evaluation)}
         scores.update({f"eval/{name}/{key}": value for key, value in found.items()})
-        if with_examples:
+        if with_examples and evaluation.task.is_decoded:
             for filename, lines in _texts(evaluation).items():
                 utils.write_lines_to_file(lines, os.path.join(folder, f"{name}_{filename}"))
     metrics_file.write_evaluation(folder, evaluations[0].step, scores)
+
+
+def _of_task(evaluation: Evaluation) -> dict[str, float]:
+    """Returns a task's own metrics, and its numbers by teacher forcing but for those of experts."""
+    names = [metric.name for metric in run_metrics.RUN_METRICS]
+    numbers = {name: evaluation.numbers[name] for name in names if name in evaluation.numbers}
+    return {**numbers, **evaluation.scores}
 
 
 def _texts(evaluation: Evaluation) -> dict[str, Sequence[object]]:

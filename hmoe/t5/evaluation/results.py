@@ -18,13 +18,22 @@ class TaskExamples:
 
     Attributes:
       dataset: T5's description of the task: its name, data, postprocessing and metrics.
-      examples: the examples.
-      targets: the postprocessed targets, as the metrics take them.
+      examples: the examples, of a task whose outputs are decoded; otherwise none are kept.
+      targets: the postprocessed targets, as the metrics take them, one for each of `examples`.
+      num_examples: number of examples, kept or not.
+      longest: length of the longest inputs and of the longest targets, in tokens, by feature.
     """
 
     dataset: mtf_dataset.EvalDataset
     examples: list[EvalExample]
     targets: list[object]
+    num_examples: int
+    longest: Mapping[str, int]
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether the model's outputs are decoded and scored: the task has inputs and metrics."""
+        return bool(self.dataset.metric_fns) and "inputs" in self.longest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +43,15 @@ class Evaluation:
     Attributes:
       task: the task's examples.
       step: training step of the checkpoint.
-      outputs: the decoded text for each example.
+      numbers: the task's metrics by teacher forcing, by name.
+      outputs: the decoded text for each example; empty if the task is not decoded.
       predictions: the postprocessed outputs, as the metrics take them.
       scores: the task's own metrics, by name.
     """
 
     task: TaskExamples
     step: int
-    outputs: list[str]
-    predictions: list[object]
-    scores: dict[str, float]
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    outputs: list[str] = dataclasses.field(default_factory=list)
+    predictions: list[object] = dataclasses.field(default_factory=list)
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -6,7 +6,6 @@ import inspect
 from typing import NamedTuple
 
 import gin
-import seqio
 from mesh_tensorflow.transformer import transformer, utils
 
 from hmoe.compat.stack import mtf, tf
@@ -21,8 +20,8 @@ class DecodingGraph(NamedTuple):
 
     Attributes:
       lowering: the lowered graph.
-      predictions: tensors with one row per example: "inputs" and "outputs", or "targets" and
-        "scores". Text if the vocabulary can decode inside the graph, otherwise ids.
+      predictions: tensors with one row per example: ids "inputs" and "outputs", int32 [batch,
+        length] up to their end marks; or ids "targets" and "scores", float32 [batch].
       below_zero: float32 [], the sum of `TargetLosses.below_zero` over scored targets; 0 when
         nothing is scored.
     """
@@ -51,12 +50,7 @@ def build_prediction(
     """
     inputs, samples = _samples(settings, features)
     lowering, tensors = _lower(settings, engine, {"inputs": inputs, "outputs": samples})
-    input_vocabulary = utils.inputs_vocabulary(settings.vocabulary)
-    output_vocabulary = utils.targets_vocabulary(settings.vocabulary)
-    predictions = {
-        "inputs": _text(settings, tensors["inputs"], input_vocabulary),
-        "outputs": _text(settings, tensors["outputs"], output_vocabulary),
-    }
+    predictions = {name: utils.clean_decodes(ids) for name, ids in tensors.items()}
     return DecodingGraph(lowering, _first_rows(predictions, num_rows), tf.constant(0.0))
 
 
@@ -130,9 +124,8 @@ def build_scoring(
     lowering, tensors = _lower(
         settings, engine, {"targets": targets, "scores": likelihood, "below_zero": below_zero}
     )
-    vocabulary = utils.targets_vocabulary(settings.vocabulary)
     predictions = {
-        "targets": _text(settings, tensors["targets"], vocabulary),
+        "targets": utils.clean_decodes(tensors["targets"]),
         "scores": tensors["scores"],
     }
     return DecodingGraph(lowering, _first_rows(predictions, num_rows), tensors["below_zero"])
@@ -155,11 +148,3 @@ def _lower(
     some = next(iter(whole.values()))
     lowering = lower(some, engine, autostack=settings.autostack)
     return lowering, {name: lowering.export_to_tf_tensor(value) for name, value in whole.items()}
-
-
-def _text(settings: ModelSettings, ids: tf.Tensor, vocabulary: seqio.Vocabulary) -> tf.Tensor:
-    """Decodes ids [batch, length] up to the end mark into text [batch]; on a TPU they stay ids."""
-    ids = utils.clean_decodes(ids)
-    if settings.use_tpu or not hasattr(vocabulary, "decode_tf"):
-        return ids
-    return vocabulary.decode_tf(ids)

@@ -24,6 +24,7 @@ from hmoe.t5.sessions import (
     metrics_file,
     run_metrics,
     saved_model,
+    serving,
     session_graph,
     training_loop,
 )
@@ -102,7 +103,7 @@ class SessionEstimator(Estimator):
           checkpoint_path: a checkpoint's path prefix; None for the newest.
 
         Yields:
-          For each row a dict of "inputs" and "outputs", or of "targets" and "scores".
+          For each row a dict: ids "inputs" and "outputs", or ids "targets" and a number "scores".
 
         Raises:
           ValueError: there is no checkpoint, or it does not match the model.
@@ -146,20 +147,12 @@ class SessionEstimator(Estimator):
         """
         path = self._checkpoint(checkpoint_path)
         collector = run_metrics.SumCollector()
-        with session_graph.new_graph(self.session.seed):
-            self.session.say("Evaluating with teacher forcing ...")
-            graph = build.build_graph(
-                self.settings, session_graph.next_batch(input_fn), EVAL, self._mesh()
-            )
-            for sums in inference.run_batches(self.session, graph.lowering, graph.sums, path):
-                if not sums[model_sum("targets")]:
-                    break
-                loss_alarm.check_probabilities(
-                    float(sums[model_sum("below_zero")]), f"in batch {collector.count + 1}"
-                )
-                collector.add(sums)
-                if collector.count == steps:
-                    break
+        for sums, _ in self._batch_sums([input_fn], path):
+            if not sums[model_sum("targets")]:
+                break
+            collector.add(sums)
+            if collector.count == steps:
+                break
         numbers = run_metrics.evaluation_metrics(collector)
         step = checkpoints.step_of(path)
         if name is not None:
@@ -167,32 +160,79 @@ class SessionEstimator(Estimator):
             metrics_file.write_evaluation(folder, step, numbers, self.session.say)
         return {**numbers, "global_step": step}
 
+    def evaluate_each(
+        self, input_fns: Sequence[InputFn], checkpoint_path: str | None = None
+    ) -> tuple[dict[str, float], list[dict[str, float]]]:
+        """Evaluates several sets of data by teacher forcing, with one graph.
+
+        Args:
+          input_fns: each returns a dataset of batches; all have the same features.
+          checkpoint_path: a checkpoint's path prefix; None for the newest.
+
+        Returns:
+          The metrics of all data together, and those of each set.
+
+        Raises:
+          ValueError: there is no checkpoint, it does not match the model, or a set has no target.
+        """
+        together = run_metrics.SumCollector()
+        apart = [run_metrics.SumCollector() for _ in input_fns]
+        for sums, number in self._batch_sums(input_fns, self._checkpoint(checkpoint_path)):
+            together.add(sums)
+            apart[number].add(sums)
+        each = [run_metrics.evaluation_metrics(collector) for collector in apart]
+        return run_metrics.evaluation_metrics(together), each
+
+    def _batch_sums(
+        self, input_fns: Sequence[InputFn], path: str
+    ) -> Iterator[tuple[run_metrics.HostSums, int]]:
+        """Yields the sums of each batch, with the number of the data that it comes from."""
+        with session_graph.new_graph(self.session.seed):
+            self.session.say("Evaluating with teacher forcing ...")
+            features, number = session_graph.next_numbered_batch(input_fns)
+            graph = build.build_graph(self.settings, features, EVAL, self._mesh())
+            batches = inference.run_batches(
+                self.session, graph.lowering, (graph.sums, number), path
+            )
+            for count, (sums, of_data) in enumerate(batches, 1):
+                loss_alarm.check_probabilities(
+                    float(sums[model_sum("below_zero")]), f"in batch {count}"
+                )
+                yield sums, int(of_data)
+
     def export_saved_model(
         self,
         export_dir: str,
-        serving_input_fn: Callable[[], ServingInputReceiver],
+        serving_input_fn: Callable[[], ServingInputReceiver] | None = None,
         checkpoint_path: str | None = None,
     ) -> str:
         """Exports a SavedModel that takes text and returns predictions or scores, for serving.
 
         Args:
           export_dir: the folder in which a folder named by the time is made.
-          serving_input_fn: returns a `ServingInputReceiver`.
+          serving_input_fn: not called: what T5 passes takes no more rows than a batch has, and an
+            exported model takes any number (`serving.build`).
           checkpoint_path: a checkpoint's path prefix; None for the newest.
 
         Returns:
-          The new folder.
+          The new folder, which appears when it is whole.
 
         Raises:
           ValueError: there is no checkpoint, or it does not match the model.
         """
+        del serving_input_fn
         path = self._checkpoint(checkpoint_path)
+        mode = self._decoding_mode()
         with session_graph.new_graph(self.session.seed):
-            receiver = serving_input_fn()
-            graph = build.build_graph(
-                self.settings, receiver.features, self._decoding_mode(), self._mesh()
-            )
-            return saved_model.export(self.session, graph, receiver, path, export_dir)
+            self.session.say("Preparing to export ...")
+            features = serving.placeholders(self.settings, mode)
+            graph = build.build_graph(self.settings, features, mode, self._mesh())
+            served = serving.build(self.settings, mode, features, graph)
+            folder = saved_model.export(self.session, graph, served, path, export_dir)
+        self.session.say(f"Wrote the model to {folder}. To use it:\n")
+        needs_text = serving.needs_tensorflow_text(self.settings)
+        self.session.say(saved_model.example(folder, served, needs_text))
+        return folder
 
     def _checkpoint(self, checkpoint_path: str | None) -> str:
         """Returns the checkpoint that is asked for, by default the newest."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
@@ -36,7 +37,30 @@ def mesh_of(settings: ModelSettings, session: SessionSettings) -> mtf.MeshImpl:
 
 def next_batch(input_fn: InputFn) -> dict[str, tf.Tensor]:
     """Reads the next batch of a dataset each time that the graph runs."""
+    return _next(input_fn({}))
+
+
+def _next(dataset: tf.data.Dataset) -> Any:
+    """Returns the next element of a dataset, in the structure of its elements."""
     with tf.device("/cpu:0"):
-        iterator = tf.data.make_initializable_iterator(input_fn({}))
+        iterator = tf.data.make_initializable_iterator(dataset)
         tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
         return iterator.get_next()
+
+
+def next_numbered_batch(input_fns: Sequence[InputFn]) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Reads the next batch of several datasets, one after another.
+
+    Args:
+      input_fns: each returns a dataset of batches.
+
+    Returns:
+      The batch, and int64 [], which of the datasets it comes from.
+    """
+    with tf.device("/cpu:0"):
+        joined = None
+        for number, input_fn in enumerate(input_fns):
+            numbers = tf.data.Dataset.from_tensors(tf.constant(number, tf.int64)).repeat()
+            dataset = tf.data.Dataset.zip((input_fn({}), numbers))
+            joined = dataset if joined is None else joined.concatenate(dataset)
+    return _next(joined)

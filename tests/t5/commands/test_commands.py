@@ -101,7 +101,7 @@ def test_predict_answers_a_text_a_file_and_standard_input(
         f"--input_file={trained}/lines.txt",
         f"--output_file={trained}/answers.txt",
     )
-    assert f"Wrote 3 answers to {trained}/answers.txt" in filed.stdout, filed.stderr
+    assert f"Wrote 3 answers to {trained}/answers.txt" in filed.stderr
     of_file = (trained / "answers.txt").read_text(encoding="utf-8").split("\n")
     assert len(of_file) == 4
     assert len(answers) == 2

@@ -39,7 +39,13 @@ def eval_dataset_fn(sequence_length: Any, vocabulary: Any, dataset_split: str) -
     def dataset(sequence_length: Any = None) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices(columns)
 
-    return [("mine", dataset, tasks.keep_text, [scores.exact_match])]
+    def first(sequence_length: Any = None) -> tf.data.Dataset:
+        return dataset().take(1)
+
+    return [
+        ("mine", dataset, tasks.keep_text, [scores.exact_match]),
+        ("without_metrics", first, None, []),
+    ]
 
 
 def run(trained: Path, lines: list[str], **more: Any) -> None:
@@ -68,8 +74,17 @@ def test_files_and_report(trained: Path) -> None:
     assert line["step"] == 2
     assert {"eval/mine/exact_match", "eval/cross_ent_loss"} < set(line)
     # The text of each target and its end.
-    assert line["eval/num_eval_tokens"] == 2 + 3 + 2
+    assert line["eval/mine/num_eval_tokens"] == 2 + 3 + 2
+    assert line["eval/without_metrics/num_eval_tokens"] == 2
+    assert line["eval/num_eval_tokens"] == 2 + 3 + 2 + 2
+    together = sum(
+        line[f"eval/{name}/cross_ent_loss"] * line[f"eval/{name}/num_eval_tokens"]
+        for name in ("mine", "without_metrics")
+    )
+    assert line["eval/cross_ent_loss"] * 9 == pytest.approx(together)
     assert "mine, step 2: 3 held-out examples" in lines
+    assert any(text.startswith("without_metrics, step 2: 1 held-out examples; ") for text in lines)
+    assert not (folder / "without_metrics_targets").exists()
 
 
 def test_suffix_of_the_folder_and_no_examples(trained: Path) -> None:

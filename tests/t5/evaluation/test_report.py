@@ -24,9 +24,15 @@ EXAMPLES = [
 def evaluation(predictions: list[str]) -> Evaluation:
     targets = ["1", "b"]
     dataset = mtf_dataset.EvalDataset("foreign", None, None, [scores.exact_match])
-    task = TaskExamples(dataset, EXAMPLES, targets)
+    task = TaskExamples(dataset, EXAMPLES, targets, 2, {"inputs": 9, "targets": 2})
     found = scores.exact_match(targets, predictions)
-    return Evaluation(task, 7, predictions, predictions, found)
+    return Evaluation(task, 7, NUMBERS, predictions, predictions, found)
+
+
+def without_scores(metric_fns: list, longest: dict[str, int]) -> Evaluation:
+    dataset = mtf_dataset.EvalDataset("gaps", None, None, metric_fns)
+    numbers = {"loss": 2.25, "cross_ent_loss": 2.5, "token_accuracy": 0.4}
+    return Evaluation(TaskExamples(dataset, [], [], 5, longest), 7, numbers)
 
 
 def test_report_of_a_checkpoint() -> None:
@@ -63,6 +69,29 @@ def test_report_of_a_checkpoint() -> None:
         "  layer                        level  imbalance (max / mean)  arrivals dropped",
         "  ---------------------------  -----  ----------------------  ----------------",
         "  encoder/block_000/layer_001  outer                    1.46             3.1 %",
+    ]
+
+
+def test_tasks_that_are_not_decoded() -> None:
+    lines: list[str] = []
+    both = {"inputs": 9, "targets": 2}
+    evaluations = [
+        without_scores([], both),
+        without_scores([scores.exact_match], {"targets": 2}),
+    ]
+    dense = {name: NUMBERS[name] for name in ("loss", "cross_ent_loss", "token_accuracy")}
+    report.print_evaluation(lines.append, evaluations, dense)
+    assert lines == [
+        "",
+        "gaps, step 7: 5 held-out examples; the task has no metrics of its own, so it is evaluated by teacher forcing alone",
+        "",
+        "gaps, step 7: 5 held-out examples; the task has no inputs to decode from, so it is evaluated by teacher forcing alone",
+        "",
+        *[
+            "Teacher forcing, gaps: cross_ent_loss 2.5000 nats per token (loss 2.2500, divided by all positions), 40.0 % of tokens right"
+        ]
+        * 2,
+        "Teacher forcing, all tasks: cross_ent_loss 1.5000 nats per token (loss 1.2500, divided by all positions), 32.1 % of tokens right",
     ]
 
 

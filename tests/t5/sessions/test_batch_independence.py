@@ -58,7 +58,9 @@ def rows_of(estimator: Any, data: dict[str, np.ndarray]) -> list[Any]:
     missing = -len(data["inputs"]) % size
     padded = {name: np.pad(rows, [[0, missing], [0, 0]]) for name, rows in data.items()}
     results = list(estimator.predict(tiny.input_fn(padded, size)))[: len(data["inputs"])]
-    return [float(row["scores"]) if "scores" in row else row["outputs"] for row in results]
+    return [
+        float(row["scores"]) if "scores" in row else tiny.text(row["outputs"]) for row in results
+    ]
 
 
 def orders(data: dict[str, np.ndarray]) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hmoe.compat.stack import tf
+from hmoe.t5.sessions import saved_model
 from tests.t5 import tiny
 
 
@@ -110,8 +111,8 @@ def test_predict_returns_every_row(trained: Path, beam_size: int) -> None:
     assert len(results) == 16
     assert sorted(results[0]) == ["inputs", "outputs"]
     expected = [tiny.VOCABULARY.decode([i for i in row if i > 1]) for row in inputs["inputs"]]
-    assert [r["inputs"].decode("utf-8", "ignore") for r in results] == expected
-    assert all(isinstance(r["outputs"], bytes) for r in results)
+    assert [tiny.text(r["inputs"]) for r in results] == expected
+    assert all(r["outputs"].dtype == np.int32 for r in results)
 
 
 def test_score_is_the_log_likelihood_of_evaluation(trained: Path) -> None:
@@ -190,12 +191,50 @@ def test_evaluation_of_nothing(trained: Path) -> None:
 
 
 def test_exported_model_predicts(trained: Path, tmp_path: Path) -> None:
-    texts = ["ab", "xyz"]
+    """As many rows as are asked for, with the white space that `hmoe predict` leaves out."""
+    texts = ["ab", "xyz", "q", "wo", "rld", "ij", "k", "hello"]
     folder = tiny.export(tiny.make(trained), tmp_path)
-    (exported,) = tiny.answers_of_export(folder, texts)
-    rows = tiny.rows_of_texts(texts)
-    answers = list(tiny.make(trained).predict(tiny.input_fn({"inputs": rows})))
-    assert exported == [row["outputs"] for row in answers[:2]]
+    more = ["\u3000wo \t", " \x85", "", *texts, *texts]
+    exported, many, none = tiny.answers_of_export(folder, texts, more, [])
+    rows = {"inputs": tiny.rows_of_texts(texts)}
+    answers = list(tiny.make(trained).predict(tiny.input_fn(rows)))
+    assert exported == [tiny.text(row["outputs"]) for row in answers]
+    assert many == [exported[3], "", "", *exported, *exported]
+    assert none == []
+
+
+def test_exported_model_scores(trained: Path, tmp_path: Path) -> None:
+    texts = {"inputs": list("abcdefgh"), "targets": ["", *"ijklmn", "op"]}
+    rows = {name: tiny.rows_of_texts(lines) for name, lines in texts.items()}
+    estimator = tiny.make(trained, score_in_predict_mode=True)
+    expected = [float(row["scores"]) for row in estimator.predict(tiny.input_fn(rows))]
+    folder = estimator.export_saved_model(str(tmp_path))
+    with tf.Graph().as_default(), tf.Session() as session:
+        signature = tf.saved_model.load(session, ["serve"], folder).signature_def["serving_default"]
+        assert {name: info.tensor_shape.dim[0].size for name, info in signature.inputs.items()} == {
+            "inputs": -1,
+            "targets": -1,
+        }
+        feed = {signature.inputs[name].name: lines + lines[:3] for name, lines in texts.items()}
+        found = session.run(signature.outputs["scores"].name, feed)
+    assert found == pytest.approx(expected + expected[:3], rel=1e-5)
+
+
+def test_exports_of_one_second_have_folders_of_their_own(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved_model.time, "time", lambda: 1_700_000_000.5)
+    for _ in range(2):
+        tiny.make(trained).export_saved_model(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1700000000", "1700000001"]
+
+    def full(*unused: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(saved_model, "_write", full)
+    with pytest.raises(OSError, match="no space left"):
+        tiny.make(trained).export_saved_model(str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_interrupt_saves_and_prints_how_to_resume(tmp_path: Path) -> None:
