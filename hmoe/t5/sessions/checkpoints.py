@@ -72,29 +72,35 @@ def paths(step: CheckpointStep, model_dir: str) -> Iterator[str]:
       model_dir: the folder.
 
     Raises:
-      ValueError: a checkpoint is not there or not whole; the message lists those that are.
+      ValueError: a checkpoint is not there, and the message lists those that are; or, when it is
+        its turn, it is damaged.
     """
     if step is None:
         return _as_they_appear(model_dir)
-    require_latest(model_dir)
-    if step == -1:
-        return iter([require_latest(model_dir)])
+    newest = require_latest(model_dir)
     if isinstance(step, str):
-        steps = _steps_of_word(step, model_dir)
-    else:
-        steps = [step] if isinstance(step, int) else sorted(set(step))
+        return _all_whole(step, model_dir)
+    steps = [step] if isinstance(step, int) else sorted(set(step))
+    if steps == [-1]:
+        return iter([newest])
     for each in steps:
         _check_is_there(each, model_dir)
-    return iter([checkpoint_files.prefix(model_dir, each) for each in steps])
+    return (_whole(each, model_dir) for each in steps)
 
 
-def _steps_of_word(word: str, model_dir: str) -> list[int]:
+def _all_whole(word: str, model_dir: str) -> Iterator[str]:
+    """Returns all whole checkpoints of a folder, which are looked at one after another."""
     if word != "all":
         raise ValueError(
             f"utils.run.eval_checkpoint_step = {word!r}; it must be a step, a list of steps, -1 "
             "for the newest checkpoint, 'all', or None for each new one"
         )
-    return checkpoint_files.whole_steps(model_dir)
+    steps = sorted(checkpoint_files.saved_steps(model_dir))
+    return (
+        checkpoint_files.prefix(model_dir, each)
+        for each in steps
+        if checkpoint_files.problem_of(model_dir, each) is None
+    )
 
 
 def _check_is_there(step: int, model_dir: str) -> None:
@@ -105,12 +111,17 @@ def _check_is_there(step: int, model_dir: str) -> None:
             f"{', '.join(map(str, steps))}. Choose one of these (utils.run.eval_checkpoint_step), "
             "or -1 for the newest"
         )
+
+
+def _whole(step: int, model_dir: str) -> str:
+    """Returns the path prefix of a checkpoint that a user has asked for, if it is whole."""
     problem = checkpoint_files.problem_of(model_dir, step)
     if problem:
         raise ValueError(
             f"the checkpoint of step {step} in model_dir {model_dir!r} is damaged: {problem}. "
             "Choose another step (utils.run.eval_checkpoint_step), or -1 for the newest whole one"
         )
+    return checkpoint_files.prefix(model_dir, step)
 
 
 def _as_they_appear(model_dir: str) -> Iterator[str]:

@@ -105,6 +105,31 @@ def test_training_goes_on_from_the_newest_whole_checkpoint(
     assert fake.contents(other) == outside
 
 
+def test_predicting_with_damaged_files(hmoe: server.Server, copy: Path) -> None:
+    """Each damage comes on top of the ones before; small files change nothing."""
+    state = copy / "checkpoint"
+    data = "model.ckpt-4.data-00001-of-00002"
+
+    def said() -> list[str]:
+        predicted = hmoe("predict", f"--model_dir={copy}", "en month 1")
+        assert len(succeeded(predicted)) == 1
+        return [line for line in predicted.stderr.splitlines() if "Warning" in line]
+
+    state.unlink()
+    (copy / "metrics.jsonl").write_text("torn")
+    assert said() == []
+    state.write_text("something else")
+    content = bytearray((copy / data).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / data).write_bytes(content)
+    (warning,) = said()
+    assert warning.startswith(f"Warning: model.ckpt-4: {data} is damaged: its checksum is not ")
+    (copy / "model.ckpt-2.manifest.json").write_text("{")
+    none = hmoe("predict", f"--model_dir={copy}", "en month 1")
+    assert (none.returncode, none.stdout) == (1, "")
+    assert none.stderr.startswith(f"hmoe: error: no checkpoint in model_dir '{copy}' is whole (")
+
+
 def test_what_names_no_checkpoint_is_an_error(hmoe: server.Server, copy: Path) -> None:
     before = fake.contents(copy)
     step = hmoe(

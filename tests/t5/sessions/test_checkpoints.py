@@ -105,7 +105,7 @@ def test_steps_that_are_not_there(folder: Path) -> None:
         said = message_of(lambda asked=asked: checkpoints.paths(asked, str(folder)))
         assert said == missing.format(folder)
     (folder / "model.ckpt-2.index").unlink()
-    assert message_of(lambda: checkpoints.paths(2, str(folder))) == (
+    assert message_of(lambda: next(checkpoints.paths(2, str(folder)))) == (
         f"the checkpoint of step 2 in model_dir '{folder}' is damaged: model.ckpt-2.index is "
         "missing. Choose another step (utils.run.eval_checkpoint_step), or -1 for the newest whole "
         "one"
