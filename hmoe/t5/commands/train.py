@@ -15,7 +15,7 @@ def train(request: Request, console: Console) -> None:
     """Trains a model; after the default job or on a user's own data, also evaluates it."""
     start = run_start.prepare(request, console)
     request = start.request
-    T5Run(
+    run = T5Run(
         mode="train",
         model_dir=request.model_dir,
         say=console.say,
@@ -23,7 +23,12 @@ def train(request: Request, console: Console) -> None:
         begins_anew=request.overwrite,
         on_first_step=start.keep,
         arguments={"dataset_split": "train"},
-    ).start()
+    )
+    try:
+        run.start()
+    except Exception:
+        start.forget()
+        raise
     if _evaluates(request):
         run_evaluation(request, console)
     latest = checkpoints.require_latest(request.model_dir)
