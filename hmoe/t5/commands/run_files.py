@@ -105,6 +105,12 @@ def write(model_dir: str, request: Request, configuration: str | None = None) ->
     atomic_write.write_text(os.path.join(model_dir, FLAGS_FILE), json.dumps(flags, indent=1) + "\n")
 
 
+def remove(model_dir: str) -> None:
+    """Removes the files that describe a run, of which nothing else is there."""
+    for name in (*CONFIGURATIONS, FLAGS_FILE):
+        epath.Path(os.path.join(model_dir, name)).unlink(missing_ok=True)
+
+
 def _ended(text: str) -> str:
     return f"{text.replace(END, '').rstrip()}\n\n{END}\n"
 

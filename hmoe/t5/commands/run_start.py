@@ -23,10 +23,17 @@ class RunStart(NamedTuple):
       request: the request, with flags that are not given filled in from the saved run.
       keep: writes the run's configuration to its folder; to be called once the run goes on with
         it, and not before.
+      is_new: whether the folder describes no run so far.
     """
 
     request: Request
     keep: Callable[[], None]
+    is_new: bool
+
+    def forget(self) -> None:
+        """Removes the configuration of a new run that failed before it saved a checkpoint."""
+        if self.is_new and checkpoints.latest(self.request.model_dir) is None:
+            run_files.remove(self.request.model_dir)
 
 
 def prepare(request: Request, console: Console) -> RunStart:
@@ -52,7 +59,9 @@ def prepare(request: Request, console: Console) -> RunStart:
         if saved is not None:
             _check_changes(request, console, _changes(request, saved, text), newest)
         _say_where_data_begins(console)
-    return RunStart(request, lambda: run_files.write(request.model_dir, request, text))
+    return RunStart(
+        request, lambda: run_files.write(request.model_dir, request, text), is_new=saved is None
+    )
 
 
 def _saved(request: Request, console: Console) -> SavedRun | None:

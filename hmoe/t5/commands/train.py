@@ -16,7 +16,7 @@ def train(request: Request, console: Console) -> None:
     start = run_start.prepare(request, console)
     request = start.request
     cut_warnings.warn_of_training(console.say)
-    T5Run(
+    run = T5Run(
         mode=configure.mode_of("train"),
         model_dir=request.model_dir,
         say=console.say,
@@ -24,7 +24,12 @@ def train(request: Request, console: Console) -> None:
         begins_anew=request.overwrite,
         on_first_step=start.keep,
         arguments={"dataset_split": "train"},
-    ).start()
+    )
+    try:
+        run.start()
+    except Exception:
+        start.forget()
+        raise
     if _evaluates(request):
         run_evaluation(request, console)
     latest = checkpoints.require_latest(request.model_dir)

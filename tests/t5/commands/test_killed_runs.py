@@ -110,7 +110,7 @@ def test_killed_at_random_moments(
     share = (times[-1] - times[0]) / NUM_RANDOM
     reached = []
     for number in range(NUM_RANDOM):
-        moment = "now 0.5" if number % 5 == 2 else f"step {draws.uniform(0.0, 2 * share):.4f}"
+        moment = "now 0.5" if number % 5 == 2 else f"step {draws.uniform(0.0, 3 * share):.4f}"
         if run.start(moment) == 0:
             break
         reached.append(run.step())
