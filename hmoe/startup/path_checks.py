@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from hmoe.startup import gin_files
+from hmoe.startup.command_line import command
 from hmoe.startup.request import Request
 
 # Commands that read the newest checkpoint, whatever their gin files say.
@@ -59,7 +60,8 @@ def raise_no_checkpoint(model_dir: str, folder_exists: bool) -> NoReturn:
     """Raises ValueError for a folder of checkpoints that is empty or does not exist."""
     what = "holds no checkpoint" if folder_exists else "does not exist"
     raise ValueError(
-        f"model_dir {model_dir!r} {what}; train first (hmoe train --model_dir={model_dir}), "
+        f"model_dir {model_dir!r} {what}; train first "
+        f"({command('train', model_dir=model_dir)}), "
         "or name the folder of a trained model with --model_dir"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import tf
-from hmoe.startup import path_checks
+from hmoe.startup import path_checks, prompt
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
 from hmoe.t5.commands import configure, gin_config
@@ -57,21 +57,13 @@ def _infer_model_function(request: Request, console: Console) -> Callable[..., N
             console.answer(decode_lines.LineDecoder(few, path).decode([" ".join(request.text)])[0])
         elif sys.stdin.isatty():
             decoder = decode_lines.LineDecoder(few, path)
-            decode_lines.decode_interactively(decoder, lambda: _ask(console), console.answer)
+            decode_lines.decode_interactively(decoder, lambda: prompt.ask(console), console.answer)
         else:
             decoder = decode_lines.LineDecoder(estimator, path)
             for answer in decode_lines.decode_lines(decoder, sys.stdin, batch_size):
                 console.answer(answer)
 
     return infer_model
-
-
-def _ask(console: Console) -> str | None:
-    try:
-        return input("> ")
-    except EOFError:
-        console.say("")
-        return None
 
 
 def _answer_file(

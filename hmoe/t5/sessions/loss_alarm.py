@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from hmoe.compat.stack import tf
+from hmoe.startup.errors import RunFailedError
 from hmoe.t5.graphs.sums import model_sum
 from hmoe.t5.graphs.training import TrainingGraph
 from hmoe.t5.sessions import checkpoints
@@ -47,7 +48,7 @@ def check_finite(loss: float, step: int, model_dir: str) -> None:
         return
     path = checkpoints.latest(model_dir)
     last = f"the last checkpoint is {path}" if path else "no checkpoint was saved"
-    raise ValueError(
+    raise RunFailedError(
         f"the loss is {loss} at step {step}, and no later step can recover from it; {last}. "
         "Lower the learning rate (utils.run.learning_rate_schedule), or with bfloat16 use float32 "
         "activations (hmoe.Session.activation_dtype; on a TPU "
@@ -66,7 +67,7 @@ def check_probabilities(below_zero: float, when: str) -> None:
       ValueError: one has, so a sum over the mesh must be wrong.
     """
     if below_zero > 0:
-        raise ValueError(
+        raise RunFailedError(
             f"a target has a probability above 1 {when} (cross entropies are below 0 by "
             f"{below_zero:g} in total): a sum over the mesh is wrong, and so is every number "
             "computed from it. Nothing was saved. Compare with one device (utils.run.mesh_shape = "

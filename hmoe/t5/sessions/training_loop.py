@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hmoe.compat.stack import tf
+from hmoe.startup.signals import OrderlyStop
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN, ModelSettings
 from hmoe.t5.graphs.training import TrainingGraph
@@ -33,7 +34,7 @@ def train(
             "nothing to train; for more steps, raise utils.run.train_steps"
         )
         return
-    with session_graph.new_graph(session.seed), session.interruptible() as interrupted:
+    with session_graph.new_graph(session.seed), session.interruptible() as stop:
         session.say("Building the model ...")
         features, mesh_impl = (
             session_graph.next_batch(input_fn),
@@ -42,9 +43,9 @@ def train(
         graph = build.build_graph(settings, features, TRAIN, mesh_impl)
         saver = MeshSaver(graph.lowering, settings.keep_checkpoint_max)
         _choose_initial_values(settings, session, path)
-        hooks = training_hooks(settings, session, graph, saver, steps, interrupted)
-        _run_steps(settings, session, graph, saver, [*hooks, *more_hooks])
-        if interrupted():
+        hooks = training_hooks(settings, session, graph, saver, steps, stop.asked)
+        _run_steps(settings, session, graph, saver, [*hooks, *more_hooks], stop)
+        if stop.asked():
             session.say(
                 f"Stopped; the last checkpoint is {checkpoints.latest(settings.model_dir)}. "
                 "To resume, run the same command again"
@@ -71,8 +72,9 @@ def _run_steps(
     graph: TrainingGraph,
     saver: MeshSaver,
     hooks: Hooks,
+    stop: OrderlyStop,
 ) -> None:
-    """Runs steps until a hook asks to stop."""
+    """Runs steps until a hook asks to stop; from here on, an interrupted run is saved first."""
     session.say("Preparing the first step ...")
     with tf.train.MonitoredTrainingSession(
         checkpoint_dir=settings.model_dir,
@@ -86,5 +88,6 @@ def _run_steps(
         log_step_count_steps=None,
         config=session.config(),
     ) as tf_session:
+        stop.arm()
         while not tf_session.should_stop():
             tf_session.run(graph.train_op)
