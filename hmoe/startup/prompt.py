@@ -27,10 +27,13 @@ def ask(console: Console) -> str | None:
     Raises:
       KeyboardInterrupt: the user pressed Ctrl-C.
     """
-    with _terminal_put_back():
-        line = _edited_line() if _can_edit(console) else _plain_line(console)
-    if line is None:
-        console.say("")  # The shell's prompt begins a line of its own.
+    line = None
+    try:
+        with _terminal_put_back():
+            line = _edited_line() if _can_edit(console) else _plain_line(console)
+    finally:
+        if line is None:
+            console.say("")  # What is printed next begins a line of its own.
     return line
 
 

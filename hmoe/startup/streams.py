@@ -33,7 +33,7 @@ def prepare() -> None:
 
 def _reconfigure(stream: TextIO, errors: str) -> None:
     if isinstance(stream, io.TextIOWrapper):  # not a stand-in of a test or of a notebook
-        with contextlib.suppress(io.UnsupportedOperation):
+        with contextlib.suppress(OSError):  # begun already, or moved to another kind of file
             stream.reconfigure(encoding="utf-8", errors=errors)
 
 
