@@ -54,6 +54,8 @@ class Guard:
         self._cleanups: list[Callable[[], None]] = []
         self._raises = False
         self._left_to_others = 0  # signals that an `OrderlyStop` takes
+        self._raised = False
+        self._telling = threading.Lock()
         self._told = False
         self._handlers: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
@@ -109,9 +111,13 @@ class Guard:
     def farewell(self) -> int:
         """Prints, once, that the command was interrupted, and returns its exit status."""
         number = signal.Signals(self.received or signal.SIGINT)
+        # Whoever comes second waits, so as not to end the process before the line is printed.
+        has_lock = self._telling.acquire(timeout=1)
         if not self._told:
             self._told = True
             self.tell(_WORDS[number])
+        if has_lock:
+            self._telling.release()
         return exit_status(number)
 
     def leave_one_to(self, others: bool) -> None:
@@ -121,6 +127,7 @@ class Guard:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         is_first, self.received = self.received is None, number
         if self._raises and is_first:
+            self._raised = True
             raise KeyboardInterrupt
 
     def _watch(self, pipe: int) -> None:
@@ -128,7 +135,7 @@ class Guard:
         for number in iter(lambda: os.read(pipe, 1), b""):
             if number[0] not in self._handlers:
                 continue
-            waits, is_first = is_first and self._raises, False
+            waits, is_first = is_first and (self._raises or self._raised), False
             if self._left_to_others:
                 self._left_to_others -= 1
                 continue

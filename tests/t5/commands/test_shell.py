@@ -145,7 +145,7 @@ def test_prompt(hmoe: server.Server, trained: Path) -> None:
     terminal.type(CTRL_C)
     assert terminal.end().replace("^C", "") == "\r\nInterrupted.\r\n"
     assert terminal.status == 130
-    assert "> " not in (trained / "a model" / "log.txt").read_text(encoding="utf-8")
+    assert "\n> " not in (trained / "a model" / "log.txt").read_text(encoding="utf-8")
 
 
 def test_prompt_beside_answers_in_a_file(hmoe: server.Server, trained: Path) -> None:
