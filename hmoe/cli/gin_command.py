@@ -8,6 +8,7 @@ import re
 import shutil
 
 from hmoe.startup import gin_files
+from hmoe.startup.command_line import command
 from hmoe.startup.gin_files import meant
 
 # Characters of a sentence beyond which only its part before a colon is listed.
@@ -98,7 +99,9 @@ def find(name: str) -> str:
     if matches:
         raise ValueError(f"there are several gin files {name!r}: {', '.join(matches)}")
     similar = meant(asked, names) or meant(asked, [os.path.basename(each) for each in names])
-    raise ValueError(f"there is no gin file {name!r} in this package{similar} (hmoe gin list)")
+    raise ValueError(
+        f"there is no gin file {name!r} in this package{similar} ({command('gin', 'list')})"
+    )
 
 
 def read(name: str) -> str:
@@ -137,5 +140,6 @@ def copy(name: str, target: str | None) -> str:
         with open(path, "xb") as file, open(os.path.join(gin_files.folder(), name), "rb") as source:
             shutil.copyfileobj(source, file)
     except FileExistsError as error:
-        raise ValueError(f"{path!r} exists; name another file: hmoe gin copy NAME FILE") from error
+        line = command("gin", "copy", name, "FILE")
+        raise ValueError(f"{path!r} exists; name another file: {line}") from error
     return path

@@ -78,10 +78,10 @@ def _run_logged(request: Request, console: Console, guard: Guard, log: Log) -> i
 
 def _report(error: Exception, console: Console, guard: Guard, log: Log) -> int:
     """Prints an error, and its traceback to the log; returns the exit status."""
-    if guard.received and isinstance(error, (ImportError, SystemError)):
-        return guard.farewell()  # an interrupted import, which reports it in its own way
     with contextlib.suppress(OSError, ValueError):  # a full disk, or a closed file
         traceback.print_exc()
+    if guard.interrupted:
+        return guard.farewell()
     console.error(describe(error, console.log_path))
     if errors.is_bad_input(error):
         return BAD_INPUT

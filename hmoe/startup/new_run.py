@@ -13,6 +13,7 @@ DEFAULT_RUN = "runs/default.gin"
 
 # Files that only a run leaves in its folder.
 _FILES_OF_A_RUN = ("config.gin", "operative_config.gin", "checkpoint")
+_CHECKPOINT = "model.ckpt-"
 # How alike names must be (0 to 1) for one to be the other, mistyped.
 _ALIKE = 0.8
 
@@ -36,7 +37,8 @@ def announcement(request: Request) -> str | None:
 
 def holds_run(folder: str) -> bool:
     """Returns whether a folder of this machine has a file that only a run leaves."""
-    return any(os.path.exists(os.path.join(folder, name)) for name in _FILES_OF_A_RUN)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return any(name in _FILES_OF_A_RUN or name.startswith(_CHECKPOINT) for name in names)
 
 
 def similar_run(folder: str) -> str | None:

@@ -120,6 +120,11 @@ class Guard:
             self._telling.release()
         return exit_status(number)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal raised KeyboardInterrupt, which libraries may turn into other errors."""
+        return self._raised
+
     def leave_one_to(self, others: bool) -> None:
         """Lets the next signal be handled by others, or no longer."""
         self._left_to_others = int(others)

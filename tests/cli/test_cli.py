@@ -33,7 +33,8 @@ def exit_text(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 def test_help_and_errors_import_no_tensorflow() -> None:
     code = (
         "import sys\nfrom hmoe.cli import main as cli\n"
-        "for line in (['--help'], ['train', '--help'], ['--version'], ['train', '--bogus'], []):\n"
+        "for line in (['--help'], ['train', '--help'], ['--version'], ['train', '--bogus'], [],\n"
+        "             ['help', 'gin'], ['gin', 'list'], ['completion', 'bash']):\n"
         "    try: cli.main(line)\n"
         "    except SystemExit: pass\n"
         "assert 'tensorflow' not in sys.modules\n"

@@ -87,7 +87,7 @@ def test_a_copy_is_never_over_another_file(
     assert (tmp_path / "default.gin").read_text() == gin_command.read("runs/default.gin")
     (tmp_path / "default.gin").write_text("mine")
     assert error(capsys, "copy", "default") == (
-        "hmoe: error: 'default.gin' exists; name another file: hmoe gin copy NAME FILE\n"
+        "hmoe: error: 'default.gin' exists; name another file: hmoe gin copy runs/default.gin FILE\n"
     )
     assert (tmp_path / "default.gin").read_text() == "mine"
     (tmp_path / "folder").mkdir()

@@ -15,7 +15,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("default", "exp_17", "finetuned"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-        (tmp_path / "runs" / name / "config.gin").write_text("")
+        (tmp_path / "runs" / name / "model.ckpt-4.index").write_text("")
     (tmp_path / "runs" / "notarun").mkdir()
 
 
