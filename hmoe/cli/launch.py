@@ -4,89 +4,102 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import sys
-import tempfile
-import time
 import traceback
 import warnings
 
-from hmoe.startup import disk_full, local_files, request_checks, run_lock
-from hmoe.startup.console import LOG_FILE, Console
+from hmoe.startup import (
+    disk_full,
+    errors,
+    log_file,
+    model_imports,
+    new_run,
+    request_checks,
+    run_lock,
+)
+from hmoe.startup.console import Console, ReaderGoneError
+from hmoe.startup.log_file import Log
 from hmoe.startup.request import Request
+from hmoe.startup.signals import Guard
 
 # Commands whose standard output is kept for their answers; what they do is said on standard error.
 _ANSWERS = ("predict", "score")
 
+# Exit statuses; a signal adds 128 to its number.
+OK = 0
+FAILED = 1
+BAD_INPUT = 2
+READER_GONE = 141  # as of a process that SIGPIPE ended
 
-def run(request: Request) -> int:
+
+def run(request: Request, guard: Guard) -> int:
     """Runs a command, and turns its errors into a message and an exit status.
 
     Args:
       request: the command and its flags.
+      guard: handles signals.
 
     Returns:
-      The exit status: 0, 1 for an error, 2 for one that the user can mend, 130 if the user
-      interrupted.
+      The exit status: 0; 2 for bad input, 1 for another failure; 130, 143 or 129 if Ctrl-C, SIGTERM
+      or SIGHUP ended it; 141 if nobody reads the answers any more.
     """
     console = Console(answers_only=request.command in _ANSWERS)
-    try:
-        for warning in request_checks.check(request):
+    guard.tell = console.error
+    with contextlib.ExitStack() as stack:
+        try:
+            warnings_found = request_checks.check(request)
+            lines = [new_run.announcement(request), model_imports.announcement(request)]
+            stack.enter_context(run_lock.held(request))
+            log = log_file.begin(request)
+        except Exception as error:
+            console.error(describe(error, None, request))
+            return BAD_INPUT if errors.is_bad_input(error) else FAILED
+        for warning in warnings_found:
             console.error(f"Warning: {warning}")
-        with run_lock.held(request):
-            _run(request, console)
-    except KeyboardInterrupt:
-        console.error("Interrupted.")
-        return 130
-    except Exception as error:
-        if console.log_path:
-            with contextlib.suppress(OSError):  # the log's disk may be full
-                traceback.print_exc()
-        full = disk_full.message(error, request.output_dir or request.model_dir)
-        console.error(f"hmoe: error: {full}" if full else describe(error, console.log_path))
-        return 2 if isinstance(error, ValueError) and not full else 1
-    return 0
+        for line in filter(None, lines):
+            console.say(line)
+        with guard.cleanup(log.withdraw):
+            return _run_logged(request, console, guard, log)
 
 
-def _run(request: Request, console: Console) -> None:
-    """Begins the log, loads TensorFlow, and runs the command."""
-    console.log_to(prepare_log(request))
-    _quiet_start()
-    console.say(f"Loading TensorFlow (log: {console.log_path}) ...")
-    from hmoe.t5.commands import commands
-
-    commands.run(request, console)
-
-
-def prepare_log(request: Request) -> str:
-    """Begins the log of a command, and creates the folder that training writes to.
-
-    Returns:
-      The path of the log: in `model_dir`, or in the system's folder for temporary files if
-      `model_dir` is on another machine, or is only read and cannot be written.
-
-    Raises:
-      ValueError: the command trains, and `model_dir` cannot be written.
-    """
-    folder = request.model_dir
-    temporary = os.path.join(tempfile.gettempdir(), f"hmoe-{os.getpid()}.log")
-    if local_files.is_elsewhere(folder):
-        return temporary
-    path = os.path.join(folder, LOG_FILE)
+def _run_logged(request: Request, console: Console, guard: Guard, log: Log) -> int:
+    """Runs a command whose log has begun, and removes the log if nobody needs it."""
+    status = FAILED
     try:
-        if request.command == "train":
-            os.makedirs(folder, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} hmoe {' '.join(sys.argv[1:])}\n")
-    except OSError as error:
-        if request.command != "train":
-            return temporary
-        raise ValueError(
-            f"model_dir {folder!r} cannot be written ({error.strerror}: {error.filename!r}); name "
-            "another folder with --model_dir"
-        ) from error
-    return path
+        console.log_to(log.path)
+        _quiet_start()
+        console.say(f"Loading TensorFlow (log: {console.log_path}) ...")
+        from hmoe.t5.commands import commands
+
+        with guard.raising():
+            commands.run(request, console)
+        status = OK
+    except KeyboardInterrupt:
+        status = guard.farewell()
+    except ReaderGoneError:
+        status = READER_GONE
+    except Exception as error:
+        status = _report(error, console, guard, log, request)
+    if status == OK and log.is_temporary:
+        log.remove()
+    elif status not in (OK, FAILED):
+        log.withdraw()
+    return status
+
+
+def _report(error: Exception, console: Console, guard: Guard, log: Log, request: Request) -> int:
+    """Prints an error, and its traceback to the log; returns the exit status."""
+    with contextlib.suppress(OSError, ValueError):  # a full disk, or a closed file
+        traceback.print_exc()
+    if guard.interrupted:
+        return guard.farewell()
+    console.error(describe(error, console.log_path, request))
+    if errors.is_bad_input(error):
+        return BAD_INPUT
+    if log.is_temporary and isinstance(error, (ValueError, OSError)):
+        console.error(f"The log is {log.path}")
+    return FAILED
 
 
 def _quiet_start() -> None:
@@ -95,17 +108,22 @@ def _quiet_start() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
 
 
-def describe(error: Exception, log_path: str | None) -> str:
+def describe(error: Exception, log_path: str | None, request: Request | None = None) -> str:
     """Returns the text of an error for the user: only its message if the user can fix it.
 
     Args:
       error: the error.
       log_path: path of the log, which has the traceback; None if there is no log yet.
+      request: the command, whose folder is named if a disk is full; None if it writes to none.
     """
-    text = re.sub(r"\n *In call to configurable [^\n]*", "", str(error)).strip()
+    folder = (request.output_dir or request.model_dir) if request else "."
+    full = disk_full.message(error, folder)
+    if full:
+        return f"hmoe: error: {full}"
+    text = re.sub(r"\n *In call to configurable [^\n]*", "", _text(error)).strip()
     if isinstance(error, (ValueError, OSError)):
         return f"hmoe: error: {text}"
-    if text.startswith("Required bindings for"):
+    if errors.is_unbound(error):
         return (
             f"hmoe: error: {text}\nSet them in a gin file or with --gin_param; a layout file "
             "(layouts/one_device.gin) sets the mesh"
@@ -113,3 +131,10 @@ def describe(error: Exception, log_path: str | None) -> str:
     where = f"; the full traceback is in {log_path}" if log_path else ""
     last = traceback.format_exception(type(error), error, error.__traceback__)[-4:]
     return f"{''.join(last)}hmoe: unexpected {type(error).__name__}{where}"
+
+
+def _text(error: Exception) -> str:
+    """Returns an error's message, of the system's errors without their number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

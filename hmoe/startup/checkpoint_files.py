@@ -211,6 +211,32 @@ def check_some_whole(folder: str, newest: Newest) -> None:
         )
 
 
+def check_step(model_dir: str, step: int) -> None:
+    """Raises ValueError if a folder has no checkpoint of a step, or a damaged one."""
+    steps = sorted(saved_steps(model_dir))
+    if step not in steps:
+        raise ValueError(
+            f"model_dir {model_dir!r} has no checkpoint of step {step}; it has those of steps "
+            f"{', '.join(map(str, steps))}. Choose one of these (utils.run.eval_checkpoint_step), "
+            "or -1 for the newest"
+        )
+
+
+def require_whole(model_dir: str, step: int) -> str:
+    """Returns the path of a checkpoint that a user has asked for.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    problem = problem_of(model_dir, step)
+    if problem:
+        raise ValueError(
+            f"the checkpoint of step {step} in model_dir {model_dir!r} is damaged: {problem}. "
+            "Choose another step (utils.run.eval_checkpoint_step), or -1 for the newest whole one"
+        )
+    return prefix(model_dir, step)
+
+
 def state_text(steps: Sequence[int]) -> str:
     """Returns the text of the file `checkpoint` for checkpoints of these steps, oldest first.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import re
 
-from hmoe.startup import gin_files, run_sources
+from hmoe.startup import checkpoint_files, run_sources
 from hmoe.startup.gin_checks import (
     arguments,
     imports,
@@ -20,7 +18,7 @@ from hmoe.startup.gin_checks import (
 )
 from hmoe.startup.gin_reading import Reading
 from hmoe.startup.local_files import is_elsewhere
-from hmoe.startup.request import DEFAULT_MODEL_DIR, Request
+from hmoe.startup.request import Request
 
 # Commands that build a model, and need a mesh for it.
 _BUILD = ("train", "eval", "predict", "score", "export")
@@ -42,10 +40,11 @@ def check(request: Request) -> list[str]:
         return []
     built = scopes.Built(reading)
     _check_values(request, reading, built)
+    _check_step(request, reading)
     warnings = _without_effect(request, reading, built)
     if warnings and request.strict:
         raise ValueError("\n".join([*warnings, "--strict makes this an error"]))
-    return [*warnings, *_other_step(request, reading), *_default_job(request)]
+    return warnings
 
 
 def _check_values(request: Request, reading: Reading, built: scopes.Built) -> None:
@@ -96,32 +95,11 @@ def _without_effect(request: Request, reading: Reading, built: scopes.Built) -> 
     return found
 
 
-def _default_job(request: Request) -> list[str]:
-    """Returns a warning if the default job begins because a folder is misspelt."""
-    folder = os.path.normpath(request.model_dir)
-    if request.command != "train" or request.gin_file or request.data or os.path.exists(folder):
-        return []
-    beside = glob.glob(os.path.join(glob.escape(os.path.dirname(folder)), "*", "checkpoint"))
-    known = gin_files.nearest(folder, [os.path.dirname(each) for each in beside])
-    if folder == DEFAULT_MODEL_DIR and not known:
-        return []
-    return [
-        f"model_dir {request.model_dir!r} does not exist, so the default job "
-        f"({run_sources.DEFAULT_RUN}) begins there{known}"
-    ]
-
-
-def _other_step(request: Request, reading: Reading) -> list[str]:
-    """Returns a warning if the checkpoint of a step is asked for that is not there."""
+def _check_step(request: Request, reading: Reading) -> None:
+    """Raises ValueError if the checkpoint of a step is asked for that is not there, or damaged."""
     step = reading.literal(_STEP)
     if request.command == "train" or not isinstance(step, int) or is_elsewhere(request.model_dir):
-        return []
-    names = glob.glob(os.path.join(glob.escape(request.model_dir), "model.ckpt-*.index"))
-    steps = sorted(int(n) for name in names for n in re.findall(r"-(\d+)\.index$", name))
-    if step == -1 or not steps or step in steps:
-        return []
-    nearest = min(steps, key=lambda each: abs(each - step))
-    return [
-        f"{request.model_dir} has no checkpoint of utils.run.eval_checkpoint_step = {step}; it has "
-        f"those of {', '.join(map(str, steps))}, and the nearest, {nearest}, is used"
-    ]
+        return
+    if step >= 0:
+        checkpoint_files.check_step(request.model_dir, step)
+        checkpoint_files.require_whole(request.model_dir, step)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from hmoe.startup import streams
+
 LOG_FILE = "log.txt"
+
+
+class ReaderGoneError(Exception):
+    """Nobody reads the answers any more, as after `hmoe predict | head -1`."""
 
 
 class Console:
     """Prints lines and errors for the user, and optionally logs everything else to a file.
+
+    A line that cannot be printed, because its reader is gone or its disk is full, stops no command;
+    an answer does.
 
     Args:
       out: stream for answers, and for lines; standard output by default.
@@ -33,15 +43,41 @@ class Console:
 
     def say(self, line: str) -> None:
         """Prints a line about the command's progress, at once."""
-        print(line, file=self._errors if self._answers_only else self._out, flush=True)
+        self._print(line, self._errors if self._answers_only else self._out)
 
     def answer(self, line: str) -> None:
-        """Prints a line of the command's result to standard output, at once."""
-        print(line, file=self._out, flush=True)
+        r"""Prints a line of the command's result to standard output, at once.
+
+        On a terminal, control characters are shown as `\x1b` and the like: what a model writes
+        must not move the cursor, nor clear the screen.
+
+        Raises:
+          ReaderGoneError: nobody reads standard output any more.
+          OSError: it cannot be written, such as to a full disk.
+        """
+        if self._out.isatty():
+            line = visible(line)
+        try:
+            print(line, file=self._out, flush=True)
+        except BrokenPipeError as error:
+            streams.silence(self._out)
+            raise ReaderGoneError from error
+        except OSError as error:
+            streams.silence(self._out)
+            raise OSError(f"cannot write to standard output: {error.strerror}") from error
 
     def error(self, text: str) -> None:
         """Prints an error."""
-        print(text, file=self._errors, flush=True)
+        self._print(text, self._errors)
+
+    def prompt(self, text: str) -> None:
+        """Prints the beginning of a line that the user completes, beside the answers."""
+        self._print(text, self._errors, end="")
+
+    @property
+    def answers_reach_a_terminal(self) -> bool:
+        """Whether standard output is a terminal."""
+        return self._out.isatty()
 
     def log_to(self, path: str) -> None:
         """Redirects standard error of this process to a file, including that of TensorFlow's C++.
@@ -53,16 +89,44 @@ class Console:
           path: the file, in a folder that exists; lines are appended to it.
 
         Raises:
-          OSError: the file cannot be written.
+          OSError: the file cannot be written, or is a link.
         """
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         self._errors.flush()
-        self._errors = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace")
+        self._errors = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace")
         os.dup2(log, 2)
         os.close(log)
         self.log_path = path
         # Otherwise TensorFlow's C++ would leave out its informative lines, or print them.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
+
+    def _print(self, line: str, stream: TextIO, end: str = "\n") -> None:
+        try:
+            print(line, file=stream, end=end, flush=True)
+        except OSError as error:
+            streams.silence(stream)
+            self._record(f"Nothing more is printed: {os.strerror(error.errno or errno.EIO)}")
+
+    def _record(self, line: str) -> None:
+        """Writes a line to the log, if there is one that can be written."""
+        if self.log_path:
+            try:
+                print(f"hmoe: {line}", file=sys.stderr, flush=True)
+            except OSError:
+                streams.silence(sys.stderr)
+
+
+def visible(text: str) -> str:
+    """Returns a text with its control characters, but for tabs, in the notation of Python."""
+    return "".join(c if _is_harmless(c) else ascii(c)[1:-1] for c in text)
+
+
+def _is_harmless(character: str) -> bool:
+    # Neither the C0 and C1 controls nor DEL; the two separators of lines and paragraphs.
+    code = ord(character)
+    return character == "\t" or not (
+        code < 0x20 or 0x7F <= code < 0xA0 or code in (0x2028, 0x2029) or 0xD800 <= code < 0xE000
+    )
 
 
 def duration(seconds: float) -> str:

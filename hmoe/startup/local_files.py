@@ -74,3 +74,13 @@ def check_can_be_written(path: str, shown: str) -> None:
         raise ValueError(
             f"{shown} cannot be written: {folder} takes no new file ({error.strerror})"
         ) from error
+
+
+def missing_folders(folder: str) -> tuple[str, ...]:
+    """Returns the folders that have to be made for a folder to exist, outermost first."""
+    missing: list[str] = []
+    path = os.path.abspath(folder)
+    while not os.path.lexists(path):
+        missing.insert(0, path)
+        path = os.path.dirname(path)
+    return tuple(missing)

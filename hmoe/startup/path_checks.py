@@ -7,10 +7,10 @@ is reported here; names on other machines ("gs://...") are left to the commands.
 from __future__ import annotations
 
 import os
-import shlex
 from typing import NoReturn
 
 from hmoe.startup import answer_files, checkpoint_files, run_lock
+from hmoe.startup.command_line import command
 from hmoe.startup.local_files import is_elsewhere
 from hmoe.startup.request import Request
 
@@ -51,8 +51,8 @@ def raise_no_checkpoint(model_dir: str, folder_exists: bool) -> NoReturn:
     """Raises ValueError for a folder of checkpoints that is empty or does not exist."""
     what = "holds no checkpoint" if folder_exists else "does not exist"
     raise ValueError(
-        f"model_dir {model_dir!r} {what}; train first (hmoe train "
-        f"--model_dir={shlex.quote(model_dir)}), "
+        f"model_dir {model_dir!r} {what}; train first "
+        f"({command('train', model_dir=model_dir)}), "
         "or name the folder of a trained model with --model_dir"
     )
 

@@ -7,15 +7,17 @@ A folder on another machine ("gs://...") has none.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import filelock
 
-from hmoe.startup import atomic_write
+from hmoe.startup import atomic_write, signals
+from hmoe.startup.local_files import missing_folders
 from hmoe.startup.request import Request
 
 LOCK_FILE = ".hmoe.lock"
@@ -35,13 +37,17 @@ def held(request: Request) -> Iterator[None]:
     if folder is None or "://" in folder:
         yield
         return
-    is_new = not os.path.exists(folder)
+    made = missing_folders(folder)
     lock = _acquired(folder)
-    try:
+    if lock is None:
         yield
-    finally:
-        if lock is not None:
-            _release(lock, folder, is_new)
+        return
+    release = functools.partial(_release, lock, folder, made)
+    with signals.cleanup(release):
+        try:
+            yield
+        finally:
+            release()
 
 
 def _acquired(folder: str) -> filelock.BaseFileLock | None:
@@ -59,21 +65,22 @@ def _acquired(folder: str) -> filelock.BaseFileLock | None:
     return lock
 
 
-def _release(lock: filelock.BaseFileLock, folder: str, is_new: bool) -> None:
+def _release(lock: filelock.BaseFileLock, folder: str, made: Sequence[str]) -> None:
     """Removes the lock's files while it is still held, then releases it.
 
     Args:
       lock: the lock.
-      folder: its folder, which is removed as well if the command made it and left nothing in it.
-      is_new: whether the command made the folder.
+      folder: its folder.
+      made: the folders that the command made for it, outermost first; those in which it left
+        nothing are removed as well.
     """
     # A process that waits with the removed file open finds out, and makes a new one.
     for name in (HOLDER_FILE, LOCK_FILE):
         with contextlib.suppress(OSError):
             os.remove(os.path.join(folder, name))
-    if is_new:
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)
+    with contextlib.suppress(OSError):
+        for each in reversed(made):
+            os.rmdir(each)
     lock.release()
 
 

@@ -29,6 +29,7 @@ FILES: dict[str, bytes | None] = {
     "folder.gin": None,
     "file": b"no folder\n",
     "in.txt": b"one\ntwo\n",
+    "out.targets": b"three\nfour\n",
     "targets.txt": b"1\n2\n",
     "empty.txt": b"",
     "blank.txt": b"\n \n",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hmoe.cli import launch, main
-from hmoe.startup import path_checks
+from hmoe.startup import errors, path_checks
 from hmoe.startup.request import Machine, Request
 from tests.startup import fake_checkpoints
 
@@ -32,7 +34,8 @@ def exit_text(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 def test_help_and_errors_import_no_tensorflow() -> None:
     code = (
         "import sys\nfrom hmoe.cli import main as cli\n"
-        "for line in (['--help'], ['train', '--help'], ['--version'], ['train', '--bogus'], []):\n"
+        "for line in (['--help'], ['train', '--help'], ['--version'], ['train', '--bogus'], [],\n"
+        "             ['help', 'gin'], ['gin', 'list'], ['completion', 'bash']):\n"
         "    try: cli.main(line)\n"
         "    except SystemExit: pass\n"
         "assert 'tensorflow' not in sys.modules\n"
@@ -93,12 +96,6 @@ def test_unknown_flag_with_a_suggestion(capsys: pytest.CaptureFixture) -> None:
         USAGE + "hmoe train: error: unrecognized arguments: --gin_fil=a.gin; did you mean "
         "--gin_file?\n"
     )
-
-
-def test_unknown_command(capsys: pytest.CaptureFixture) -> None:
-    text = exit_text(capsys, "trian")
-    usage = "usage: hmoe [-h] [--version] COMMAND ...\n"
-    assert text.startswith(usage + "hmoe: error: argument COMMAND")
 
 
 @pytest.mark.parametrize(
@@ -232,23 +229,6 @@ def test_default_model_dir(arguments: list, folder: str) -> None:
     assert request(*arguments).model_dir == folder
 
 
-def test_model_dir_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    folder = tmp_path / "file" / "run"
-    with pytest.raises(ValueError) as error:
-        launch.prepare_log(request("train", f"--model_dir={folder}"))
-    assert str(error.value) == (
-        f"model_dir '{folder}' cannot be written (Not a directory: '{folder}'); name another "
-        "folder with --model_dir"
-    )
-
-
-def test_reading_commands_need_not_write(tmp_path: Path) -> None:
-    path = launch.prepare_log(request("predict", f"--model_dir={tmp_path}/none", "x"))
-    assert path.endswith(".log")
-    assert not (tmp_path / "none").exists()
-
-
 def test_errors_in_words(capsys: pytest.CaptureFixture) -> None:
     gin_error = ValueError("no\n  In call to configurable 'run' (<function run>)")
     assert launch.describe(gin_error, "log") == "hmoe: error: no"
@@ -260,4 +240,180 @@ def test_errors_in_words(capsys: pytest.CaptureFixture) -> None:
     )
     assert launch.describe(KeyError("x"), "a/log.txt").endswith(
         "hmoe: unexpected KeyError; the full traceback is in a/log.txt"
+    )
+
+
+def test_errors_of_the_system_without_their_numbers() -> None:
+    assert launch.describe(FileNotFoundError(2, "No such file or directory", "a"), None) == (
+        "hmoe: error: a: No such file or directory"
+    )
+    assert launch.describe(OSError("no room"), None) == "hmoe: error: no room"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_bad_input"),
+    [
+        (ValueError("x"), True),
+        (RuntimeError("Required bindings for `f` not provided"), True),
+        (FileNotFoundError(2, "x", "a"), True),
+        (IsADirectoryError(21, "x", "a"), True),
+        (PermissionError(13, "x", "a"), True),
+        (errors.RunFailedError("the loss is nan"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (RuntimeError("x"), False),
+        (KeyError("x"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_bad_input_is_told_from_failures(error: Exception, is_bad_input: bool) -> None:
+    assert errors.is_bad_input(error) is is_bad_input
+
+
+# Runs the command with a stand-in for TensorFlow and all that needs it.
+SCRIPT = """
+import os, sys, types
+from hmoe.startup import errors
+def run(request, console):
+    print("to the log", file=sys.stderr)
+    ACTION
+sys.modules["hmoe.t5"] = types.ModuleType("hmoe.t5")
+sys.modules["hmoe.t5.commands"] = package = types.ModuleType("hmoe.t5.commands")
+package.commands = sys.modules["hmoe.t5.commands.commands"] = types.ModuleType("commands")
+package.commands.run = run
+from hmoe.cli.main import main
+sys.argv[0] = "hmoe"
+sys.exit(main())
+"""
+
+
+def command(action: str, *arguments: str, **settings: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT.replace("ACTION", action), *arguments],
+        capture_output=True,
+        text=True,
+        **settings,
+    )
+
+
+TRAIN = ("train", "--gin_file=runs/tiny.gin")
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "said"),
+    [
+        ("raise ValueError('the gate is odd')", 2, "hmoe: error: the gate is odd\n"),
+        ("raise KeyboardInterrupt", 130, "Interrupted.\n"),
+        ("os.kill(os.getpid(), 15)\n    import time; time.sleep(9)", 143, "Ended by SIGTERM.\n"),
+    ],
+    ids=["bad_input", "interrupted", "ended"],
+)
+def test_a_training_that_never_began_leaves_nothing(
+    tmp_path: Path, action: str, status: int, said: str
+) -> None:
+    ended = command(action, *TRAIN, "--model_dir=runs/deep/m", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (status, said)
+    assert ended.stdout == "Loading TensorFlow (log: runs/deep/m/log.txt) ...\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_failed_keeps_its_log(tmp_path: Path) -> None:
+    ended = command("raise errors.RunFailedError('nan')", *TRAIN, "--model_dir=m", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (1, "hmoe: error: nan\n")
+    log = (tmp_path / "m" / "log.txt").read_text()
+    assert "hmoe train --gin_file=runs/tiny.gin --model_dir=m\nto the log\nTraceback" in log
+    assert (tmp_path / "m" / "log.txt").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_was_written_before_an_error_stays(tmp_path: Path) -> None:
+    action = "open('m/config.gin', 'w').close(); raise ValueError('x')"
+    assert command(action, *TRAIN, "--model_dir=m", cwd=tmp_path).returncode == 2
+    assert sorted(each.name for each in (tmp_path / "m").iterdir()) == ["config.gin", "log.txt"]
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "left"),
+    [
+        ("pass", 0, 0),
+        ("raise ValueError('x')", 2, 0),
+        ("raise errors.RunFailedError('x')", 1, 1),
+        ("raise KeyError('x')", 1, 1),
+    ],
+)
+def test_a_temporary_log_stays_only_for_who_needs_it(
+    tmp_path: Path, action: str, status: int, left: int
+) -> None:
+    flags = ("export", "--model_dir=gs://bucket/m")
+    ended = command(action, *flags, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert ended.returncode == status
+    logs = list(tmp_path.iterdir())
+    assert len(logs) == left
+    if logs:
+        assert logs[0].stat().st_mode & 0o777 == 0o600
+        assert str(logs[0]) in ended.stderr
+
+
+def test_errors_are_printed_when_the_log_is_full(tmp_path: Path) -> None:
+    action = "os.dup2(os.open('/dev/full', os.O_WRONLY), 2); raise OSError(28, 'No space', 'm/x')"
+    ended = command(action, *TRAIN, "--model_dir=m", cwd=tmp_path)
+    assert ended.returncode == 1
+    assert re.fullmatch(
+        r"hmoe: error: no space left to write m/x \(\d.*B free on the disk of m\); make room, then "
+        r"run the same command again\. Checkpoints that were saved before are intact\n",
+        ended.stderr,
+    )
+
+
+def test_lines_that_cannot_be_printed_stop_nothing(tmp_path: Path) -> None:
+    action = "console.say('a'); console.say('b'); open('done', 'w').close()"
+    script = SCRIPT.replace("ACTION", action)
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", script, *TRAIN, "--model_dir=m"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+        )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "done").exists()
+    log = (tmp_path / "m" / "log.txt").read_text()
+    assert log.count("Nothing more is printed: No space left on device") == 1
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("line", "status"), [("help", 0), ("predict --model_dir=none", 2)])
+def test_closed_streams(tmp_path: Path, closed: str, line: str, status: int) -> None:
+    program = f"{sys.executable} -m hmoe.cli.main {line} {closed}"
+    ended = subprocess.run(["sh", "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == status
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    program = f"{sys.executable} -m hmoe.cli.main gin show --whole default; echo $? > status"
+    ended = subprocess.run(
+        ["sh", "-c", f"({program}) | true"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert ended.stderr == ""
+    assert (tmp_path / "status").read_text() in ("141\n", "0\n")
+
+
+def test_output_is_utf8_whatever_the_locale_says(tmp_path: Path) -> None:
+    variables = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT.replace("ACTION", "console.say(chr(228))"), *TRAIN],
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, **variables, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert "ä\n".encode() in ended.stdout
+
+
+def test_the_default_job_is_announced(tmp_path: Path) -> None:
+    ended = command("pass", "train", "--model_dir=x", cwd=tmp_path)
+    assert ended.stdout == (
+        "Beginning the default job (runs/default.gin) in x, a new folder\n"
+        "Loading TensorFlow (log: x/log.txt) ...\n"
     )

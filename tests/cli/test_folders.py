@@ -21,7 +21,7 @@ def never_loads_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(request: Request, console: object) -> None:
         pytest.fail("it went on")
 
-    monkeypatch.setattr(launch, "_run", run)
+    monkeypatch.setattr(launch, "_run_logged", run)
 
 
 def answer(capsys: pytest.CaptureFixture, *arguments: str) -> str:
@@ -109,7 +109,7 @@ def test_a_log_that_cannot_be_written_hides_no_error(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     terminal = io.StringIO()
-    monkeypatch.setattr(launch, "_run", run)
+    monkeypatch.setattr(launch, "_run_logged", run)
     monkeypatch.setattr(launch.traceback, "print_exc", print_traceback)
     monkeypatch.setattr(sys, "stderr", terminal)
     assert main.main(["train", f"--model_dir={tmp_path}/m"]) == 1

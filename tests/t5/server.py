@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,24 @@ for line in sys.stdin:
     arguments, files = json.loads(line)
     child = os.fork()
     if not child:
+        os.setsid()  # so that a terminal among its files is the one whose Ctrl-C it gets
         for number, (path, flags) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY))):
-            os.dup2(os.open(path, flags), number)
-        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+            if path is None:
+                os.close(number)
+            else:
+                opened = os.open(path, flags)
+                os.dup2(opened, number)
+                os.close(opened)
+        sys.stdin = os.fdopen(0, closefd=False) if files[0] else None
+        sys.stdout = os.fdopen(1, "w", closefd=False) if files[1] else None
+        sys.stderr = os.fdopen(2, "w", closefd=False) if files[2] else None
         sys.argv = ["hmoe", *arguments]
-        status = cli.main()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        try:
+            status = cli.main()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except SystemExit as stop:
+            status = stop.code
         os._exit(status)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -53,11 +65,12 @@ def _environment() -> dict[str, str]:
 class Server:
     """Runs one command after another; call it with the words of one, then `close`."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, **variables: str):
         """Starts it.
 
         Args:
           folder: for the standard files of the commands.
+          **variables: of its environment.
         """
         self._files = [folder / name for name in ("stdin", "stdout", "stderr")]
         self._log = (folder / "server").open("w")
@@ -67,19 +80,32 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=_environment(),
+            encoding="utf-8",
+            env={**_environment(), **variables},
         )
 
     def __call__(self, *arguments: str, stdin: str | bytes = "") -> subprocess.CompletedProcess:
         for file, text in zip(self._files, (stdin, "", "")):
             file.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
-        request = [arguments, [str(file) for file in self._files]]
-        self._process.stdin.write(json.dumps(request) + "\n")
+        status = self.run_on([str(file) for file in self._files], *arguments)
+        out, error = (file.read_text(encoding="utf-8") for file in self._files[1:])
+        return subprocess.CompletedProcess(arguments, status, out, error)
+
+    def run_on(self, files: Sequence[str | None], *arguments: str) -> int:
+        """Runs a command on standard files of its own, of which None is closed.
+
+        Args:
+          files: paths for standard input, output and errors.
+          *arguments: the words of the command.
+
+        Returns:
+          The exit status.
+        """
+        self._process.stdin.write(json.dumps([arguments, files]) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the server ended: " + Path(self._log.name).read_text(encoding="utf-8")
-        out, error = (file.read_text(encoding="utf-8") for file in self._files[1:])
-        return subprocess.CompletedProcess(arguments, int(answer), out, error)
+        return int(answer)
 
     def close(self) -> None:
         self._process.communicate(timeout=60)

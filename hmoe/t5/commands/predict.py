@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hmoe.startup import answer_files, text_lines
+from hmoe.startup import answer_files, prompt, text_lines
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
 from hmoe.startup.text_lines import one_line
@@ -68,7 +68,7 @@ def _infer_model_function(request: Request, console: Console) -> Callable[..., N
         elif sys.stdin and sys.stdin.isatty():
             decoder = LineDecoder(estimator.with_batch_size(few), path)
             decode_lines.decode_interactively(
-                decoder, lambda: _ask(console), lambda text: console.answer(one_line(text))
+                decoder, lambda: prompt.ask(console), lambda text: console.answer(one_line(text))
             )
             _warn(decoder, console)
         else:
@@ -146,11 +146,3 @@ def _warn(decoder: LineDecoder, console: Console) -> None:
     warning = decoder.cut.warning()
     if warning:
         console.say(warning)
-
-
-def _ask(console: Console) -> str | None:
-    try:
-        return input("> ")
-    except EOFError:
-        console.say("")
-        return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 
 import gin
@@ -11,6 +10,7 @@ import numpy as np
 from hmoe.compat.stack import tf
 from hmoe.experts import split_merge
 from hmoe.startup import path_checks, run_lock
+from hmoe.startup.command_line import command
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
 from hmoe.t5.commands import configure, run_files
@@ -56,6 +56,6 @@ def _rewrite(
     run_files.write(target, request)
     console.say(
         f"Rewrote the {len(before)} variables of {path} as {len(after)} variables of {written}, "
-        f"without those of the optimizer. To answer: hmoe predict "
-        f"--model_dir={shlex.quote(target)}"
+        f"without those of the optimizer. To answer: "
+        f"{command('predict', model_dir=target)}"
     )

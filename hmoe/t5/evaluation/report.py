@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 
+from hmoe.startup import command_line
 from hmoe.startup.console import table
 from hmoe.t5.data import baselines
 from hmoe.t5.data import scores as score_lib
@@ -143,9 +145,16 @@ def print_run_files(say: Say, model_dir: str, checkpoint: str, log_path: str) ->
     say("")
     say(f"Checkpoint   {checkpoint}")
     say(f"Curves       {os.path.join(model_dir, metrics_file.METRICS_FILE)}")
-    say(f"TensorBoard  tensorboard --logdir {model_dir}")
+    say(f"TensorBoard  {_tensorboard(model_dir)}")
     say(f"Log          {log_path}")
-    say(f"Predict      hmoe predict --model_dir={model_dir}")
+    say(f"Predict      {command_line.command('predict', model_dir=model_dir)}")
+
+
+def _tensorboard(model_dir: str) -> str:
+    """Returns the command that shows the curves, after that which installs it where it is not."""
+    program = command_line.beside_program("tensorboard")
+    start = f"{program or 'tensorboard'} --logdir={shlex.quote(model_dir)}"
+    return start if program else f"pip install tensorboard, then: {start}"
 
 
 def _print_table(say: Say, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -84,8 +84,8 @@ def paths(step: CheckpointStep, model_dir: str) -> Iterator[str]:
     if steps == [-1]:
         return iter([newest])
     for each in steps:
-        _check_is_there(each, model_dir)
-    return (_whole(each, model_dir) for each in steps)
+        checkpoint_files.check_step(model_dir, each)
+    return (checkpoint_files.require_whole(model_dir, each) for each in steps)
 
 
 def _all_whole(word: str, model_dir: str) -> Iterator[str]:
@@ -101,27 +101,6 @@ def _all_whole(word: str, model_dir: str) -> Iterator[str]:
         for each in steps
         if checkpoint_files.problem_of(model_dir, each) is None
     )
-
-
-def _check_is_there(step: int, model_dir: str) -> None:
-    steps = sorted(checkpoint_files.saved_steps(model_dir))
-    if step not in steps:
-        raise ValueError(
-            f"model_dir {model_dir!r} has no checkpoint of step {step}; it has those of steps "
-            f"{', '.join(map(str, steps))}. Choose one of these (utils.run.eval_checkpoint_step), "
-            "or -1 for the newest"
-        )
-
-
-def _whole(step: int, model_dir: str) -> str:
-    """Returns the path prefix of a checkpoint that a user has asked for, if it is whole."""
-    problem = checkpoint_files.problem_of(model_dir, step)
-    if problem:
-        raise ValueError(
-            f"the checkpoint of step {step} in model_dir {model_dir!r} is damaged: {problem}. "
-            "Choose another step (utils.run.eval_checkpoint_step), or -1 for the newest whole one"
-        )
-    return checkpoint_files.prefix(model_dir, step)
 
 
 def _as_they_appear(model_dir: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hmoe.compat.stack import tf
+from hmoe.startup.errors import RunFailedError
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.sums import SumKey, model_sum
 from hmoe.t5.graphs.training import TrainingGraph
@@ -39,7 +40,7 @@ class LossAlarmHook(CountingHook):
     def after_step(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
-        """Raises ValueError if the step's loss or learning rate cannot be right."""
+        """Raises RunFailedError if the step's loss or learning rate cannot be right."""
         loss, rate, sums = run_values.results
         if not math.isfinite(loss):
             self._raise_loss(float(loss), sums)
@@ -49,7 +50,7 @@ class LossAlarmHook(CountingHook):
     def _raise_loss(self, loss: float, sums: Mapping[SumKey, np.ndarray]) -> None:
         cause = divergence.likely_cause(self._settings, self._activation_dtype, self.step)
         left = divergence.what_is_left_of(self._settings.model_dir, self.step, self._first_step)
-        raise ValueError(
+        raise RunFailedError(
             f"the loss is {loss} at step {self.step}, and no later step can recover from it "
             f"({divergence.wrong_terms(self._settings, sums)}). Nothing of this step was saved; "
             f"{left}. {cause}"
@@ -65,11 +66,11 @@ def check_rate(rate: float, step: int, model_dir: str) -> None:
       model_dir: folder of the run's checkpoints.
 
     Raises:
-      ValueError: it is infinite or not a number, and so are all weights after the step.
+      RunFailedError: it is infinite or not a number, and so are all weights after the step.
     """
     if math.isfinite(rate):
         return
-    raise ValueError(
+    raise RunFailedError(
         f"the learning rate is {rate} at step {step}, and so are all weights after it. Nothing of "
         f"this step was saved; {divergence.what_is_left(model_dir)}. Set another "
         "utils.run.learning_rate_schedule; a warm-up over 0 steps divides by 0 "
@@ -86,10 +87,10 @@ def check_probabilities(below_zero: float, when: str) -> None:
       when: the place in the run, for the message, such as "at step 3".
 
     Raises:
-      ValueError: one has, so a sum over the mesh must be wrong.
+      RunFailedError: one has, so a sum over the mesh must be wrong.
     """
     if below_zero > 0:
-        raise ValueError(
+        raise RunFailedError(
             f"a target has a probability above 1 {when} (cross entropies are below 0 by "
             f"{below_zero:g} in total): a sum over the mesh is wrong, and so is every number "
             "computed from it. Nothing was saved. Compare with one device (utils.run.mesh_shape = "

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 import gin
 from tensorflow.core.protobuf import rewriter_config_pb2
@@ -14,6 +11,7 @@ from tensorflow.core.protobuf import rewriter_config_pb2
 from hmoe import checks
 from hmoe.compat.stack import tf
 from hmoe.config import Configuration, choice, configuration, setting, switch
+from hmoe.startup import signals
 
 ACTIVATION_DTYPES = ("float32", "bfloat16")
 
@@ -117,28 +115,15 @@ class SessionSettings(Configuration):
         )
 
     @contextlib.contextmanager
-    def interruptible(self) -> Iterator[Callable[[], bool]]:
-        """Records a first Ctrl-C (or SIGTERM) instead of raising; a second one interrupts at once.
+    def interruptible(self) -> Iterator[signals.OrderlyStop]:
+        """Prepares to record a first Ctrl-C (or SIGTERM, or SIGHUP) instead of raising.
 
         Yields:
-          A function that returns whether one was recorded.
+          The record. Until it is armed, when there is something to save, a signal ends the command
+          at once; afterwards a second one does.
         """
-        recorded = threading.Event()
-        if threading.current_thread() is not threading.main_thread():
-            yield recorded.is_set
-            return
-
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def record(number: int, frame: FrameType | None) -> None:
-            recorded.set()
-            signal.signal(number, handlers[signal.Signals(number)])
-            self.say("Stopping after this step and saving; press Ctrl-C again to stop at once")
-
-        for number in handlers:
-            signal.signal(number, record)
+        stop = signals.OrderlyStop(self.say)
         try:
-            yield recorded.is_set
+            yield stop
         finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+            stop.disarm()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hmoe.compat.stack import tf
 from hmoe.startup import checkpoint_saving
+from hmoe.startup.signals import OrderlyStop
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN, ModelSettings
 from hmoe.t5.graphs.training import TrainingGraph
@@ -43,7 +44,7 @@ def train(
             "nothing to train; for more steps, raise utils.run.train_steps"
         )
         return
-    with session_graph.new_graph(session.seed), session.interruptible() as interrupted:
+    with session_graph.new_graph(session.seed), session.interruptible() as stop:
         session.say("Building the model ...")
         features, mesh_impl = (
             session_graph.next_batch(input_fn),
@@ -54,9 +55,9 @@ def train(
         _choose_initial_values(settings, session, path)
         # Nothing in the folder has been changed up to here, where the model is known to be right.
         training_folder.take_up(settings.model_dir, newest, session.say, begins_anew)
-        hooks = training_hooks(settings, session, graph, saver, steps, interrupted, more_hooks)
-        _run_steps(settings, session, graph, saver.scaffold(path), hooks)
-        if interrupted():
+        hooks = training_hooks(settings, session, graph, saver, steps, stop.asked, more_hooks)
+        _run_steps(settings, session, graph, saver.scaffold(path), hooks, stop)
+        if stop.asked():
             session.say(
                 f"Stopped; the last checkpoint is {checkpoints.latest(settings.model_dir)}. "
                 "To resume, run the same command again"
@@ -84,8 +85,9 @@ def _run_steps(
     graph: TrainingGraph,
     scaffold: tf.train.Scaffold,
     hooks: Hooks,
+    stop: OrderlyStop,
 ) -> None:
-    """Runs steps until a hook asks to stop."""
+    """Runs steps until a hook asks to stop; from here on, an interrupted run is saved first."""
     session.say("Preparing the first step ...")
     # Not `MonitoredTrainingSession`, which chooses a checkpoint by the file `checkpoint`.
     creator = tf.train.ChiefSessionCreator(scaffold, master=session.master, config=session.config())
@@ -95,5 +97,6 @@ def _run_steps(
         # The run's own checkpoint has been read before; a new run begins with that of another one.
         raise checkpoints.damaged(settings.init_checkpoint or "", error) from error
     with new_session as tf_session:
+        stop.arm()
         while not tf_session.should_stop():
             tf_session.run(graph.train_op)

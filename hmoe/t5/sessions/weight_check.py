@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from hmoe.compat.stack import tf
+from hmoe.startup.errors import RunFailedError
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.sessions import divergence
 from hmoe.t5.sessions.mesh_saver import MeshSaver
@@ -46,8 +47,8 @@ class WeightCheck:
           step: the step.
 
         Raises:
-          ValueError: a variable holds values that are not finite or beyond the bound; the message
-            names the variable, the last good checkpoint and the likely cause.
+          RunFailedError: a variable holds values that are not finite or beyond the bound; the
+            message names the variable, the last good checkpoint and the likely cause.
         """
         tf_session.run(self._to_masters)
         fits = tf_session.run(self._fits)
@@ -55,7 +56,7 @@ class WeightCheck:
         if not wrong:
             return
         cause = divergence.likely_cause(self._settings, self._session.activation_dtype, step)
-        raise ValueError(
+        raise RunFailedError(
             f"training diverged: at step {step}, {self._description(tf_session, wrong)}. Nothing "
             f"of this step was saved; {divergence.what_is_left(self._settings.model_dir)}. {cause}"
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from mesh_tensorflow.transformer import dataset as mtf_dataset
 
+from hmoe.startup import command_line
 from hmoe.t5.data import scores
 from hmoe.t5.evaluation import report
 from hmoe.t5.evaluation.results import Evaluation, TaskExamples
@@ -116,14 +118,23 @@ def test_many_values_of_a_label_are_cut() -> None:
     assert lines[-1] == "  and 6 more, with no more examples each"
 
 
-def test_files_of_a_run() -> None:
+def test_files_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands work as they are printed."""
     lines: list[str] = []
-    report.print_run_files(lines.append, "m", "m/model.ckpt-4", "m/log.txt")
+    monkeypatch.setattr(command_line, "beside_program", lambda name: f".venv/bin/{name}")
+    report.print_run_files(lines.append, "my m", "my m/model.ckpt-4", "my m/log.txt")
     assert lines == [
         "",
-        "Checkpoint   m/model.ckpt-4",
-        "Curves       m/metrics.jsonl",
-        "TensorBoard  tensorboard --logdir m",
-        "Log          m/log.txt",
-        "Predict      hmoe predict --model_dir=m",
+        "Checkpoint   my m/model.ckpt-4",
+        "Curves       my m/metrics.jsonl",
+        "TensorBoard  .venv/bin/tensorboard --logdir='my m'",
+        "Log          my m/log.txt",
+        "Predict      hmoe predict --model_dir='my m'",
     ]
+
+
+def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(command_line, "beside_program", lambda name: None)
+    report.print_run_files(lines.append, "m", "m/model.ckpt-4", "m/log.txt")
+    assert lines[3] == ("TensorBoard  pip install tensorboard, then: tensorboard --logdir=m")

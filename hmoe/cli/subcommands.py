@@ -1,0 +1,61 @@
+"""Runs what a command line asks for: help, gin files and completion here, models in `launch`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from hmoe.cli import flags as flags_lib
+from hmoe.cli import gin_command, launch
+from hmoe.cli.parser import Parser, build_parser
+from hmoe.startup import streams
+from hmoe.startup.request import Request
+from hmoe.startup.signals import Guard
+
+
+def run(arguments: list[str], guard: Guard) -> int:
+    """Runs a command line.
+
+    Args:
+      arguments: the words after the program's name.
+      guard: handles signals.
+
+    Returns:
+      The exit status, as of `launch.run`.
+
+    Raises:
+      SystemExit: the command line is wrong (2), or asked for help (0).
+    """
+    parser = build_parser()
+    flags = parser.parse_args(arguments)
+    if flags.command in ("gin", "completion", "help", None):
+        return _run_printing(parser, flags)
+    flags_lib.check(flags)
+    return launch.run(Request.from_flags(flags), guard)
+
+
+def _run_printing(parser: Parser, flags: argparse.Namespace) -> int:
+    """Runs a command that only prints."""
+    try:
+        _print(parser, flags)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        streams.silence(sys.stdout)
+        return launch.READER_GONE
+    except (ValueError, OSError) as error:
+        print(launch.describe(error, None), file=sys.stderr)
+        return launch.BAD_INPUT
+    return launch.OK
+
+
+def _print(parser: Parser, flags: argparse.Namespace) -> None:
+    if flags.command == "gin":
+        gin_command.run(flags)
+    elif flags.command == "completion":
+        from hmoe.cli import completion
+
+        print(completion.script(parser, flags.shell))
+    elif flags.command == "help" and flags.topic:
+        parser.parse_args([*flags.topic, "--help"])
+    else:
+        parser.print_help()

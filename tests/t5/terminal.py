@@ -1,0 +1,70 @@
+"""A terminal at which a test sits: it reads what a command prints there, and types."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import threading
+import time
+from collections.abc import Callable
+
+CTRL_C = "\x03"
+CTRL_D = "\x04"
+ARROW_UP = "\x1b[A"
+
+
+class Terminal:
+    """A pseudo terminal and the command that runs on it.
+
+    Args:
+      run: runs the command on the terminal with a path, and returns its exit status.
+    """
+
+    def __init__(self, run: Callable[[str], int]):
+        self._master, slave = pty.openpty()
+        path = os.ttyname(slave)
+        self.seen = ""
+        self.status: int | None = None
+
+        def work() -> None:
+            self.status = run(path)
+            os.close(slave)
+
+        self._thread = threading.Thread(target=work, daemon=True)
+        self._thread.start()
+
+    def read_until(self, text: str, seconds: float = 40) -> str:
+        """Returns what was printed since the last call, up to a text."""
+        end = time.time() + seconds
+        while text not in self.seen:
+            assert time.time() < end, f"{text!r} does not come: {self.seen!r}"
+            assert self._thread.is_alive(), f"{text!r} did not come: {self.seen!r}"
+            if select.select([self._master], [], [], 0.1)[0]:
+                self.seen += self._read()
+        before, found, self.seen = self.seen.partition(text)
+        return before + found
+
+    def type(self, text: str) -> None:
+        """Presses keys."""
+        os.write(self._master, text.encode())
+
+    def end(self, seconds: float = 40) -> str:
+        """Waits for the command to end, and returns what it printed since."""
+        end = time.time() + seconds
+        while self._thread.is_alive() or select.select([self._master], [], [], 0)[0]:
+            assert time.time() < end, f"it does not end: {self.seen!r}"
+            if select.select([self._master], [], [], 0.1)[0]:
+                text = self._read()
+                if not text:
+                    break
+                self.seen += text
+        self._thread.join(seconds)
+        os.close(self._master)
+        return self.seen
+
+    def _read(self) -> str:
+        try:
+            return os.read(self._master, 4096).decode("utf-8", "replace")
+        except OSError:  # all of its users are gone
+            return ""
