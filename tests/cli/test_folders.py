@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +15,7 @@ from tests.startup import fake_checkpoints as fake
 
 @pytest.fixture(autouse=True)
 def never_loads_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(request: Request, console: object) -> None:
+    def run(*arguments: object) -> None:
         pytest.fail("it went on")
 
     monkeypatch.setattr(launch, "_run_logged", run)
@@ -94,24 +91,3 @@ def test_a_folder_in_use(
         said = answer(capsys, *[word.format(m=model, o=other) for word in arguments])
         assert fake.contents(model) == before
     assert said.startswith(f"hmoe: error: '{model}' is in use by process {os.getpid()} on ")
-
-
-def test_a_log_that_cannot_be_written_hides_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A full disk, which the log stands on as well."""
-
-    def run(request: Request, console: launch.Console) -> None:
-        console.log_path = str(tmp_path / "log.txt")
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "model.ckpt-4"))
-
-    def print_traceback() -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    terminal = io.StringIO()
-    monkeypatch.setattr(launch, "_run_logged", run)
-    monkeypatch.setattr(launch.traceback, "print_exc", print_traceback)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    assert main.main(["train", f"--model_dir={tmp_path}/m"]) == 1
-    said = terminal.getvalue()
-    assert f"hmoe: error: no space left to write {tmp_path}/model.ckpt-4 (" in said

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hmoe.startup import log_file
+from hmoe.startup import disk_full, log_file
 from hmoe.startup.request import Request
 
 
