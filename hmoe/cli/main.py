@@ -231,7 +231,11 @@ def _add_train(commands: SubParsers, common: list[Parser]) -> None:
         "force",
         "resume with another configuration, although the result will not be the run's own",
     )
-    _add_switch(train, "overwrite", "begin anew in a folder that holds checkpoints; they are lost")
+    _add_switch(
+        train,
+        "overwrite",
+        "begin anew in a folder that holds checkpoints; they are moved to a subfolder",
+    )
     own = train.add_argument_group("your own data, without code")
     own.add_argument(
         "--data",

@@ -7,6 +7,8 @@ import os
 
 from etils import epath
 
+from hmoe.startup import disk_full
+
 # End of the name of a file that is not finished yet.
 UNFINISHED = ".unfinished"
 
@@ -23,7 +25,7 @@ def write_text(path: str, text: str) -> None:
     """
     unfinished = epath.Path(f"{path}.{os.getpid()}{UNFINISHED}")
     try:
-        with unfinished.open("wb") as file:
+        with disk_full.naming(path), unfinished.open("wb") as file:
             file.write(text.encode("utf-8"))
             file.flush()
             with contextlib.suppress(OSError, AttributeError, ValueError):

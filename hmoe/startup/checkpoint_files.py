@@ -18,6 +18,8 @@ from hmoe.startup import checkpoint_manifest
 
 # The file in which TensorFlow's own tools look for the newest checkpoint.
 STATE_FILE = "checkpoint"
+# Number of damaged checkpoints that an error describes.
+MAX_LISTED = 4
 
 _NAME = re.compile(
     r"model\.ckpt-(?P<step>\d+)\."
@@ -165,16 +167,17 @@ def _missing(step: int, names: Sequence[str]) -> str | None:
     if index_name(step) not in names:
         return index_name(step)
     totals = {match["shards"] for match in map(_NAME.fullmatch, names) if match and match["shards"]}
-    lacking: list[str] = []
+    lacking = f"model.ckpt-{step}.data-00000-of-00001"
     for total in sorted(totals):
-        shards = [
+        shards = (
             f"model.ckpt-{step}.data-{shard:0{len(total)}d}-of-{total}"
             for shard in range(int(total))
-        ]
-        lacking = [name for name in shards if name not in names]
-        if not lacking:
+        )
+        first = next((name for name in shards if name not in names), None)
+        if first is None:
             return None
-    return lacking[0] if lacking else f"model.ckpt-{step}.data-00000-of-00001"
+        lacking = first
+    return lacking
 
 
 # The last bytes of every index that TensorFlow writes: the format is LevelDB's table.
@@ -192,7 +195,10 @@ def _problem_of_index(folder: str, name: str) -> str | None:
 
 def listed(problems: Mapping[int, str]) -> str:
     """Returns the problems of checkpoints as one phrase, the newest first."""
-    return "; ".join(f"model.ckpt-{step}: {problem}" for step, problem in problems.items())
+    phrases = [f"model.ckpt-{step}: {problem}" for step, problem in problems.items()]
+    if len(phrases) > MAX_LISTED:
+        phrases[MAX_LISTED:] = [f"and {len(phrases) - MAX_LISTED} older ones"]
+    return "; ".join(phrases)
 
 
 def check_some_whole(folder: str, newest: Newest) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from etils import epath
@@ -72,7 +72,7 @@ def write(folder: str, step: int, names: Sequence[str]) -> None:
     for name in names:
         _flush(os.path.join(folder, name))
     files = tuple(_record(folder, name) for name in sorted(names))
-    _write(folder, Manifest(step, round(time.time(), 3), False, files))
+    _write(folder, Manifest(step, float(round(time.time(), 3)), False, files))
 
 
 def keep(folder: str, manifest: Manifest) -> None:
@@ -84,6 +84,7 @@ def _write(folder: str, manifest: Manifest) -> None:
     fields = {**manifest._asdict(), "files": [record._asdict() for record in manifest.files]}
     text = json.dumps({"format": FORMAT, **fields}, indent=1) + "\n"
     atomic_write.write_text(os.path.join(folder, name_of(manifest.step)), text)
+    _flush(folder or ".")
 
 
 def read(folder: str, step: int) -> Manifest:
@@ -95,21 +96,37 @@ def read(folder: str, step: int) -> Manifest:
     name = name_of(step)
     try:
         fields = json.loads(epath.Path(os.path.join(folder, name)).read_bytes())
-        if fields.pop("format") != FORMAT:
-            raise ValueError(f"{name} has a format that this version of hmoe does not know")
-        files = tuple(FileRecord(**record) for record in fields.pop("files"))
-        manifest = Manifest(files=files, **fields)
-    except (
-        OSError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        UnicodeError,
-        json.JSONDecodeError,
-    ) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{name} is damaged and cannot be read") from error
+    if isinstance(fields, dict) and fields.get("format", FORMAT) != FORMAT:
+        raise ValueError(f"{name} has a format that this version of hmoe does not know")
+    manifest = _manifest(fields)
+    if manifest is None:
+        raise ValueError(f"{name} is damaged and cannot be read")
     _check(manifest, step)
     return manifest
+
+
+def _manifest(fields: object) -> Manifest | None:
+    """Returns the manifest that JSON describes, or None if something lacks or has another type."""
+    types = {"format": int, "step": int, "saved": float, "kept": bool, "files": list}
+    if not _has_types(fields, types):
+        return None
+    assert isinstance(fields, dict)
+    of_file = {"name": str, "size": int, "blake2b": str}
+    if not all(_has_types(record, of_file) for record in fields["files"]):
+        return None
+    files = tuple(FileRecord(**record) for record in fields["files"])
+    return Manifest(fields["step"], fields["saved"], fields["kept"], files)
+
+
+def _has_types(fields: object, types: Mapping[str, type]) -> bool:
+    """Returns whether a JSON object has exactly these names, with values of these types."""
+    return (
+        isinstance(fields, dict)
+        and fields.keys() == types.keys()
+        and all(type(fields[name]) is expected for name, expected in types.items())
+    )
 
 
 def _check(manifest: Manifest, step: int) -> None:
@@ -119,7 +136,7 @@ def _check(manifest: Manifest, step: int) -> None:
     """
     pattern = re.compile(rf"model\.ckpt-{step}\.(index|meta|progress\.json|data-\d+-of-\d+)")
     names = [record.name for record in manifest.files]
-    named_well = all(isinstance(name, str) and pattern.fullmatch(name) for name in names)
+    named_well = all(pattern.fullmatch(name) for name in names)
     if manifest.step != step or not named_well or f"model.ckpt-{step}.index" not in names:
         raise ValueError(f"{name_of(step)} is not the manifest of this checkpoint")
 
@@ -187,12 +204,14 @@ def _compute(path: str) -> str:
 
 
 def _flush(path: str) -> None:
-    """Makes sure that a file survives a loss of power before the manifest vouches for it."""
+    """Makes sure that a file or a folder survives a loss of power as it is now."""
     if "://" in path:
         return
-    with open(path, "rb") as file:
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # a file system that cannot be asked to
-                raise
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot be asked to
+            raise
+    finally:
+        os.close(number)

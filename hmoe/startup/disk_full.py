@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -24,11 +25,22 @@ def message(error: BaseException, folder: str) -> str | None:
             path = _path_in(each) or folder
             where = _existing_folder(path)
             return (
-                f"no space left to write {path}: {_free(where)} is free on the disk of {where}; "
-                "free some, then run the same command again. Checkpoints that were saved before "
-                "are intact"
+                f"no space left to write {path} ({_free(where)} free on the disk of {where}); make "
+                "room, then run the same command again. Checkpoints that were saved before are "
+                "intact"
             )
     return None
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Adds the path of the file that is written to errors of the system that name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = path
+        raise
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -54,7 +66,10 @@ def _path_in(error: BaseException) -> str | None:
         return os.fspath(error.filename) if isinstance(error.filename, (str, os.PathLike)) else None
     # As in "RESOURCE_EXHAUSTED: m/model.ckpt-4_temp/part-0; No space left on device".
     named = re.search(rf"([^\n]+?); (?:{'|'.join(_TEXTS)})", str(error))
-    return named.group(1).split(": ")[-1].strip() if named else None
+    if named is None:
+        return None
+    path = named.group(1).split(": ")[-1].strip()
+    return re.sub(r"(model\.ckpt-\d+)_temp/.*", r"\1", path)
 
 
 def _existing_folder(path: str) -> str:
@@ -69,7 +84,7 @@ def _free(folder: str) -> str:
     try:
         size = float(shutil.disk_usage(folder).free)
     except OSError:
-        return "nobody knows how much"
+        return "an unknown amount"
     if size < 1000:
         return f"{size:.0f} bytes"
     for unit in ("kB", "MB", "GB"):

@@ -13,6 +13,7 @@ import pytest
 from hmoe.cli import launch, main
 from hmoe.startup import path_checks
 from hmoe.startup.request import Machine, Request
+from tests.startup import fake_checkpoints
 
 USAGE = "usage: hmoe train [FLAG ...]\n"
 
@@ -58,7 +59,7 @@ MISSING = {
 
 def test_missing_files_are_found_before_tensorflow_is_imported(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "checkpoint").write_text("")
+    fake_checkpoints.save(tmp_path / "model", 1)
     code = (
         "import sys\nfrom hmoe.cli import main as cli\n"
         f"for line in {list(MISSING)!r}: assert cli.main(line.split()) == 1\n"

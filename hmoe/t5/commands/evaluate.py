@@ -7,10 +7,12 @@ from hmoe.startup.request import Request
 from hmoe.t5.commands import configure
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation.evaluate import eval_model_function
+from hmoe.t5.sessions import checkpoints
 
 
 def evaluate(request: Request, console: Console) -> None:
     """Evaluates the checkpoints that gin names, or else the newest."""
+    checkpoints.warn_of_damage(request.model_dir, console.say)
     request = configure.configure_trained(request, console)
     mode = configure.mode_of("eval")
     if mode == "eval":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -11,7 +12,7 @@ import numpy as np
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import tf
-from hmoe.startup import checkpoint_files, checkpoint_saving, path_checks
+from hmoe.startup import checkpoint_files, checkpoint_manifest, checkpoint_saving, path_checks
 from hmoe.t5.sessions.plain_paths import readable
 
 Shapes = dict[str, tuple[int, ...]]
@@ -23,7 +24,7 @@ CheckpointStep: TypeAlias = int | str | Sequence[int] | None
 WAIT_SECONDS = 1.0
 
 # What TensorFlow raises for a file that is missing, cut off or changed.
-_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError)
+_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 # Words of the line in TensorFlow's message that says what is wrong.
 _REASONS = ("model.ckpt", "sstable", "corrupt", "hecksum", "runcated", "TensorBundle", "Read less")
 
@@ -47,12 +48,19 @@ def require_latest(model_dir: str, say: Callable[[str], None] | None = None) -> 
     if newest.path is None:
         checkpoint_files.check_some_whole(model_dir, newest)
         path_checks.raise_no_checkpoint(model_dir, tf.io.gfile.isdir(model_dir))
-    if say and newest.problems:
+    if say:
+        warn_of_damage(model_dir, say)
+    return newest.path
+
+
+def warn_of_damage(model_dir: str, say: Callable[[str], None]) -> None:
+    """Says what is wrong with checkpoints that are newer than the newest whole one."""
+    newest = checkpoint_files.newest_whole(model_dir)
+    if newest.path and newest.problems:
         say(
             f"Warning: {checkpoint_files.listed(newest.problems)}. Damaged checkpoints are left "
             f"alone; {newest.path} is used instead"
         )
-    return newest.path
 
 
 def paths(step: CheckpointStep, model_dir: str) -> Iterator[str]:
@@ -64,29 +72,35 @@ def paths(step: CheckpointStep, model_dir: str) -> Iterator[str]:
       model_dir: the folder.
 
     Raises:
-      ValueError: a checkpoint is not there or not whole; the message lists those that are.
+      ValueError: a checkpoint is not there, and the message lists those that are; or, when it is
+        its turn, it is damaged.
     """
     if step is None:
         return _as_they_appear(model_dir)
-    require_latest(model_dir)
-    if step == -1:
-        return iter([require_latest(model_dir)])
+    newest = require_latest(model_dir)
     if isinstance(step, str):
-        steps = _steps_of_word(step, model_dir)
-    else:
-        steps = [step] if isinstance(step, int) else sorted(set(step))
+        return _all_whole(step, model_dir)
+    steps = [step] if isinstance(step, int) else sorted(set(step))
+    if steps == [-1]:
+        return iter([newest])
     for each in steps:
         _check_is_there(each, model_dir)
-    return iter([checkpoint_files.prefix(model_dir, each) for each in steps])
+    return (_whole(each, model_dir) for each in steps)
 
 
-def _steps_of_word(word: str, model_dir: str) -> list[int]:
+def _all_whole(word: str, model_dir: str) -> Iterator[str]:
+    """Returns all whole checkpoints of a folder, which are looked at one after another."""
     if word != "all":
         raise ValueError(
             f"utils.run.eval_checkpoint_step = {word!r}; it must be a step, a list of steps, -1 "
             "for the newest checkpoint, 'all', or None for each new one"
         )
-    return checkpoint_files.whole_steps(model_dir)
+    steps = sorted(checkpoint_files.saved_steps(model_dir))
+    return (
+        checkpoint_files.prefix(model_dir, each)
+        for each in steps
+        if checkpoint_files.problem_of(model_dir, each) is None
+    )
 
 
 def _check_is_there(step: int, model_dir: str) -> None:
@@ -97,12 +111,17 @@ def _check_is_there(step: int, model_dir: str) -> None:
             f"{', '.join(map(str, steps))}. Choose one of these (utils.run.eval_checkpoint_step), "
             "or -1 for the newest"
         )
+
+
+def _whole(step: int, model_dir: str) -> str:
+    """Returns the path prefix of a checkpoint that a user has asked for, if it is whole."""
     problem = checkpoint_files.problem_of(model_dir, step)
     if problem:
         raise ValueError(
             f"the checkpoint of step {step} in model_dir {model_dir!r} is damaged: {problem}. "
             "Choose another step (utils.run.eval_checkpoint_step), or -1 for the newest whole one"
         )
+    return checkpoint_files.prefix(model_dir, step)
 
 
 def _as_they_appear(model_dir: str) -> Iterator[str]:
@@ -149,12 +168,32 @@ def read(path: str) -> dict[str, np.ndarray]:
     Raises:
       ValueError: no checkpoint can be read at the path.
     """
+    return dict(_each_variable(path))
+
+
+def check_readable(path: str) -> None:
+    """Reads all variables of a checkpoint once, unless its checksums have been compared already.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    folder, step = os.path.dirname(path), step_of(path)
+    if checkpoint_manifest.name_of(step) in checkpoint_files.list_names(folder or "."):
+        return
+    for _ in _each_variable(path):
+        pass
+
+
+def _each_variable(path: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the name and the value of each variable of a checkpoint, one in memory at a time."""
     names = saved_shapes(path)
     reader = tf.train.load_checkpoint(readable(path))
-    try:
-        return {name: reader.get_tensor(name) for name in names}
-    except _READ_ERRORS as error:
-        raise damaged(path, error) from error
+    for name in names:
+        try:
+            value = reader.get_tensor(name)
+        except _READ_ERRORS as error:
+            raise damaged(path, error) from error
+        yield name, value
 
 
 def read_variable(path: str, name: str) -> np.ndarray:
@@ -174,10 +213,13 @@ def damaged(path: str, error: Exception) -> ValueError:
     lines = [line for line in str(error).splitlines() if any(word in line for word in _REASONS)]
     reason = (lines or [type(error).__name__])[0].split("{{")[0].strip()
     folder, name = os.path.split(path)
-    return ValueError(
-        f"checkpoint {path} is damaged: {reason}. Move its files ({name}.*) out of {folder!r}, so "
-        "that the checkpoint before it is used, or restore them from a copy"
-    )
+    match = re.fullmatch(r"model\.ckpt-(\d+)", name)
+    steps = checkpoint_files.saved_steps(folder) if match else []
+    earlier = [step for step in steps if match and step < int(match[1])]
+    remedy = f"Restore its files ({name}.*) from a copy"
+    if earlier:
+        remedy += f", or move them out of {folder!r} to use model.ckpt-{earlier[0]}"
+    return ValueError(f"checkpoint {path} is damaged: {reason}. {remedy}")
 
 
 def write(model_dir: str, step: int, variables: Mapping[str, np.ndarray]) -> str:

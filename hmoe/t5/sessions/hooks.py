@@ -123,7 +123,8 @@ class SaveHook(CountingHook):
         self._say = session.say
         self._saver = saver
         self._every_steps = every_steps
-        self._saved_step: int | None = None
+        # The checkpoint that the run resumed from is not written again.
+        self._saved_step = first_step
 
     def after_step(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues

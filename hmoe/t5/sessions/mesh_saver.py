@@ -15,7 +15,11 @@ def variable_saver(keep: int | None = None) -> tf.train.Saver:
 
     Args:
       keep: number of checkpoints to keep; None for all.
+
+    Raises:
+      ValueError: none would be kept.
     """
+    checkpoint_saving.check_keep(keep)
     saver = tf.train.Saver(
         tf.global_variables(),
         sharded=True,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from etils import epath
 
 from hmoe.compat.stack import tf
-from hmoe.startup import atomic_write
+from hmoe.startup import atomic_write, disk_full
 from hmoe.t5.sessions import run_metrics
 
 METRICS_FILE = "metrics.jsonl"
@@ -89,7 +89,7 @@ def append_line(path: str, step: int, numbers: Mapping[str, float]) -> None:
     now = round(time.time(), 3)
     line = json.dumps({run_metrics.STEP.name: step, run_metrics.TIME.name: now, **values})
     start = "" if _ends_well(path) else "\n"
-    with epath.Path(path).open("a") as file:
+    with disk_full.naming(path), epath.Path(path).open("a") as file:
         file.write(f"{start}{line}\n")
 
 

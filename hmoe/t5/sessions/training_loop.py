@@ -55,7 +55,7 @@ def train(
         # Nothing in the folder has been changed up to here, where the model is known to be right.
         training_folder.take_up(settings.model_dir, newest, session.say, begins_anew)
         hooks = training_hooks(settings, session, graph, saver, steps, interrupted, more_hooks)
-        _run_steps(session, graph, saver.scaffold(path), hooks)
+        _run_steps(settings, session, graph, saver.scaffold(path), hooks)
         if interrupted():
             session.say(
                 f"Stopped; the last checkpoint is {checkpoints.latest(settings.model_dir)}. "
@@ -70,6 +70,7 @@ def _choose_initial_values(
     """Checks the run's own checkpoint, which the session restores, or starts from another's."""
     if path:
         architecture_check.check_matches(path, with_optimizer=True)
+        checkpoints.check_readable(path)
         session.say(f"Resuming from {path}")
         return
     message = warm_start.initialize(settings)
@@ -78,6 +79,7 @@ def _choose_initial_values(
 
 
 def _run_steps(
+    settings: ModelSettings,
     session: SessionSettings,
     graph: TrainingGraph,
     scaffold: tf.train.Scaffold,
@@ -87,6 +89,11 @@ def _run_steps(
     session.say("Preparing the first step ...")
     # Not `MonitoredTrainingSession`, which chooses a checkpoint by the file `checkpoint`.
     creator = tf.train.ChiefSessionCreator(scaffold, master=session.master, config=session.config())
-    with tf.train.MonitoredSession(creator, hooks) as tf_session:
+    try:
+        new_session = tf.train.MonitoredSession(creator, hooks)
+    except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
+        # The run's own checkpoint has been read before; a new run begins with that of another one.
+        raise checkpoints.damaged(settings.init_checkpoint or "", error) from error
+    with new_session as tf_session:
         while not tf_session.should_stop():
             tf_session.run(graph.train_op)

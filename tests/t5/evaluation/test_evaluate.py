@@ -6,12 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import gin
+import numpy as np
 import pytest
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import tf
 from hmoe.t5.data import scores, tasks
 from hmoe.t5.evaluation import evaluate
+from hmoe.t5.sessions import checkpoints
 from tests.t5 import tiny
 
 TEXTS = [("ab", "c"), ("xyz", "de"), ("q", "f")]
@@ -89,3 +92,22 @@ def test_folder_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
         evaluate.checkpoint_paths(-1, str(tmp_path))
     assert str(error.value).startswith(f"model_dir '{tmp_path}' holds no checkpoint; train first ")
+
+
+def test_upstreams_bindings_choose_among_all_checkpoints(tmp_path: Path) -> None:
+    for step in range(1, 6):
+        checkpoints.write(str(tmp_path), step, {"w": np.zeros(1, np.float32)})
+
+    def steps(asked: object, **arguments: int) -> list[int]:
+        paths = evaluate.checkpoint_paths(asked, str(tmp_path), **arguments)
+        return [checkpoints.step_of(path) for path in paths]
+
+    assert steps("all", skip_until=1, stop_after=4) == [2, 3, 4]
+    assert steps("all") == [1, 2, 3, 4, 5]
+    assert steps([2, 5], skip_until=3) == [2, 5]
+    gin.clear_config()
+    gin.parse_config("get_checkpoint_iterator.skip_until = 3")
+    try:
+        assert steps("all") == [4, 5]
+    finally:
+        gin.clear_config()

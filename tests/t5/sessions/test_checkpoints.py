@@ -1,12 +1,31 @@
-"""Folders without a checkpoint."""
+"""Finding, reading and writing checkpoints, also damaged ones and in folders with odd names."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hmoe.t5.sessions import checkpoints
+
+VALUES = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "global_step": np.int64(3)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Checkpoints of steps 1, 2 and 3."""
+    for step in (1, 2, 3):
+        checkpoints.write(str(tmp_path / "model"), step, VALUES)
+    return tmp_path / "model"
+
+
+def message_of(act: Callable[[], object]) -> str:
+    with pytest.raises(ValueError) as error:
+        act()
+    return str(error.value)
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
@@ -22,3 +41,127 @@ def test_no_checkpoint(tmp_path: Path) -> None:
         f"model_dir '{tmp_path}/none' does not exist; train first (hmoe train "
         f"--model_dir={tmp_path}/none), or name the folder of a trained model with --model_dir"
     )
+
+
+NAMES = ("plain", "a[1]", "a b", "*", "what?", "-dash", "\N{SNOWMAN}", "back\\slash", "end/")
+
+
+@pytest.mark.parametrize("is_relative", [True, False], ids=["relative", "absolute"])
+@pytest.mark.parametrize("name", NAMES)
+def test_folders_of_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_relative: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = name if is_relative else f"{tmp_path}/{name}"
+    path = checkpoints.write(folder, 3, VALUES)
+    assert path == f"{folder.rstrip('/')}/model.ckpt-3"
+    state = (tmp_path / name / "checkpoint").read_text()
+    assert state.splitlines()[0] == 'model_checkpoint_path: "model.ckpt-3"'
+    assert checkpoints.latest(folder) == path
+    read = checkpoints.read(path)
+    assert sorted(read) == sorted(VALUES)
+    for variable, value in VALUES.items():
+        np.testing.assert_array_equal(read[variable], value)
+    assert checkpoints.read_variable(path, "global_step") == 3
+    assert not list((tmp_path / name).glob("*temp*"))
+
+
+def test_a_folder_that_was_moved(folder: Path, tmp_path: Path) -> None:
+    folder.rename(tmp_path / "moved")
+    assert checkpoints.latest(str(tmp_path / "moved")) == f"{tmp_path}/moved/model.ckpt-3"
+
+
+def test_damage_is_said_and_nothing_changes(folder: Path) -> None:
+    (folder / "model.ckpt-3.index").unlink()
+    before = sorted(path.name for path in folder.iterdir())
+    lines: list[str] = []
+    assert checkpoints.require_latest(str(folder), lines.append) == f"{folder}/model.ckpt-2"
+    assert lines == [
+        "Warning: model.ckpt-3: model.ckpt-3.index is missing. Damaged checkpoints are left alone; "
+        f"{folder}/model.ckpt-2 is used instead"
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_steps_that_are_asked_for(folder: Path) -> None:
+    def steps(asked: checkpoints.CheckpointStep) -> list[int]:
+        return [checkpoints.step_of(path) for path in checkpoints.paths(asked, str(folder))]
+
+    assert steps(-1) == [3]
+    assert steps(2) == [2]
+    assert steps([3, 1]) == [1, 3]
+    assert steps("all") == [1, 2, 3]
+    (folder / "model.ckpt-3.index").write_bytes(b"")
+    assert steps(-1) == [2]
+    assert steps("all") == [1, 2]
+
+
+def test_steps_that_are_not_there(folder: Path) -> None:
+    missing = (
+        "model_dir '{}' has no checkpoint of step 77; it has those of steps 1, 2, 3. Choose one "
+        "of these (utils.run.eval_checkpoint_step), or -1 for the newest"
+    )
+    for asked in (77, [1, 77]):
+        said = message_of(lambda asked=asked: checkpoints.paths(asked, str(folder)))
+        assert said == missing.format(folder)
+    (folder / "model.ckpt-2.index").unlink()
+    assert message_of(lambda: next(checkpoints.paths(2, str(folder)))) == (
+        f"the checkpoint of step 2 in model_dir '{folder}' is damaged: model.ckpt-2.index is "
+        "missing. Choose another step (utils.run.eval_checkpoint_step), or -1 for the newest whole "
+        "one"
+    )
+    assert message_of(lambda: checkpoints.paths("last", str(folder))) == (
+        "utils.run.eval_checkpoint_step = 'last'; it must be a step, a list of steps, -1 for the "
+        "newest checkpoint, 'all', or None for each new one"
+    )
+
+
+def test_each_new_checkpoint_as_it_appears(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # While it waits, another process saves.
+    steps = itertools.count(4)
+    monkeypatch.setattr(
+        checkpoints.time, "sleep", lambda _: checkpoints.write(str(folder), next(steps), VALUES)
+    )
+    appearing = checkpoints.paths(None, str(folder))
+    assert [checkpoints.step_of(next(appearing)) for _ in range(3)] == [3, 4, 5]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[3] ^= 1
+    path.write_bytes(content)
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2])
+
+
+def keep_the_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[-30:])
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "reason"),
+    [
+        ("data-00000-of-00001", flip, "TensorBundle at {path} shard 0 ("),
+        ("data-00000-of-00001", shorten, "Read less bytes than requested"),
+        ("index", flip, "Unable to read file ({path}.index). "),
+        ("index", keep_the_end, ""),
+    ],
+)
+def test_damage_that_shows_only_in_reading(
+    folder: Path, file: str, damage: Callable[[Path], None], reason: str
+) -> None:
+    """A checkpoint without a manifest, such as T5's."""
+    path = folder / "model.ckpt-3"
+    (folder / "model.ckpt-3.manifest.json").unlink()
+    damage(folder / f"model.ckpt-3.{file}")
+    said = message_of(lambda: checkpoints.read(checkpoints.require_latest(str(folder))))
+    assert said.startswith(f"checkpoint {path} is damaged: {reason.format(path=path)}")
+    assert "\n" not in said
+    remedy = ". Restore its files (model.ckpt-3.*) from a copy"
+    assert said.endswith(f"{remedy}, or move them out of '{folder}' to use model.ckpt-2")
+    for other in (1, 2):
+        for each in folder.glob(f"model.ckpt-{other}.*"):
+            each.unlink()
+    assert message_of(lambda: checkpoints.read(str(path))).endswith(remedy)

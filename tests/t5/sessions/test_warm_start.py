@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,25 @@ def test_starts_from_another_model(trained: Path, tmp_path: Path) -> None:
         f"{common} of {len(after)} variables are initialized from {path}; the others keep their own initial values"
         in lines
     )
+
+
+def test_init_checkpoint_in_a_folder_with_an_odd_name(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "a[1]*")
+    path = f"{tmp_path}/a[1]*/model.ckpt-1"
+    rate = {"learning_rate_schedule": 0.0}
+    estimator = tiny.make(tmp_path / "new", init_checkpoint=path, **rate)
+    estimator.train(tiny.input_fn(tiny.ids(8)), max_steps=1)
+    name = "encoder/block_000/layer_000/SelfAttention/q"
+    assert (tiny.weights(tmp_path / "new")[name] == tiny.weights(trained)[name]).all()
+
+    (data,) = (tmp_path / "a[1]*").glob("*.data-00001-of-00002")
+    data.write_bytes(bytes(len(data.read_bytes())))
+    estimator = tiny.make(tmp_path / "newer", init_checkpoint=path, **rate)
+    with pytest.raises(ValueError) as error:
+        estimator.train(tiny.input_fn(tiny.ids(8)), max_steps=1)
+    said = str(error.value)
+    assert said.startswith(f"checkpoint {path} is damaged: TensorBundle at ")
+    assert said.endswith(". Restore its files (model.ckpt-1.*) from a copy")
 
 
 def test_init_checkpoint_of_another_shape(trained: Path, tmp_path: Path) -> None:

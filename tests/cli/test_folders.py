@@ -1,0 +1,116 @@
+"""Folders of models that a command must refuse before TensorFlow is loaded, unchanged."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from hmoe.cli import launch, main
+from hmoe.startup import run_lock
+from hmoe.startup.request import Request
+from tests.startup import fake_checkpoints as fake
+
+
+@pytest.fixture(autouse=True)
+def never_loads_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(request: Request, console: object) -> None:
+        pytest.fail("it went on")
+
+    monkeypatch.setattr(launch, "_run", run)
+
+
+def answer(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    assert main.main(arguments) == 1
+    out, error = capsys.readouterr()
+    assert out == ""
+    return error
+
+
+COMMANDS = {
+    "train": [],
+    "eval": [],
+    "predict": ["text"],
+    "score": ["--target_file=t"],
+    "export": [],
+    "split": ["--output_dir=new"],
+    "merge": ["--output_dir=new"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_only_damaged_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture, command: str
+) -> None:
+    fake.save(tmp_path, 2)
+    fake.save(tmp_path, 4)
+    (tmp_path / "model.ckpt-2.index").unlink()
+    (tmp_path / "model.ckpt-4.manifest.json").write_text("{")
+    before = fake.contents(tmp_path)
+    said = answer(capsys, command, f"--model_dir={tmp_path}", *COMMANDS[command])
+    assert said == (
+        f"hmoe: error: no checkpoint in model_dir '{tmp_path}' is whole (model.ckpt-4: "
+        "model.ckpt-4.manifest.json is damaged and cannot be read; model.ckpt-2: "
+        "model.ckpt-2.index is missing); nothing was changed. Restore these files from a copy, "
+        "name another --model_dir, or train anew there with hmoe train --overwrite, which moves "
+        "the old files aside\n"
+    )
+    assert fake.contents(tmp_path) == before
+
+
+def test_a_checkpoint_file_that_points_elsewhere_is_no_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fake.save(tmp_path / "other", 1)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "checkpoint").write_text('model_checkpoint_path: "../other/model.ckpt-1"\n')
+    said = answer(capsys, "predict", f"--model_dir={tmp_path}/m", "text")
+    assert said.startswith(f"hmoe: error: model_dir '{tmp_path}/m' holds no checkpoint; train ")
+
+
+def test_the_remedy_quotes_odd_names(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    said = answer(capsys, "predict", f"--model_dir={tmp_path}/a b", "text")
+    assert said == (
+        f"hmoe: error: model_dir '{tmp_path}/a b' does not exist; train first (hmoe train "
+        f"--model_dir='{tmp_path}/a b'), or name the folder of a trained model with --model_dir\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "--model_dir={m}"], ["split", "--model_dir={o}", "--output_dir={m}"]]
+)
+def test_a_folder_in_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture, arguments: list[str]
+) -> None:
+    model, other = tmp_path / "model", tmp_path / "other"
+    fake.save(other, 1)
+    with run_lock.held(Request(command="train", model_dir=str(model))):
+        before = fake.contents(model)
+        said = answer(capsys, *[word.format(m=model, o=other) for word in arguments])
+        assert fake.contents(model) == before
+    assert said.startswith(f"hmoe: error: '{model}' is in use by process {os.getpid()} on ")
+
+
+def test_a_log_that_cannot_be_written_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, which the log stands on as well."""
+
+    def run(request: Request, console: launch.Console) -> None:
+        console.log_path = str(tmp_path / "log.txt")
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "model.ckpt-4"))
+
+    def print_traceback() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    terminal = io.StringIO()
+    monkeypatch.setattr(launch, "_run", run)
+    monkeypatch.setattr(launch.traceback, "print_exc", print_traceback)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main.main(["train", f"--model_dir={tmp_path}/m"]) == 1
+    said = terminal.getvalue()
+    assert said.startswith(f"hmoe: error: no space left to write {tmp_path}/model.ckpt-4 (")

@@ -1,0 +1,99 @@
+"""Two commands that would write to one folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hmoe.startup import path_checks, run_lock
+from hmoe.startup.request import Request
+
+HOLDER = """
+import sys
+from hmoe.startup import run_lock
+from hmoe.startup.request import Request
+with run_lock.held(Request(command="train", model_dir=sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def training(folder: Path) -> Request:
+    return Request(command="train", model_dir=str(folder))
+
+
+@pytest.fixture
+def holder(tmp_path: Path):
+    """A process that holds the lock of `tmp_path / "model"`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "model")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_the_second_is_refused_with_who_holds_it(tmp_path: Path, holder) -> None:
+    model = tmp_path / "model"
+    for request in (
+        training(model),
+        Request(command="split", model_dir="x", output_dir=str(model)),
+    ):
+        with pytest.raises(ValueError) as error, run_lock.held(request):
+            pass
+        assert re.fullmatch(
+            rf"'{re.escape(str(model))}' is in use by process {holder.pid} on "
+            rf"{re.escape(socket.gethostname())} since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d; wait "
+            "until that command ends, or name another folder. Two commands that write to one "
+            "folder would lose each other's checkpoints",
+            str(error.value),
+        )
+    for command in ("predict", "eval", "score", "export"):
+        with run_lock.held(Request(command=command, model_dir=str(model))):
+            pass
+
+
+def test_a_torn_file_about_the_holder(tmp_path: Path, holder) -> None:
+    (tmp_path / "model" / run_lock.HOLDER_FILE).write_text('{"pid": 1')
+    with pytest.raises(ValueError) as error, run_lock.held(training(tmp_path / "model")):
+        pass
+    assert str(error.value).startswith(f"'{tmp_path}/model' is in use by another process; wait ")
+
+
+def test_a_dead_process_holds_nothing(tmp_path: Path, holder) -> None:
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    assert sorted(os.listdir(tmp_path / "model")) == sorted(run_lock.FILES)
+    path_checks.check_new_folder(str(tmp_path / "model"))
+    with run_lock.held(training(tmp_path / "model")):
+        assert str(os.getpid()) in (tmp_path / "model" / run_lock.HOLDER_FILE).read_text()
+    assert os.listdir(tmp_path / "model") == []
+
+
+def test_a_command_that_writes_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    with run_lock.held(training(tmp_path / "model")):
+        assert (tmp_path / "model" / run_lock.LOCK_FILE).exists()
+    assert not (tmp_path / "model").exists()
+    with run_lock.held(training(tmp_path / "model")):
+        (tmp_path / "model" / "log.txt").write_text("x")
+    assert os.listdir(tmp_path / "model") == ["log.txt"]
+
+
+def test_folders_without_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in ("gs://bucket/model", str(tmp_path / "file" / "model")):
+        with run_lock.held(Request(command="train", model_dir=folder)):
+            pass
+    assert os.listdir(tmp_path) == ["file"]
