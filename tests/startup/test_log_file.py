@@ -34,7 +34,8 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError) as error:
         begin("train", tmp_path / "new" / "run")
     said = disk_full.message(error.value, "")
-    assert said and said.startswith(f"no space left to write {tmp_path}/new/run/log.txt (")
+    assert said
+    assert said.startswith(f"no space left to write {tmp_path}/new/run/log.txt (")
     assert list(tmp_path.iterdir()) == []
     log = begin("predict", tmp_path)
     assert log.is_temporary
