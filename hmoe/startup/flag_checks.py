@@ -101,21 +101,29 @@ def _check_lines(path: str, shown: str) -> None:
 
 
 def _check_outputs(request: Request) -> None:
-    target = request.output_file
-    if target and not is_elsewhere(target):
-        shown = f"--output_file {target!r}"
-        if os.path.isdir(target) or target.endswith(os.sep):
-            raise ValueError(f"{shown} is a folder; name a file in it")
-        for name in ("input_file", "target_file"):
-            source = getattr(request, name)
-            if source and os.path.realpath(source) == os.path.realpath(target):
-                raise ValueError(
-                    f"{shown} is --{name} itself, which would be lost; name another file"
-                )
-        check_can_be_written(target, shown)
+    if request.output_file and not is_elsewhere(request.output_file):
+        _check_output_file(request, request.output_file)
     for name in ("export_dir", "output_dir"):
         folder = getattr(request, name)
         if folder and not is_elsewhere(folder):
             if os.path.isfile(folder) and name == "export_dir":
                 raise ValueError(f"--{name} {folder!r} is a file; name a folder")
             check_can_be_written(os.path.join(folder, "new"), f"--{name} {folder!r}")
+
+
+def _check_output_file(request: Request, target: str) -> None:
+    """Raises ValueError if a file to write is a folder, one of the files to read, or impossible."""
+    shown = f"--output_file {target!r}"
+    written = [target]
+    if request.command == "score":
+        written = [f"{target}.{each}" for each in ("scores", "inputs", "targets", "lengths")]
+    for path in written:
+        if os.path.isdir(path) or target.endswith(os.sep):
+            raise ValueError(f"{shown} is a folder; name a file in it")
+        for name in ("input_file", "target_file"):
+            source = getattr(request, name)
+            if source and os.path.realpath(source) == os.path.realpath(path):
+                raise ValueError(
+                    f"{shown} would replace --{name} {source!r}; name another file to write to"
+                )
+    check_can_be_written(target, shown)

@@ -29,6 +29,7 @@ FILES: dict[str, bytes | None] = {
     "file": b"no folder\n",
     "in.txt": b"one\ntwo\n",
     "targets.txt": b"1\n2\n",
+    "scored.targets": b"1\n2\n",
     "empty.txt": b"",
     "blank.txt": b"\n \n",
     "latin.txt": b"one\ncaf\xe9\n",

@@ -137,7 +137,7 @@ def test_split_gives_the_same_answers_and_merge_undoes_it(
     assert all((before[name] == value).all() for name, value in after.items())
     again = hmoe("split", f"--model_dir={trained}/model", f"--output_dir={trained}/single")
     assert (again.returncode, again.stderr) == (
-        1,
+        2,
         f"hmoe: error: --output_dir '{trained}/single' exists and is not empty; name a new folder\n",
     )
 
@@ -145,12 +145,12 @@ def test_split_gives_the_same_answers_and_merge_undoes_it(
 def test_errors_are_one_message(hmoe: server.Server, tmp_path: Path) -> None:
     none = server.once("predict", f"--model_dir={tmp_path}/none", "x")
     assert (none.returncode, none.stderr) == (
-        1,
+        2,
         f"hmoe: error: model_dir '{tmp_path}/none' does not exist; train first (hmoe train "
         f"--model_dir={tmp_path}/none), or name the folder of a trained model with --model_dir\n",
     )
     missing = hmoe("train", f"--data={tmp_path}/none.tsv", f"--model_dir={tmp_path}/m")
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert missing.stderr.startswith("hmoe: error: ")
     assert f"{tmp_path}/none.tsv" in missing.stderr
     typo = hmoe("train", f"--model_dir={tmp_path}/m", "--gin_param=hmoe.Level.num_expert = 3")
