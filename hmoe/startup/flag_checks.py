@@ -102,22 +102,26 @@ def _check_lines(path: str, shown: str) -> None:
 
 
 def _check_outputs(request: Request) -> None:
-    shown = f"--output_file {request.output_file!r}"
-    for path in answer_files.outputs(request):
-        if is_elsewhere(path):
-            continue
-        if os.path.isdir(path) or path.endswith(os.sep):
-            raise ValueError(f"{shown} is a folder; name a file in it")
-        for name in ("input_file", "target_file"):
-            source = getattr(request, name)
-            if source and os.path.realpath(source) == os.path.realpath(path):
-                raise ValueError(
-                    f"{shown} is --{name} itself, which would be lost; name another file"
-                )
-        check_can_be_written(path, shown)
+    if request.output_file and not is_elsewhere(request.output_file):
+        _check_output_file(request, request.output_file)
     for name in ("export_dir", "output_dir"):
         folder = getattr(request, name)
         if folder and not is_elsewhere(folder):
             if os.path.isfile(folder) and name == "export_dir":
                 raise ValueError(f"--{name} {folder!r} is a file; name a folder")
             check_can_be_written(os.path.join(folder, "new"), f"--{name} {folder!r}")
+
+
+def _check_output_file(request: Request, target: str) -> None:
+    """Raises ValueError if a file to write is a folder, one of the files to read, or impossible."""
+    shown = f"--output_file {target!r}"
+    for path in answer_files.outputs(request):
+        if os.path.isdir(path) or target.endswith(os.sep):
+            raise ValueError(f"{shown} is a folder; name a file in it")
+        for name in ("input_file", "target_file"):
+            source = getattr(request, name)
+            if source and os.path.realpath(source) == os.path.realpath(path):
+                raise ValueError(
+                    f"{shown} would replace --{name} {source!r}; name another file to write to"
+                )
+    check_can_be_written(target, shown)

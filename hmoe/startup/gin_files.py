@@ -11,6 +11,7 @@ import difflib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from hmoe.startup.local_files import check_readable
 
@@ -96,6 +97,20 @@ def text(path: str) -> str:
         ) from None
 
 
+def in_package(path: str) -> str | None:
+    """Returns where a path such as `my_package/configs/a.gin` is among Python's packages."""
+    first, _, rest = path.partition("/")
+    if not first.isidentifier() or not rest:
+        return None
+    try:
+        found = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        return None
+    folders = list(found.submodule_search_locations or []) if found else []
+    files = [os.path.join(folder, rest) for folder in folders]
+    return next((file for file in files if os.path.isfile(file)), None)
+
+
 def check_exists(
     path: str, folders: Sequence[str], exists: Callable[[str], bool] = os.path.exists
 ) -> None:
@@ -106,8 +121,17 @@ def check_exists(
       folders: the folders to look in; the first is "", the current one.
       exists: returns whether a file exists.
     """
-    if any(exists(os.path.join(folder, path)) for folder in folders):
-        return
+    if not any(exists(os.path.join(folder, path)) for folder in folders):
+        raise_missing(path, folders)
+
+
+def raise_missing(path: str, folders: Sequence[str]) -> NoReturn:
+    """Raises MissingFileError, with similar names, for a gin file that is in no folder.
+
+    Args:
+      path: path of the gin file in one of the folders.
+      folders: the folders that were looked in; the first is "", the current one.
+    """
     known = [
         os.path.relpath(os.path.join(where, name), folder)
         for folder in folders[1:]

@@ -177,17 +177,20 @@ class Reader:
         if any(map(is_elsewhere, [path, *self._folders])):
             self.whole = False
             return
-        gin_files.check_exists(path, self._folders)
-        found = next(
-            joined
-            for joined in (os.path.join(folder, path) for folder in self._folders)
-            if os.path.exists(joined)
-        )
+        found = self._find(path)
         chain = (*within, found)
         if os.path.abspath(found) in map(os.path.abspath, within):
             raise ValueError(f"gin file {found} includes itself: {' -> '.join(chain)}")
         own = own and not os.path.abspath(found).startswith(self._shipped)
         yield from self._with_includes(_parsed(gin_files.text(found), found, own), chain)
+
+    def _find(self, path: str) -> str:
+        """Returns the first file that gin would find under a name."""
+        candidates = [os.path.join(folder, path) for folder in self._folders]
+        found = next(filter(os.path.exists, candidates), None) or gin_files.in_package(path)
+        if found is None:
+            gin_files.raise_missing(path, self._folders)
+        return found
 
     def line(self, text: str) -> Iterator[Statement]:
         """Yields the statements of a `--gin_param`."""

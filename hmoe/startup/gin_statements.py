@@ -162,6 +162,10 @@ def _converted(statement: object, place: Place) -> Statement | None:
     """Returns a statement of gin's parser as one of ours; None for one that binds nothing."""
     if isinstance(statement, config_parser.BindingStatement):
         scope, selector, argument, value, _ = statement
+        if argument == "value" and selector in ("macro", "gin.macro") and scope:
+            # What gin makes of `%name` can be written out.
+            scope, _, selector = scope.rpartition("/")
+            argument = ""
         return Binding(place, scope, selector, argument, value)
     if isinstance(statement, config_parser.ImportStatement):
         is_module = not statement.module.startswith("__gin__.")

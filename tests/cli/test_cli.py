@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hmoe.cli import launch, main
-from hmoe.startup import errors, path_checks
+from hmoe.startup import errors, request_checks
 from hmoe.startup.request import Machine, Request
 from tests.startup import fake_checkpoints
 
@@ -82,14 +82,11 @@ def test_missing_files_are_found_before_tensorflow_is_imported(tmp_path: Path) -
 
 
 def test_files_elsewhere_are_left_to_tensorflow() -> None:
-    path_checks.check(
-        request(
-            "predict",
-            "--model_dir=gs://a/model",
-            "--gin_file=gs://a/b.gin",
-            "--input_file=gs://a/c",
-        )
-    )
+    for command in ("predict", "eval", "score"):
+        given = request(command, "--model_dir=gs://a/model", "--gin_file=gs://a/b.gin")
+        inputs = {"input_file": "gs://a/c", "target_file": "gs://a/d"}
+        assert request_checks.check(dataclasses.replace(given, **inputs)) == []
+        assert request_checks.check(dataclasses.replace(given, gin_file=(), **inputs)) == []
 
 
 def test_unknown_flag_with_a_suggestion(capsys: pytest.CaptureFixture) -> None:

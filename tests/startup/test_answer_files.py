@@ -49,7 +49,7 @@ def message(command: str, **fields: object) -> str:
             (
                 "predict",
                 {"input_file": "in", "output_file": output},
-                f"--output_file '{output}' is --input_file itself, which would be lost; name another file",
+                f"--output_file '{output}' would replace --input_file 'in'; name another file to write to",
             )
             for output in ("in", "link", "./there/../in")
         ],
@@ -72,7 +72,7 @@ def message(command: str, **fields: object) -> str:
         (
             "score",
             {"input_file": "in", "target_file": "out", "output_file": "o"},
-            "--output_file 'o' is --input_file itself, which would be lost; name another file",
+            "--output_file 'o' would replace --input_file 'in'; name another file to write to",
         ),
         (
             "export",

@@ -58,6 +58,18 @@ def test_shipped_files_are_not_a_users_own():
     assert len(reading.bindings) > 50
 
 
+def test_files_in_packages_are_found_as_gin_finds_them():
+    reading = read("include 'mesh_tensorflow/transformer/gin/defaults.gin'\n")
+    assert "num_layers" in reading.macros
+    assert not reading.macros["num_layers"].place.own
+
+
+def test_macros_in_full():
+    reading = read("a/b/macro.value = 3\nc/gin.macro.value = 4\nf.x = %a/b\n")
+    assert {name: each.value for name, each in reading.macros.items()} == {"a/b": 3, "c": 4}
+    assert reading.literal("f.x") == 3
+
+
 def test_files_on_other_machines_are_left_out():
     reading = gin_reading.read(["gs://bucket/a.gin"], ["x = 1"])
     assert not reading.whole

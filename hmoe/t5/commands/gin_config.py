@@ -47,7 +47,8 @@ def read(
     for folder in folders:
         gin.add_config_file_search_path(folder)
     for path in files:
-        gin_files.check_exists(path, ["", *folders], tf.io.gfile.exists)
+        if gin_files.in_package(path) is None:
+            gin_files.check_exists(path, ["", *folders], tf.io.gfile.exists)
     if skip_unknown is not True:
         skip_unknown = [*mesh_transformer.DEPRECATED_GIN_REFERENCES, *(skip_unknown or ())]
     package = os.path.dirname(mesh_tensorflow.transformer.__file__)
