@@ -63,7 +63,10 @@ def shape(given: object) -> dict[str, int]:
     """
     axes: dict[str, int] = {}
     for name, size in _pairs(given, "a mesh axis, a colon and its size", "'rows:2;cols:4'"):
-        number = int(size) if isinstance(size, str) and re.fullmatch(r"\d{1,9}", size) else size
+        number = size
+        # Mesh TensorFlow reads sizes of a text, but takes those of a list as they are.
+        if isinstance(given, str) and re.fullmatch(r"\d{1,9}", str(size)):
+            number = int(str(size))
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ValueError(
                 f"gives the axis {name!r} the size {size!r}; it must be an integer of at least 1"

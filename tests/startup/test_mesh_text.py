@@ -25,6 +25,7 @@ ANYTHING = (
 @example("rows:２")
 @example("rows:+2")
 @example("rows:1_0")
+@example([("rows", "1")])
 def test_shapes_are_mesh_tensorflows_or_refused(text):
     try:
         found = mesh_text.shape(text)
