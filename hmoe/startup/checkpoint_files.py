@@ -20,6 +20,8 @@ from hmoe.startup import checkpoint_manifest
 STATE_FILE = "checkpoint"
 # Number of damaged checkpoints that an error describes.
 MAX_LISTED = 4
+# Number of looks at a folder that changes while it is looked at.
+MAX_LOOKS = 5
 
 _NAME = re.compile(
     r"model\.ckpt-(?P<step>\d+)\."
@@ -115,8 +117,18 @@ def newest_whole(folder: str) -> Newest:
     Returns:
       The path, and what is wrong with newer checkpoints.
     """
+    for _ in range(MAX_LOOKS):
+        by_step = names_by_step(folder)
+        found = _newest_of(folder, by_step)
+        # A training that goes on may have saved and removed checkpoints in the meantime.
+        if not found.problems or names_by_step(folder) == by_step:
+            break
+    return found
+
+
+def _newest_of(folder: str, by_step: Mapping[int, Sequence[str]]) -> Newest:
     problems: dict[int, str] = {}
-    for step, names in names_by_step(folder).items():
+    for step, names in by_step.items():
         if is_unfinished(step, names):
             continue
         problem = problem_of(folder, step, names)
@@ -124,13 +136,6 @@ def newest_whole(folder: str) -> Newest:
             return Newest(prefix(folder, step), problems)
         problems[step] = problem
     return Newest(None, problems)
-
-
-def whole_steps(folder: str) -> list[int]:
-    """Returns the steps of the whole checkpoints in a folder, the oldest first."""
-    found = names_by_step(folder).items()
-    steps = [step for step, names in found if not is_unfinished(step, names)]
-    return sorted(step for step in steps if problem_of(folder, step) is None)
 
 
 def problem_of(folder: str, step: int, names: Sequence[str] | None = None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hmoe.startup import checkpoint_saving
+from hmoe.startup import checkpoint_files, checkpoint_saving
 
 # What every index ends with.
 TABLE_END = bytes.fromhex("57fb808b247547db")
@@ -21,6 +21,12 @@ def save(folder: Path, step: int, retention: checkpoint_saving.Retention | None 
     """Saves a checkpoint with its manifest."""
     with checkpoint_saving.saving(str(folder), step, retention) as prefix:
         write_files(prefix, str(step))
+
+
+def whole_steps(folder: Path) -> list[int]:
+    """The steps of the whole checkpoints, the oldest first."""
+    steps = sorted(checkpoint_files.saved_steps(str(folder)))
+    return [step for step in steps if checkpoint_files.problem_of(str(folder), step) is None]
 
 
 def names(folder: Path) -> list[str]:

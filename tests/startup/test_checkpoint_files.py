@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hmoe.startup import checkpoint_files, checkpoint_folder
+from hmoe.startup import checkpoint_files, checkpoint_folder, checkpoint_saving
 from tests.startup import fake_checkpoints as fake
 
 INDEX = "model.ckpt-4.index"
@@ -171,6 +171,20 @@ def test_many_damaged_checkpoints_are_counted() -> None:
         "model.ckpt-9: gone; model.ckpt-8: gone; model.ckpt-7: gone; model.ckpt-6: gone; "
         "and 5 older ones"
     )
+
+
+def test_a_training_that_goes_on_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It saves step 6 and removes step 4 after a look at the names."""
+    problem_of = checkpoint_files.problem_of
+
+    def look(where: str, step: int, names: list[str]) -> str | None:
+        if step == 4:
+            fake.save(folder, 6)
+            checkpoint_saving.remove(where, 4)
+        return problem_of(where, step, names)
+
+    monkeypatch.setattr(checkpoint_files, "problem_of", look)
+    assert checkpoint_files.newest_whole(str(folder)) == (str(folder / "model.ckpt-6"), {})
 
 
 def test_folders_without_checkpoints(tmp_path: Path) -> None:
