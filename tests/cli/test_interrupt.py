@@ -69,7 +69,7 @@ def test_a_signal_while_the_model_is_built_ends_at_once(tmp_path: Path) -> None:
 def test_a_terminal_that_closes_lets_training_save(tmp_path: Path) -> None:
     """SIGHUP comes, and nobody reads what is printed any more."""
     process = started(tmp_path / "m")
-    wait_for(process, "step ")
+    wait_for(process, " | loss ")
     assert process.stdout
     process.stdout.close()
     process.send_signal(signal.SIGHUP)

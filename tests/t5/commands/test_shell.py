@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,7 @@ def trained(hmoe: server.Server, tmp_path_factory: pytest.TempPathFactory) -> Pa
         )
     assert (status, (folder / "errors").read_text(encoding="utf-8")) == (0, "")
     assert lines.text().startswith("Loading TensorFlow (log: ")
+    shutil.copy(folder / "a model" / "log.txt", folder / "log of the training")
     return folder
 
 
@@ -88,7 +90,7 @@ def test_training_goes_on_when_nobody_reads(trained: Path) -> None:
     folder = trained / "a model"
     assert (folder / "model.ckpt-4.index").exists()
     assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").open()] == [2, 4]
-    log = (folder / "log.txt").read_text(encoding="utf-8")
+    log = (trained / "log of the training").read_text(encoding="utf-8")
     assert "hmoe: Nothing more is printed: Broken pipe\n" in log
     assert "Traceback" not in log
 
