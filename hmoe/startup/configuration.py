@@ -54,7 +54,7 @@ def _check_values(request: Request, reading: Reading, built: scopes.Built) -> No
     modes.check_mode(reading, request.command)
     if reading.whole:
         if _is_closed(request, reading):
-            given = {"MIXTURE_NAME"} if request.data or _was_data(request) else set()
+            given = {"MIXTURE_NAME"} if request.data else set()
             needs_task = request.command in ("train", "eval")
             macros.check_defined(reading, is_given=given.__contains__, needs_task=needs_task)
         if request.command in _BUILD:
@@ -68,12 +68,6 @@ def _check_values(request: Request, reading: Reading, built: scopes.Built) -> No
     mesh.check(reading, has_experts=built.has_layers, on_tpu=on_tpu)
     if request.command in _BUILD:
         master.check(reading)
-
-
-def _was_data(request: Request) -> bool:
-    """Returns whether a saved run names its own task; configurations that are saved hold it."""
-    sources = run_sources.of(request)
-    return sources is not None and sources.saved
 
 
 def _is_closed(request: Request, reading: Reading) -> bool:

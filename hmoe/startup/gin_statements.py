@@ -144,8 +144,11 @@ def parse(text: str, source: str, *, own: bool = True, is_file: bool = True) -> 
             if found is not None:
                 yield found
     except SyntaxError as error:
-        bad = Place(source, (error.lineno or line) if is_file else None)
-        raise ValueError(f"{bad}: {_explained(error)}") from None
+        # At the end of a text, versions of Python disagree about the number of the line.
+        lines = text.split("\n")
+        line = min(error.lineno or line, len(lines))
+        bad = Place(source, line if is_file else None)
+        raise ValueError(f"{bad}: {_explained(error, lines[line - 1])}") from None
     except tokenize.TokenError:
         bad = Place(source, line if is_file else None)
         raise ValueError(
@@ -175,12 +178,11 @@ def _converted(statement: object, place: Place) -> Statement | None:
     return None
 
 
-def _explained(error: SyntaxError) -> str:
-    """Returns gin's message on one line, with the line that it is about."""
+def _explained(error: SyntaxError, line: str) -> str:
+    """Returns gin's message, with the line that it is about."""
     problem = " ".join(str(error.msg).split())
     token = re.search(r"Failed to parse token '(.*)'$", problem)
     if token:
         # Gin prints an object of Python's parser.
         problem = f"{token[1]!r} is no value; a text needs quotes."
-    shown = (error.text or "").strip()
-    return f"{problem}{f' The line: {shown}' if shown else ''}"
+    return f"{problem} The line: {line.strip()}"

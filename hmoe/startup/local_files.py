@@ -62,8 +62,10 @@ def check_can_be_written(path: str, shown: str) -> None:
       path: the path; folders on the way to it may be missing, and would be made.
       shown: how messages name it.
     """
+    if os.path.isfile(path) and not os.access(path, os.W_OK):
+        raise ValueError(f"{shown} cannot be written: the file that is there is protected")
     folder = os.path.dirname(os.path.abspath(path))
-    while not os.path.lexists(folder):
+    while not os.path.lexists(folder):  # those in between would be made
         folder = os.path.dirname(folder)
     if not os.path.isdir(folder):
         raise ValueError(f"{shown} cannot be written: {folder} is a file")

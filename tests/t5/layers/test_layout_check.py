@@ -66,6 +66,16 @@ def test_a_dimension_left_whole_is_said() -> None:
     ]
 
 
+def test_more_choices_than_experts_are_said() -> None:
+    gin.parse_config(LEVELS)
+    gin.parse_config("outer/hmoe.Level.router = @outer/hmoe.TopKRouter()")
+    gin.parse_config("outer/hmoe.TopKRouter.k = 9\nhmoe.TopKRouter.retries = 3")
+    assert check(RULES) == [
+        "level 'outer': k is 9, but it has 6 experts; every token chooses all of them",
+        "level 'inner': retries is 3, but beside the 2 that a token chooses it has 2 experts to try",
+    ]
+
+
 def test_an_unknown_axis_is_refused() -> None:
     gin.parse_config(LEVELS)
     with pytest.raises(ValueError) as error:

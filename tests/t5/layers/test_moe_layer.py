@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gin
 import numpy as np
 import pytest
 from mesh_tensorflow.transformer import transformer
@@ -263,4 +264,28 @@ def test_a_mixture_is_required():
     assert str(error.value) == (
         "hmoe.MoELayer: moe is None; it must be an object such as hmoe.HierarchicalMoE(levels=...,"
         " experts=...) (in gin: @hmoe.HierarchicalMoE(), with the brackets)"
+    )
+
+
+def test_experts_with_several_outputs_are_refused():
+    gin.clear_config()
+    gin.parse_config(
+        """
+        hmoe.MoELayer.moe = @hmoe.HierarchicalMoE()
+        hmoe.HierarchicalMoE.levels = [@hmoe.Level()]
+        hmoe.HierarchicalMoE.experts = @hmoe.FeedForwardExperts()
+        hmoe.FeedForwardExperts.hidden_size = 3
+        hmoe.FeedForwardExperts.output_names = ["a", "b"]
+        hmoe.Level.name = "one"
+        hmoe.Level.num_experts = 2
+        hmoe.Level.router = @hmoe.TopKRouter()
+        """
+    )
+    with pytest.raises(ValueError) as error:
+        configurables.MoELayer()
+    gin.clear_config()
+    assert str(error.value).startswith(
+        "hmoe.MoELayer: the experts have 2 outputs (hmoe.FeedForwardExperts.output_names = ['a', "
+        "'b']), but the layer adds one to each token; leave output_names out. Attention with "
+        "experts (hmoe.ExpertsSelfAttention) names the outputs that it needs by itself"
     )
