@@ -119,16 +119,16 @@ def what_is_left_of(model_dir: str, step: int, first_step: int) -> str:
       step: the step of the loss.
       first_step: the step that the session began at.
     """
-    steps = checkpoint_files.whole_steps(model_dir)
-    if not steps or steps[-1] != step - 1:
+    path = checkpoints.latest(model_dir)
+    if path is None or checkpoints.step_of(path) != step - 1:
         return what_is_left(model_dir)
-    path = checkpoint_files.prefix(model_dir, steps[-1])
-    if steps[-1] == first_step or len(steps) == 1:
-        older = "an older one" if len(steps) > 1 else "another"
+    has_older = any(each < step - 1 for each in checkpoint_files.saved_steps(model_dir))
+    if step - 1 == first_step or not has_older:
+        older = "an older one" if has_older else "another"
         return (
             f"{path}, the newest checkpoint, holds the weights that give this loss: if another "
             f"configuration does not help, move its files away and resume from {older}"
         )
-    where = checkpoint_folder.set_aside(model_dir, steps[-1], checkpoint_folder.DIVERGED)
+    where = checkpoint_folder.set_aside(model_dir, step - 1, checkpoint_folder.DIVERGED)
     checkpoint_saving.write_state(model_dir)
     return f"{path}, whose weights give this loss, was moved to {where}; {what_is_left(model_dir)}"
