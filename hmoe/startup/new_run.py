@@ -7,7 +7,7 @@ import os
 import re
 
 from hmoe.startup.local_files import is_elsewhere
-from hmoe.startup.request import Request
+from hmoe.startup.request import DEFAULT_MODEL_DIR, Request
 from hmoe.startup.run_sources import DEFAULT_RUN, SAVED_CONFIGURATIONS
 
 # Files that only a run leaves in its folder.
@@ -29,7 +29,7 @@ def announcement(request: Request) -> str | None:
     if is_elsewhere(folder) or (holds_run(folder) and not request.overwrite):
         return None
     is_new = not os.path.lexists(folder)
-    if is_new:
+    if is_new and folder != DEFAULT_MODEL_DIR:
         _check_not_mistyped(folder)
     return f"Beginning the default job ({DEFAULT_RUN}) in {folder}{', a new folder' * is_new}"
 
@@ -63,9 +63,9 @@ def _check_not_mistyped(folder: str) -> None:
 
 
 def _are_variants(name: str, other: str) -> bool:
-    """Returns whether names differ as those of a series do: in numbers, or in the last letter."""
+    """Returns whether names differ as those of a series do: in numbers, or at their end."""
 
     def stem(text: str) -> str:
         return re.sub(r"\d+|.$", "", text)
 
-    return stem(name) == stem(other)
+    return stem(name) == stem(other) or name.startswith(other) or other.startswith(name)

@@ -23,11 +23,21 @@ def announcement(folder: str, **fields: object) -> str | None:
     return new_run.announcement(Request(command="train", model_dir=folder, **fields))
 
 
-@pytest.mark.parametrize("folder", ["runs/new", "runs/exp_18", "runs/finetunes", "runs/notarum"])
+@pytest.mark.parametrize(
+    "folder", ["runs/new", "runs/exp_18", "runs/finetunes", "runs/finetuned2", "runs/notarum"]
+)
 def test_new_folders(folder: str) -> None:
     """Names of a series are no mistakes, nor are those like a folder without a run."""
     assert announcement(folder) == (
         f"Beginning the default job (runs/default.gin) in {folder}, a new folder"
+    )
+
+
+def test_the_default_folder_is_not_mistyped(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "default").rename(tmp_path / "runs" / "defaults")
+    (tmp_path / "runs" / "exp_17").rename(tmp_path / "runs" / "defalt")
+    assert announcement("runs/default") == (
+        "Beginning the default job (runs/default.gin) in runs/default, a new folder"
     )
 
 
