@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.t5 import server, tiny
@@ -184,3 +185,20 @@ def test_torn_files_are_named(
     result = hmoe(*words, *(["--evaluate=false"] if command == "train" else []))
     assert result.returncode == 0, result.stderr
     assert json.loads(flags)["config"][-1].startswith("# The end of the configuration")
+
+
+def test_a_resume_on_a_file_goes_on_with_the_next_examples(
+    hmoe: server.Server, tmp_path: Path
+) -> None:
+    """The file is shuffled and repeated: eight steps are more than one epoch."""
+    pairs = "".join(f"say {i:02d}\tsaid {i:02d}\n" for i in range(60))
+    (tmp_path / "pairs.tsv").write_text(pairs, encoding="utf-8")
+    constant = "--gin_param=utils.run.learning_rate_schedule = [%learning_rate]"
+    run = ("train", f"--data={tmp_path}/pairs.tsv", *RUN[2:], constant, "--evaluate=false")
+    for folder, steps in (("whole", 8), ("parts", 3), ("parts", 8)):
+        result = hmoe(*run, f"--train_steps={steps}", f"--model_dir={tmp_path}/{folder}")
+        assert result.returncode == 0, result.stderr
+    whole, parts = (tiny.weights(tmp_path / folder) for folder in ("whole", "parts"))
+    assert set(whole) == set(parts)
+    for name, value in whole.items():
+        np.testing.assert_array_equal(parts[name], value, err_msg=name)
