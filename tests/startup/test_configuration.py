@@ -1,0 +1,60 @@
+"""Warnings about the folder of a model, which are no errors under --strict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hmoe.startup import configuration
+from hmoe.startup.request import Request
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs/mine").mkdir(parents=True)
+    Path("runs/mine/checkpoint").touch()
+    for step in (200, 600):
+        Path(f"runs/mine/model.ckpt-{step}.index").touch()
+    Path("runs/mine/config.gin").write_text("include 'runs/tiny.gin'\n", encoding="utf-8")
+
+
+def check(command: str, model_dir: str, *lines: str) -> list[str]:
+    return configuration.check(
+        Request(command=command, model_dir=model_dir, gin_param=lines, strict=True)
+    )
+
+
+def test_a_misspelt_folder_begins_the_default_job_with_a_word() -> None:
+    assert check("train", "runs/mien") == [
+        "model_dir 'runs/mien' does not exist, so the default job (runs/default.gin) begins there; "
+        "did you mean 'runs/mine'?"
+    ]
+    assert check("train", "elsewhere") == [
+        "model_dir 'elsewhere' does not exist, so the default job (runs/default.gin) begins there"
+    ]
+    assert check("train", "runs/default") == []
+    assert check("train", "runs/mine") == []
+
+
+def test_a_checkpoint_that_is_not_there() -> None:
+    step = "utils.run.eval_checkpoint_step = {}"
+    assert check("predict", "runs/mine", step.format(500)) == [
+        "runs/mine has no checkpoint of utils.run.eval_checkpoint_step = 500; it has those of 200, "
+        "600, and the nearest, 600, is used"
+    ]
+    for known in (200, 600, -1, "'all'", "[200, 600]"):
+        assert check("predict", "runs/mine", step.format(known)) == []
+
+
+def test_own_bindings_alone_are_warned_of() -> None:
+    with Path("runs/mine/config.gin").open("a", encoding="utf-8") as file:
+        file.write("train_stepz = 3\n")
+    assert check("eval", "runs/mine") == []
+    with pytest.raises(ValueError) as error:
+        check("eval", "runs/mine", "batch_sise = 3")
+    assert str(error.value) == (
+        "--gin_param 'batch_sise = 3': nothing reads the macro batch_sise; did you mean "
+        "'batch_size'?\n--strict makes this an error"
+    )
