@@ -6,7 +6,7 @@ import glob
 import os
 import re
 
-from hmoe.startup import gin_files, run_sources
+from hmoe.startup import run_sources
 from hmoe.startup.gin_checks import (
     arguments,
     imports,
@@ -20,7 +20,7 @@ from hmoe.startup.gin_checks import (
 )
 from hmoe.startup.gin_reading import Reading
 from hmoe.startup.local_files import is_elsewhere
-from hmoe.startup.request import DEFAULT_MODEL_DIR, Request
+from hmoe.startup.request import Request
 
 # Commands that build a model, and need a mesh for it.
 _BUILD = ("train", "eval", "predict", "score", "export")
@@ -45,7 +45,7 @@ def check(request: Request) -> list[str]:
     warnings = _without_effect(request, reading, built)
     if warnings and request.strict:
         raise ValueError("\n".join([*warnings, "--strict makes this an error"]))
-    return [*warnings, *_other_step(request, reading), *_default_job(request)]
+    return warnings + _other_step(request, reading)
 
 
 def _check_values(request: Request, reading: Reading, built: scopes.Built) -> None:
@@ -88,21 +88,6 @@ def _without_effect(request: Request, reading: Reading, built: scopes.Built) -> 
     if not any(re.search(r"config_scope|configurables", s) for s in imports.sources(modules)):
         found += built.unused()
     return found
-
-
-def _default_job(request: Request) -> list[str]:
-    """Returns a warning if the default job begins because a folder is misspelt."""
-    folder = os.path.normpath(request.model_dir)
-    if request.command != "train" or request.gin_file or request.data or os.path.exists(folder):
-        return []
-    beside = glob.glob(os.path.join(glob.escape(os.path.dirname(folder)), "*", "checkpoint"))
-    known = gin_files.nearest(folder, [os.path.dirname(each) for each in beside])
-    if folder == DEFAULT_MODEL_DIR and not known:
-        return []
-    return [
-        f"model_dir {request.model_dir!r} does not exist, so the default job "
-        f"({run_sources.DEFAULT_RUN}) begins there{known}"
-    ]
 
 
 def _other_step(request: Request, reading: Reading) -> list[str]:

@@ -26,18 +26,6 @@ def check(command: str, model_dir: str, *lines: str) -> list[str]:
     )
 
 
-def test_a_misspelt_folder_begins_the_default_job_with_a_word() -> None:
-    assert check("train", "runs/mien") == [
-        "model_dir 'runs/mien' does not exist, so the default job (runs/default.gin) begins there; "
-        "did you mean 'runs/mine'?"
-    ]
-    assert check("train", "elsewhere") == [
-        "model_dir 'elsewhere' does not exist, so the default job (runs/default.gin) begins there"
-    ]
-    assert check("train", "runs/default") == []
-    assert check("train", "runs/mine") == []
-
-
 def test_a_checkpoint_that_is_not_there() -> None:
     step = "utils.run.eval_checkpoint_step = {}"
     assert check("predict", "runs/mine", step.format(500)) == [
