@@ -28,6 +28,14 @@ def integer(where: str, field: str, value: object) -> int:
     return value
 
 
+def number_of_examples(where: str, field: str, value: object) -> int:
+    """Returns `value` if it is a number of examples, or negative for all of them."""
+    number = integer(where, field, value)
+    if number == 0:
+        raise ValueError(f"{where}: {field} is 0; it must be at least 1, or -1 for all examples")
+    return number
+
+
 def pattern(where: str, field: str, value: object) -> str:
     """Returns `value` if it is a regular expression."""
     value = text(where, field, value)
@@ -81,8 +89,9 @@ CHECKS: dict[str, checks.Check] = {
     f"{_RUN}.checkpoint_input_pipeline": checks.boolean,
     f"{_RUN}.eval_dir_suffix": checks.optional(text),
     f"{_UTILS}.tpu_estimator_model_fn.outer_batch_size": _POSITIVE,
+    # None and 0 do not split the batch.
     f"{_UTILS}.serialize_num_microbatches.tokens_per_microbatch_per_replica": checks.optional(
-        _POSITIVE
+        _COUNT
     ),
     f"{_TRANSFORMER}.make_layer_stack.num_layers": _POSITIVE,
     f"{_TRANSFORMER}.Unitransformer.d_model": _POSITIVE,
@@ -112,9 +121,9 @@ CHECKS: dict[str, checks.Check] = {
     f"{_TASKS}.mesh_train_dataset_fn.use_cached": checks.boolean,
     f"{_TASKS}.mesh_train_dataset_fn.pack": checks.boolean,
     f"{_TASKS}.mesh_eval_dataset_fn.mixture_or_task_name": text,
-    f"{_TASKS}.mesh_eval_dataset_fn.num_eval_examples": checks.optional(_POSITIVE),
+    f"{_TASKS}.mesh_eval_dataset_fn.num_eval_examples": checks.optional(number_of_examples),
     f"{_TASKS}.mesh_eval_dataset_fn.use_cached": checks.boolean,
-    f"{_TASKS}.get_vocabulary.mixture_or_task_name": text,
+    f"{_TASKS}.get_vocabulary.mixture_or_task_name": checks.optional(text),
 }
 
 # Those of hmoe's own classes, which load TensorFlow; a test holds them against the classes' fields.

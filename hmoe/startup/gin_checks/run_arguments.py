@@ -9,10 +9,10 @@ from hmoe.startup.gin_statements import Binding, Macro, Reference
 
 _RUN = "mesh_tensorflow.transformer.utils.run"
 _METHODS = (
-    "tokens_per_replica",
-    "tokens_per_mb_per_replica",
     "sequences_per_batch",
+    "tokens_per_batch",
     "sequences_per_replica",
+    "tokens_per_replica",
 )
 # What takes a function or a class, and an example.
 _FUNCTIONS = {

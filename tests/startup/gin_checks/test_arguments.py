@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 
+import gin
 import pytest
-from mesh_tensorflow.transformer import utils
 
 import hmoe.t5  # noqa: F401
 from hmoe import config
@@ -52,9 +53,12 @@ def test_own_classes(name: str, field: str) -> None:
         assert accepted(ours, value) == accepted(theirs, value), value
 
 
-def test_arguments_of_run_exist() -> None:
-    known = inspect.signature(inspect.unwrap(utils.run)).parameters
-    prefix = "mesh_tensorflow.transformer.utils.run."
-    ours = [each.removeprefix(prefix) for each in arguments.CHECKS if each.startswith(prefix)]
-    assert ours
-    assert set(ours) <= set(known)
+@pytest.mark.parametrize("full_name", arguments.CHECKS)
+def test_defaults_of_t5_are_accepted(full_name: str) -> None:
+    path, _, argument = full_name.rpartition(".")
+    module, _, name = path.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    function = function.__init__ if inspect.isclass(function) else function
+    default = inspect.signature(inspect.unwrap(function)).parameters[argument].default
+    if default not in (inspect.Parameter.empty, gin.REQUIRED) and not callable(default):
+        arguments.CHECKS[full_name]("where", argument, default)
