@@ -41,12 +41,12 @@ def once(*arguments: str) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         timeout=900,
-        env=_environment(),
+        env=environment(),
         stdin=subprocess.DEVNULL,
     )
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": ROOT}
 
 
@@ -67,7 +67,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=_environment(),
+            env=environment(),
         )
 
     def __call__(self, *arguments: str, stdin: str | bytes = "") -> subprocess.CompletedProcess:
