@@ -53,12 +53,12 @@ def once(*arguments: str) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         timeout=900,
-        env=_environment(),
+        env=environment(),
         stdin=subprocess.DEVNULL,
     )
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": ROOT}
 
 
@@ -81,7 +81,7 @@ class Server:
             stderr=self._log,
             text=True,
             encoding="utf-8",
-            env={**_environment(), **variables},
+            env={**environment(), **variables},
         )
 
     def __call__(self, *arguments: str, stdin: str | bytes = "") -> subprocess.CompletedProcess:

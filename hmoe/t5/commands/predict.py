@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from hmoe.startup import answer_files, prompt, text_lines
@@ -66,13 +68,14 @@ def _infer_model_function(request: Request, console: Console) -> Callable[..., N
             decoder = LineDecoder(estimator.with_batch_size(size), path)
             _answer_lines(decoder, request.text, None, console)
         elif sys.stdin and sys.stdin.isatty():
-            decoder = LineDecoder(estimator.with_batch_size(few), path)
-            decode_lines.decode_interactively(
-                decoder, lambda: prompt.ask(console), lambda text: console.answer(one_line(text))
-            )
-            _warn(decoder, console)
+            with _closing(LineDecoder(estimator.with_batch_size(few), path), console) as decoder:
+                decode_lines.decode_interactively(
+                    decoder,
+                    lambda: prompt.ask(console),
+                    lambda text: console.answer(one_line(text)),
+                )
         else:
-            _answer_standard_input(LineDecoder(estimator, path), batch_size, console)
+            _answer_standard_input(LineDecoder(estimator, path), console)
 
     return infer_model
 
@@ -116,33 +119,54 @@ def _answer_lines(
 ) -> None:
     """Answers lines that are all there, to a file or to the user."""
     batches = decode_lines.full_batches(lines, decoder.batch_size)
-    outputs = decode_lines.decode_batches(decoder, batches)
-    if target is None:
-        for output in outputs:
-            console.answer(one_line(output))
-    else:
+    with _closing(decoder, console):
+        outputs = decode_lines.decode_batches(decoder, batches)
+        if target is None:
+            for output in outputs:
+                console.answer(one_line(output))
+        else:
+            _write_answers(outputs, target, console)
+
+
+def _write_answers(outputs: Iterable[str], target: str, console: Console) -> None:
+    """Writes answers to a file, and prints where they are, or those that are done so far."""
+    count = 0
+    try:
         with answer_files.writing(target) as write:
             for output in outputs:
                 write(output)
-        console.say(f"Wrote {len(lines)} answers to {target}")
-    decoder.close()
-    _warn(decoder, console)
+                count += 1
+    except BaseException:
+        if count:
+            console.say(f"The {count} answers so far are in {target}{answer_files.UNFINISHED}")
+        raise
+    console.say(f"Wrote {count} answers to {target}")
 
 
-def _answer_standard_input(decoder: LineDecoder, batch_size: int, console: Console) -> None:
+def _answer_standard_input(decoder: LineDecoder, console: Console) -> None:
     """Answers the lines of standard input as they arrive."""
     if sys.stdin is None:
         raise ValueError("standard input is closed; give a text, or --input_file")
-    lines = text_lines.decoded(sys.stdin.buffer, "standard input")
-    batches = decode_lines.arriving_batches(lines, batch_size)
-    for output in decode_lines.decode_batches(decoder, batches):
-        console.answer(one_line(output))
-    decoder.close()
-    _warn(decoder, console)
+    # A thread reads, and may still wait for a line when Python ends: then it must not hold
+    # `sys.stdin`, which Python closes.
+    source = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    lines = text_lines.decoded(source, "standard input")
+    batches = decode_lines.arriving_batches(lines, decoder.batch_size)
+    with _closing(decoder, console):
+        for output in decode_lines.decode_batches(decoder, batches):
+            console.answer(one_line(output))
 
 
-def _warn(decoder: LineDecoder, console: Console) -> None:
-    """Prints how many lines were longer than the model reads, if any were."""
+@contextlib.contextmanager
+def _closing(decoder: LineDecoder, console: Console) -> Iterator[LineDecoder]:
+    """Ends a decoder's session, also after an error; else TensorFlow would wait for a next line.
+
+    Then prints how many lines were longer than the model reads, if any were.
+    """
+    try:
+        yield decoder
+    finally:
+        decoder.close()
     warning = decoder.cut.warning()
     if warning:
         console.say(warning)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,21 @@ def test_lines_before_a_bad_one_are_answered(
         "hmoe: error: standard input, line 3: found byte 0xe9 at column 4, which is not UTF-8 "
         "(unexpected end of data); expected text in UTF-8"
     )
+
+
+def test_a_line_is_answered_before_the_next_and_interrupting_ends_the_command(
+    model: str, answers: list[str]
+) -> None:
+    words = [sys.executable, "-m", "hmoe.cli.main", "predict", model]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, **pipes, env=server.environment()) as process:
+        for line, answer in zip(LINES[:4], answers):
+            process.stdin.write(f"{line}\n".encode())
+            process.stdin.flush()
+            assert process.stdout.readline() == f"{answer}\n".encode()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert process.stderr.read().endswith(b"Interrupted.\n")
 
 
 def test_no_lines(hmoe: server.Server, model: str) -> None:
