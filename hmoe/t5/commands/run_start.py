@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import filecmp
+import os
 import shlex
 from collections.abc import Callable
 from typing import NamedTuple
@@ -87,11 +89,20 @@ def _bind_train_steps(steps: int) -> None:
 
 def _changes(request: Request, saved: SavedRun, text: str) -> list[Change]:
     flags = {name: run_files.kept_flags(request).get(name) for name in run_files.PATHS}
+    if _are_alike(saved.flags.get("vocabulary"), flags["vocabulary"]):
+        flags["vocabulary"] = saved.flags["vocabulary"]
     old, new = (bindings.parse(each) for each in (saved.trained_with, text))
     return [
         *run_changes.of_flags(saved.flags, flags),
         *run_changes.changes(old, new, old_is_whole=saved.is_whole),
     ]
+
+
+def _are_alike(kept: str | None, given: str | None) -> bool:
+    """Returns whether the copy of a vocabulary that a run keeps is the same as the one given."""
+    if not (kept and given and os.path.isfile(kept) and os.path.isfile(given)):
+        return False
+    return filecmp.cmp(kept, given, shallow=False)
 
 
 def _check_changes(request: Request, console: Console, found: list[Change], newest: str) -> None:

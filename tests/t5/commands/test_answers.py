@@ -111,7 +111,7 @@ def test_lines_before_a_bad_one_are_answered(
 ) -> None:
     bad = b"say 017\nsay 018\ncaf\xe9\nsay 017\n"
     piped = hmoe("predict", model, stdin=bad)
-    assert piped.returncode == 1
+    assert piped.returncode == 2
     assert piped.stdout == f"{answers[0]}\n{answers[3]}\n"
     assert piped.stderr.splitlines()[-1] == (
         "hmoe: error: standard input, line 3: found byte 0xe9 at column 4, which is not UTF-8 "
@@ -258,6 +258,17 @@ def test_the_printed_program_uses_an_exported_model(
     )
 
 
+def train_on_text(hmoe: server.Server, folder: Path) -> subprocess.CompletedProcess:
+    return hmoe(
+        "train",
+        f"--data={folder}/text.txt",
+        f"--vocabulary={folder}/pieces.model",
+        f"--model_dir={folder}/model",
+        *[f"--gin_param={p}" for p in PARAMETERS],
+        f"--gin_param=train_steps = {STEP}",
+    )
+
+
 @pytest.fixture(scope="module")
 def text(hmoe: server.Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on running text of the user's own, by the README's own command, with a vocabulary."""
@@ -275,17 +286,18 @@ def text(hmoe: server.Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
         bos_id=-1,
         minloglevel=2,
     )
-    result = hmoe(
-        "train",
-        f"--data={folder}/text.txt",
-        f"--vocabulary={folder}/pieces.model",
-        f"--model_dir={folder}/model",
-        *[f"--gin_param={p}" for p in PARAMETERS],
-        f"--gin_param=train_steps = {STEP}",
-    )
+    result = train_on_text(hmoe, folder)
     assert result.returncode == 0, result.stdout + result.stderr
     (folder / "said").write_text(result.stdout, encoding="utf-8")
     return folder
+
+
+def test_the_same_vocabulary_again_is_no_change(hmoe: server.Server, text: Path) -> None:
+    """The run keeps a copy of it under another path."""
+    again = train_on_text(hmoe, text)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to train" in again.stdout
+    assert "Changed since" not in again.stdout
 
 
 def of_teacher_forcing(said: str) -> list[str]:
@@ -320,7 +332,7 @@ def test_a_model_answers_without_its_data_wherever_its_folder_is(
         assert (after.returncode, after.stdout) == (0, before.stdout), after.stderr
         missing = hmoe("eval", f"--model_dir={text}/moved")
         assert (missing.returncode, missing.stderr) == (
-            1,
+            2,
             f"hmoe: error: {text}/text.txt, which the model in {text}/moved was trained with, does "
             f'not exist; put it back, or write where it is as "data" into {text}/moved/run.json\n',
         )

@@ -126,7 +126,7 @@ def test_predicting_with_damaged_files(hmoe: server.Server, copy: Path) -> None:
     assert warning.startswith(f"Warning: model.ckpt-4: {data} is damaged: its checksum is not ")
     (copy / "model.ckpt-2.manifest.json").write_text("{")
     none = hmoe("predict", f"--model_dir={copy}", "en month 1")
-    assert (none.returncode, none.stdout) == (1, "")
+    assert (none.returncode, none.stdout) == (2, "")
     assert none.stderr.startswith(f"hmoe: error: no checkpoint in model_dir '{copy}' is whole (")
 
 
@@ -135,7 +135,7 @@ def test_what_names_no_checkpoint_is_an_error(hmoe: server.Server, copy: Path) -
     step = hmoe(
         "predict", f"--model_dir={copy}", "--gin_param=utils.run.eval_checkpoint_step = 77", "x"
     )
-    assert (step.returncode, step.stdout) == (1, "")
+    assert (step.returncode, step.stdout) == (2, "")
     assert step.stderr.splitlines()[-1] == (
         f"hmoe: error: model_dir '{copy}' has no checkpoint of step 77; it has those of steps 2, "
         "4. Choose one of these (utils.run.eval_checkpoint_step), or -1 for the newest"
@@ -144,10 +144,10 @@ def test_what_names_no_checkpoint_is_an_error(hmoe: server.Server, copy: Path) -
         "train", f"--model_dir={copy}", "--train_steps=8",
         "--gin_param=utils.run.keep_checkpoint_max = -1",
     )  # fmt: skip
-    assert keep.returncode == 1
+    assert keep.returncode == 2
     assert keep.stderr == (
-        "hmoe: error: utils.run.keep_checkpoint_max = -1 would keep no checkpoint; it must be a "
-        "whole number of at least 1, or None (or 0) to keep all\n"
+        "hmoe: error: --gin_param 'utils.run.keep_checkpoint_max = -1': "
+        "utils.run.keep_checkpoint_max is -1; it must be an integer of at least 0\n"
     )
     after = fake.contents(copy)
     assert {name: text for name, text in after.items() if name.startswith("model.")} == {

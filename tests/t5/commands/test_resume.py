@@ -86,7 +86,7 @@ def test_another_architecture_is_refused_even_if_forced_and_changes_nothing(
     before = contents(trained)
     flags = ("--gin_param=num_inner_experts = 8", "--gin_param=train_steps = 9", "--force")
     result = hmoe(*RUN, *flags, f"--model_dir={trained}")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.startswith(
         f"hmoe: error: checkpoint {trained}/model.ckpt-4 does not match the model: 16 variables "
     )
@@ -169,13 +169,13 @@ def test_torn_files_are_named(
     flags = (tmp_path / "run.json").read_bytes()
     (tmp_path / "run.json").write_bytes(flags[:9])
     result = hmoe(*words)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert f"hmoe: error: {tmp_path}/run.json is damaged (" in result.stderr
     (tmp_path / "run.json").write_bytes(flags)
     config = (tmp_path / "config.gin").read_bytes()
     (tmp_path / "config.gin").write_bytes(config[:1000])
     result = hmoe(*words)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert f"hmoe: error: {tmp_path}/config.gin is damaged (" in result.stderr
     assert result.stderr.endswith(
         "); it describes the model: name its gin files with --gin_file, or restore it from a copy; "
