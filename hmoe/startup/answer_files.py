@@ -47,9 +47,14 @@ def check_counts(inputs: str, num_inputs: int, targets: str, num_targets: int) -
     """
     if num_inputs != num_targets:
         raise ValueError(
-            f"{inputs} has {num_inputs} lines and {targets} has {num_targets}; each target needs "
-            "its input on the line of the same number (repeat an input that has several targets)"
+            f"{inputs} has {_lines(num_inputs)} and {targets} has {_lines(num_targets)}; each "
+            "target needs its input on the line of the same number (repeat an input that has "
+            "several targets)"
         )
+
+
+def _lines(count: int) -> str:
+    return f"{count} line{'s' * (count != 1)}"
 
 
 @contextlib.contextmanager

@@ -66,8 +66,8 @@ def message(command: str, **fields: object) -> str:
         (
             "score",
             {"input_file": "in", "target_file": "longer"},
-            "--input_file 'in' has 3 lines and --target_file 'longer' has 6; each target needs its "
-            "input on the line of the same number (repeat an input that has several targets)",
+            "--input_file 'in' has 3 lines and --target_file 'longer' has 6 lines; each target "
+            "needs its input on the line of the same number (repeat an input that has several targets)",
         ),
         (
             "score",

@@ -152,9 +152,13 @@ def _answer_standard_input(decoder: LineDecoder, console: Console) -> None:
     source = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     lines = text_lines.decoded(source, "standard input")
     batches = decode_lines.arriving_batches(lines, decoder.batch_size)
+    count = 0
     with _closing(decoder, console):
         for output in decode_lines.decode_batches(decoder, batches):
             console.answer(one_line(output))
+            count += 1
+    if not count:
+        console.say("Standard input holds no line, so there is nothing to answer")
 
 
 @contextlib.contextmanager

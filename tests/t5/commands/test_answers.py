@@ -137,6 +137,9 @@ def test_a_line_is_answered_before_the_next_and_interrupting_ends_the_command(
 def test_no_lines(hmoe: server.Server, model: str) -> None:
     piped = hmoe("predict", model)
     assert (piped.returncode, piped.stdout) == (0, "")
+    assert piped.stderr.splitlines()[-1] == (
+        "Standard input holds no line, so there is nothing to answer"
+    )
 
 
 @pytest.fixture(scope="module")
