@@ -9,19 +9,12 @@ import sys
 import traceback
 import warnings
 
-from hmoe.startup import (
-    disk_full,
-    errors,
-    log_file,
-    model_imports,
-    new_run,
-    request_checks,
-    run_lock,
-)
+from hmoe.startup import errors, log_file, model_imports, new_run, request_checks, run_lock
 from hmoe.startup.console import Console, ReaderGoneError
 from hmoe.startup.log_file import Log
 from hmoe.startup.request import Request
 from hmoe.startup.signals import Guard
+from hmoe.storage import disk_full
 
 # Commands whose standard output is kept for their answers; what they do is said on standard error.
 _ANSWERS = ("predict", "score")

@@ -9,8 +9,8 @@ from typing import IO
 from etils import epath
 
 from hmoe.startup import text_lines
-from hmoe.startup.local_files import is_elsewhere
 from hmoe.startup.request import Request
+from hmoe.storage.local_files import is_elsewhere
 
 # Ends of the names of the files that `hmoe score --output_file` writes.
 SCORE_FILES = (".scores", ".inputs", ".targets", ".lengths")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hmoe.startup import checkpoint_files, run_sources
+from hmoe.startup import run_sources
 from hmoe.startup.gin_checks import (
     arguments,
     imports,
@@ -17,8 +17,9 @@ from hmoe.startup.gin_checks import (
     scopes,
 )
 from hmoe.startup.gin_reading import Reading
-from hmoe.startup.local_files import is_elsewhere
 from hmoe.startup.request import Request
+from hmoe.storage import checkpoint_files
+from hmoe.storage.local_files import is_elsewhere
 
 # Commands that build a model, and need a mesh for it.
 _BUILD = ("train", "eval", "predict", "score", "export")

@@ -6,13 +6,13 @@ import dataclasses
 import os
 
 from hmoe.startup import answer_files
-from hmoe.startup.local_files import (
+from hmoe.startup.request import Request
+from hmoe.storage.local_files import (
     check_can_be_written,
     check_folder,
     check_readable,
     is_elsewhere,
 )
-from hmoe.startup.request import Request
 
 
 def check(request: Request) -> None:

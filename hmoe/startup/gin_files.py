@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from hmoe.startup.local_files import check_readable
+from hmoe.storage.local_files import check_readable
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

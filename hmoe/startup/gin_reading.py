@@ -18,7 +18,7 @@ from hmoe.startup.gin_statements import (
     Statement,
     parse,
 )
-from hmoe.startup.local_files import is_elsewhere
+from hmoe.storage.local_files import is_elsewhere
 
 # What a macro leads to that nothing defines, or that leads back to itself.
 _MAX_DEPTH = 50

@@ -11,10 +11,11 @@ import sys
 import tempfile
 import time
 
-from hmoe.startup import disk_full, errors, run_lock
+from hmoe.startup import errors, run_lock
 from hmoe.startup.console import LOG_FILE
-from hmoe.startup.local_files import is_elsewhere, missing_folders
 from hmoe.startup.request import Request
+from hmoe.storage import disk_full
+from hmoe.storage.local_files import is_elsewhere, missing_folders
 
 
 @dataclasses.dataclass(frozen=True)

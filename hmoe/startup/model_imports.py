@@ -6,9 +6,9 @@ import json
 import os
 import re
 
-from hmoe.startup.local_files import is_elsewhere
 from hmoe.startup.request import Request
 from hmoe.startup.run_sources import SAVED_CONFIGURATIONS
+from hmoe.storage.local_files import is_elsewhere
 
 # Packages that come with hmoe; what they do is known.
 _KNOWN = frozenset(

@@ -6,9 +6,9 @@ import difflib
 import os
 import re
 
-from hmoe.startup.local_files import is_elsewhere
 from hmoe.startup.request import DEFAULT_MODEL_DIR, Request
 from hmoe.startup.run_sources import DEFAULT_RUN, SAVED_CONFIGURATIONS
+from hmoe.storage.local_files import is_elsewhere
 
 # Files that only a run leaves in its folder.
 _FILES_OF_A_RUN = (*SAVED_CONFIGURATIONS, "checkpoint")

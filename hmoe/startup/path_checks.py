@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from typing import NoReturn
 
-from hmoe.startup import answer_files, checkpoint_files, run_lock
+from hmoe.startup import answer_files, run_lock
 from hmoe.startup.command_line import command
-from hmoe.startup.local_files import is_elsewhere
 from hmoe.startup.request import Request
+from hmoe.storage import checkpoint_files
+from hmoe.storage.local_files import is_elsewhere
 
 # Commands that read the newest checkpoint, whatever their gin files say.
 _USE_CHECKPOINT = ("predict", "score", "export", "split", "merge")

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Sequence
 
 import filelock
 
-from hmoe.startup import atomic_write, signals
-from hmoe.startup.local_files import missing_folders
+from hmoe.startup import signals
 from hmoe.startup.request import Request
+from hmoe.storage import atomic_write
+from hmoe.storage.local_files import missing_folders
 
 LOCK_FILE = ".hmoe.lock"
 # Says who holds the lock; what it says counts only while the lock is held.

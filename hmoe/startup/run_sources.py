@@ -7,8 +7,8 @@ import os
 from typing import NoReturn
 
 from hmoe.startup import gin_files, gin_reading
-from hmoe.startup.local_files import is_elsewhere
 from hmoe.startup.request import Request
+from hmoe.storage.local_files import is_elsewhere
 
 # The job of `hmoe train` without flags.
 DEFAULT_RUN = "runs/default.gin"

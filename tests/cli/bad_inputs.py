@@ -16,7 +16,7 @@ import shlex
 from typing import NamedTuple
 
 from hmoe.startup import gin_files
-from tests.startup.fake_checkpoints import TABLE_END
+from tests.storage.fake_checkpoints import TABLE_END
 
 TABLE = pathlib.Path(__file__).with_name("bad_inputs.txt")
 

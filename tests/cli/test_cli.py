@@ -16,7 +16,7 @@ import pytest
 from hmoe.cli import launch, main
 from hmoe.startup import errors, request_checks
 from hmoe.startup.request import Machine, Request
-from tests.startup import fake_checkpoints
+from tests.storage import fake_checkpoints
 
 USAGE = "usage: hmoe train [FLAG ...]\n"
 

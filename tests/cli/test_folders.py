@@ -10,7 +10,7 @@ import pytest
 from hmoe.cli import launch, main
 from hmoe.startup import run_lock
 from hmoe.startup.request import Request
-from tests.startup import fake_checkpoints as fake
+from tests.storage import fake_checkpoints as fake
 
 
 @pytest.fixture(autouse=True)

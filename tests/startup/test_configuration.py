@@ -8,7 +8,7 @@ import pytest
 
 from hmoe.startup import configuration
 from hmoe.startup.request import Request
-from tests.startup import fake_checkpoints
+from tests.storage import fake_checkpoints
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hmoe.startup import disk_full, log_file
+from hmoe.startup import log_file
 from hmoe.startup.request import Request
+from hmoe.storage import disk_full
 
 
 def begin(command: str, folder: Path) -> log_file.Log:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hmoe.startup import atomic_write, checkpoint_manifest, checkpoint_saving
+from hmoe.storage import atomic_write, checkpoint_manifest, checkpoint_saving
 from hmoe.t5.sessions import operative_config, saved_sums
 
 KILLED = "HMOE_TESTS_KILLED"

@@ -6,8 +6,8 @@ import filecmp
 import os
 
 from hmoe.startup.data_files import lines, scan, vocabulary
-from hmoe.startup.local_files import check_file
 from hmoe.startup.request import Request
+from hmoe.storage.local_files import check_file
 
 
 def check(request: Request) -> list[str]:

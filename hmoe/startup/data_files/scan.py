@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from hmoe.startup.data_files import lines
 from hmoe.startup.data_files.digest import digest
-from hmoe.startup.local_files import check_file
+from hmoe.storage.local_files import check_file
 
 # One example in this many is held out.
 _HOLD_OUT_ONE_IN = 20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hmoe.startup.local_files import check_file
+from hmoe.storage.local_files import check_file
 
 
 def check(path: str) -> None:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import gin
 from etils import epath
 
-from hmoe.startup import atomic_write
 from hmoe.startup.request import Request, frozen
+from hmoe.storage import atomic_write
 from hmoe.t5.commands import bindings
 
 # The whole configuration, which we write; and the part of it that training used, as T5 writes it.

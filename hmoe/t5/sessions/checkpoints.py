@@ -12,7 +12,8 @@ import numpy as np
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import tf
-from hmoe.startup import checkpoint_files, checkpoint_manifest, checkpoint_saving, path_checks
+from hmoe.startup import path_checks
+from hmoe.storage import checkpoint_files, checkpoint_manifest, checkpoint_saving
 from hmoe.t5.sessions.plain_paths import readable
 
 Shapes = dict[str, tuple[int, ...]]

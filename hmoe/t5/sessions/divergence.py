@@ -9,7 +9,7 @@ import numpy as np
 
 from hmoe.compat.stack import tf
 from hmoe.layer import metric_sums
-from hmoe.startup import checkpoint_files, checkpoint_folder, checkpoint_saving
+from hmoe.storage import checkpoint_files, checkpoint_folder, checkpoint_saving
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.sums import SumKey, model_sum
 from hmoe.t5.sessions import checkpoints

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.startup import checkpoint_saving
+from hmoe.storage import checkpoint_saving
 from hmoe.t5.sessions import checkpoints
 from hmoe.t5.sessions.plain_paths import readable
 

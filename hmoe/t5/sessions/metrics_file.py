@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from etils import epath
 
 from hmoe.compat.stack import tf
-from hmoe.startup import atomic_write, disk_full
+from hmoe.storage import atomic_write, disk_full
 from hmoe.t5.sessions import run_metrics
 
 METRICS_FILE = "metrics.jsonl"

@@ -7,7 +7,7 @@ import os
 import gin
 
 from hmoe.compat.stack import tf
-from hmoe.startup import atomic_write
+from hmoe.storage import atomic_write
 
 OPERATIVE_CONFIG = "operative_config.gin"
 

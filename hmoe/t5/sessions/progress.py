@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 
 from hmoe.compat.stack import tf
-from hmoe.startup import checkpoint_files
 from hmoe.startup.console import duration
+from hmoe.storage import checkpoint_files
 from hmoe.t5.graphs.sums import model_sum
 from hmoe.t5.graphs.training import TrainingGraph
 from hmoe.t5.sessions import metrics_file, run_metrics, saved_sums

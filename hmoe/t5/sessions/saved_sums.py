@@ -11,7 +11,7 @@ import json
 import numpy as np
 from etils import epath
 
-from hmoe.startup import atomic_write
+from hmoe.storage import atomic_write
 from hmoe.t5.graphs.sums import SumKey
 from hmoe.t5.sessions.run_metrics import SumCollector
 

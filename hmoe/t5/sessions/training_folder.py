@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hmoe.startup import checkpoint_files, checkpoint_folder
-from hmoe.startup.checkpoint_files import Newest
+from hmoe.storage import checkpoint_files, checkpoint_folder
+from hmoe.storage.checkpoint_files import Newest
 
 
 def newest(model_dir: str, begins_anew: bool) -> Newest:

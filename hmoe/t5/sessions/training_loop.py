@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hmoe.compat.stack import tf
-from hmoe.startup import checkpoint_saving
 from hmoe.startup.signals import OrderlyStop
+from hmoe.storage import checkpoint_saving
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN, ModelSettings
 from hmoe.t5.graphs.training import TrainingGraph

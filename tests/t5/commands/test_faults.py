@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.startup import fake_checkpoints as fake
+from tests.storage import fake_checkpoints as fake
 from tests.t5 import server
 
 pytestmark = pytest.mark.slow

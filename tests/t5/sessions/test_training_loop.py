@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hmoe.t5.sessions import checkpoints
-from tests.startup import fake_checkpoints as fake
+from tests.storage import fake_checkpoints as fake
 from tests.t5 import tiny
 
 DATA = "model.ckpt-4.data-00001-of-00002"

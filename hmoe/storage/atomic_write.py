@@ -7,7 +7,7 @@ import os
 
 from etils import epath
 
-from hmoe.startup import disk_full
+from hmoe.storage import disk_full
 
 # End of the name of a file that is not finished yet.
 UNFINISHED = ".unfinished"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hmoe.startup import checkpoint_files, checkpoint_saving
+from hmoe.storage import checkpoint_files, checkpoint_saving
 
 # What every index ends with.
 TABLE_END = bytes.fromhex("57fb808b247547db")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from hmoe.startup import checkpoint_manifest
+from hmoe.storage import checkpoint_manifest
 
 # The file in which TensorFlow's own tools look for the newest checkpoint.
 STATE_FILE = "checkpoint"

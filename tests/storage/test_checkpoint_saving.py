@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hmoe.startup import atomic_write, checkpoint_files, checkpoint_folder, checkpoint_saving
-from tests.startup import fake_checkpoints as fake
+from hmoe.storage import atomic_write, checkpoint_files, checkpoint_folder, checkpoint_saving
+from tests.storage import fake_checkpoints as fake
 
 
 def die(*arguments: object, **named: object) -> None:

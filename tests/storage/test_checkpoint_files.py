@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hmoe.startup import checkpoint_files, checkpoint_folder, checkpoint_saving
-from tests.startup import fake_checkpoints as fake
+from hmoe.storage import checkpoint_files, checkpoint_folder, checkpoint_saving
+from tests.storage import fake_checkpoints as fake
 
 INDEX = "model.ckpt-4.index"
 DATA = "model.ckpt-4.data-00001-of-00002"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmoe.startup import checkpoint_manifest
-from tests.startup import fake_checkpoints as fake
+from hmoe.storage import checkpoint_manifest
+from tests.storage import fake_checkpoints as fake
 
 NAME = "model.ckpt-4.manifest.json"
 JSON = st.recursive(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from hmoe.startup import atomic_write
+from hmoe.storage import atomic_write
 
 FORMAT = 1
 _CHUNK = 1 << 22

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hmoe.startup import disk_full
+from hmoe.storage import disk_full
 
 # The module of errors of TensorFlow, which need not be imported for this.
 ResourceExhaustedError = type(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hmoe.startup import atomic_write
+from hmoe.storage import atomic_write
 
 
 def test_a_file_is_replaced(tmp_path: Path) -> None:

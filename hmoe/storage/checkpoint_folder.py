@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from etils import epath
 
-from hmoe.startup import checkpoint_files, checkpoint_saving
+from hmoe.storage import checkpoint_files, checkpoint_saving
 
 DAMAGED = "damaged"
 DIVERGED = "diverged"

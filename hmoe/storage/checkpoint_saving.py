@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 
 from etils import epath
 
-from hmoe.startup import atomic_write, checkpoint_files, checkpoint_manifest
+from hmoe.storage import atomic_write, checkpoint_files, checkpoint_manifest
 
 # One checkpoint of each such span is kept for good, as TensorFlow's saver does it.
 KEEP_EVERY_SECONDS = 2 * 60 * 60

@@ -1,0 +1,1 @@
+"""Files that are there whole or not at all: checkpoints and their manifests, and small files."""
