@@ -38,7 +38,7 @@ def run(request: Request, guard: Guard) -> int:
       or SIGHUP ended it; 141 if nobody reads the answers any more.
     """
     console = Console(answers_only=request.command in _ANSWERS)
-    guard.tell = console.error
+    guard.tell_by(console.error)
     with contextlib.ExitStack() as stack:
         try:
             warnings_found = request_checks.check(request)

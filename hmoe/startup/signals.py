@@ -45,12 +45,11 @@ class Guard:
 
     Attributes:
       received: the number of the last signal; None before there was one.
-      tell: prints a line for the user.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.tell: Callable[[str], None] = _print_error
+        self._tell: Callable[[str], None] = _print_error
         self._cleanups: list[Callable[[], None]] = []
         self._raises = False
         self._left_to_others = 0  # signals that an `OrderlyStop` takes
@@ -90,6 +89,10 @@ class Guard:
         os.close(self._pipe[1])  # which ends the thread
         self._pipe = None
 
+    def tell_by(self, function: Callable[[str], None]) -> None:
+        """Has a function print the guard's lines for the user; until then they go to fd 2."""
+        self._tell = function
+
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
         """Lets signals raise KeyboardInterrupt for the length of a command."""
@@ -115,7 +118,7 @@ class Guard:
         has_lock = self._telling.acquire(timeout=1)
         if not self._told:
             self._told = True
-            self.tell(_WORDS[number])
+            self._tell(_WORDS[number])
         if has_lock:
             self._telling.release()
         return exit_status(number)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+# What Python itself offers to be set, and where `shtab` looks for how a flag is completed.
+_OFFERED = ("sys.stdin", "sys.stdout", "sys.stderr", "action.complete", "action.choices")
+# Of Python's own library: `os._exit` is public, and argparse has no other way to list its flags.
+_OF_PYTHON = ("_exit", "_actions", "_SubParsersAction")
 _SETTERS = ("setattr", "delattr", "object.__setattr__", "object.__delattr__")
 
 
@@ -23,6 +27,8 @@ def writes(source: str) -> list[str]:
             is_item = isinstance(target, ast.Subscript)
             root = _root(target)
             if root in ("self", "cls") or root in own - imported:
+                continue
+            if ast.unparse(target) in _OFFERED:
                 continue
             # Items may be set in a parameter, such as a dict that is filled.
             if root in imported or not is_item:
@@ -55,7 +61,7 @@ def private_reads(source: str) -> list[str]:
 
 def _private_names(tree: ast.AST) -> Iterator[str]:
     # Named tuples have public names that look private.
-    public = ("_asdict", "_fields", "_replace", "_make")
+    public = ("_asdict", "_fields", "_replace", "_make", *_OF_PYTHON)
     for node in ast.walk(tree):
         name = ""
         if isinstance(node, ast.Attribute):

@@ -16,6 +16,8 @@ LabelScores = dict[str, dict[str, dict[str, float]]]
 
 def scores_by_labels(evaluation: Evaluation) -> LabelScores:
     """Returns the scores of a task for each value of each label that all its examples have."""
+    if not evaluation.task.examples:  # the outputs of the task are not decoded
+        return {}
     labels = [label for label in LABELS if all_have(evaluation.task.examples, label)]
     # Tasks with these labels are hmoe's own, whose targets are text.
     targets = cast(list[str], evaluation.task.targets)

@@ -18,6 +18,9 @@ def test_scores_by_language_and_kind_are_kept(tmp_path: Path) -> None:
     assert numbers == {
         "step": 7,
         "eval/loss": 1.25,
+        "eval/foreign/loss": 1.25,
+        "eval/foreign/cross_ent_loss": 1.5,
+        "eval/foreign/token_accuracy": 0.321,
         "eval/foreign/exact_match": 50.0,
         "eval/foreign/language=de/count": 1.0,
         "eval/foreign/language=de/exact_match": 0.0,
