@@ -43,7 +43,7 @@ def run(request: Request, guard: Guard) -> int:
         try:
             warnings_found = request_checks.check(request)
             lines = [new_run.announcement(request), model_imports.announcement(request)]
-            stack.enter_context(run_lock.held(request))
+            stack.enter_context(run_lock.held(request, console.error))
             log = log_file.begin(request)
         except Exception as error:
             console.error(describe(error, None, request))
@@ -109,8 +109,7 @@ def describe(error: Exception, log_path: str | None, request: Request | None = N
       log_path: path of the log, which has the traceback; None if there is no log yet.
       request: the command, whose folder is named if a disk is full; None if it writes to none.
     """
-    folder = (request.output_dir or request.model_dir) if request else "."
-    full = disk_full.message(error, folder)
+    full = _full_disk(error, request)
     if full:
         return f"hmoe: error: {full}"
     text = re.sub(r"\n *In call to configurable [^\n]*", "", _text(error)).strip()
@@ -124,6 +123,17 @@ def describe(error: Exception, log_path: str | None, request: Request | None = N
     where = f"; the full traceback is in {log_path}" if log_path else ""
     last = traceback.format_exception(type(error), error, error.__traceback__)[-4:]
     return f"{''.join(last)}hmoe: unexpected {type(error).__name__}{where}"
+
+
+def _full_disk(error: Exception, request: Request | None) -> str | None:
+    """Returns a sentence about a full disk, if that is what ended a command."""
+    if isinstance(error, errors.RunFailedError):  # which has a sentence of its own
+        return None
+    folder = (request.output_dir or request.model_dir) if request else "."
+    said = disk_full.message(error, folder)
+    if said and request and request.command == "train":
+        return f"{said}. Checkpoints that were saved before are intact"
+    return said
 
 
 def _text(error: Exception) -> str:

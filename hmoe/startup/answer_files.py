@@ -10,6 +10,7 @@ from etils import epath
 
 from hmoe.startup import text_lines
 from hmoe.startup.request import Request
+from hmoe.storage import disk_full
 from hmoe.storage.local_files import is_elsewhere
 
 # Ends of the names of the files that `hmoe score --output_file` writes.
@@ -81,7 +82,7 @@ def writing(path: str) -> Iterator[Callable[[str], None]]:
         raise ValueError(
             f"--output_file {path!r} cannot be written: {error.strerror or error}"
         ) from error
-    with file:
+    with disk_full.naming(path), file:
         yield lambda line: _write(file, line)
     unfinished.replace(path)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from hmoe.startup import streams
+from hmoe.startup.errors import RunFailedError
 
 LOG_FILE = "log.txt"
 
@@ -53,7 +54,7 @@ class Console:
 
         Raises:
           ReaderGoneError: nobody reads standard output any more.
-          OSError: it cannot be written, such as to a full disk.
+          RunFailedError: it cannot be written, such as to a full disk.
         """
         if self._out.isatty():
             line = visible(line)
@@ -64,7 +65,7 @@ class Console:
             raise ReaderGoneError from error
         except OSError as error:
             streams.silence(self._out)
-            raise OSError(f"cannot write to standard output: {error.strerror}") from error
+            raise RunFailedError(f"cannot write to standard output: {error.strerror}") from error
 
     def error(self, text: str) -> None:
         """Prints an error."""

@@ -81,7 +81,7 @@ def begin(request: Request) -> Log:
         if request.command == "train":
             os.makedirs(folder, exist_ok=True)
         return _in_folder(folder, made)
-    except _NoFileError:
+    except (_NoFileError, _NotOursError):
         return _temporary()
     except OSError as error:
         if request.command != "train":
@@ -94,12 +94,21 @@ class _NoFileError(Exception):
     """A link, a pipe or the like stands where the log belongs."""
 
 
+class _NotOursError(Exception):
+    """The log is another user's, in a folder that several write to."""
+
+
 def _in_folder(folder: str, made: tuple[str, ...]) -> Log:
     path = os.path.join(folder, LOG_FILE)
     beside = None if os.path.lexists(path) else frozenset(os.listdir(folder))
     if beside is None and not stat.S_ISREG(os.lstat(path).st_mode):
         raise _NoFileError
-    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    except PermissionError as error:
+        if beside is None and os.access(folder, os.W_OK):
+            raise _NotOursError from error
+        raise
     log = Log(path, made=made, beside=beside)
     try:
         _keep_to_owner(number)

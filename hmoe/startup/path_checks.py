@@ -21,31 +21,27 @@ _USE_CHECKPOINT = ("predict", "score", "export", "split", "merge")
 
 def check(request: Request) -> None:
     """Raises ValueError if a file or folder of the request is not as its command needs it."""
-    if request.command in _USE_CHECKPOINT or (request.command == "eval" and not request.gin_file):
-        _check_model_dir(request.model_dir)
-    if request.command == "train" and not request.overwrite:
-        _check_some_whole(request.model_dir)
+    folder = request.model_dir
+    needs_some = _needs_checkpoint(request) and not is_elsewhere(folder)
+    if needs_some and not checkpoint_files.saved_steps(folder):
+        raise_no_checkpoint(folder, os.path.isdir(folder))
     if request.output_dir:
         check_new_folder(request.output_dir)
     answer_files.check(request)
 
 
-def _may_exist(path: str) -> bool:
-    return is_elsewhere(path) or os.path.exists(path)
+def check_some_whole(request: Request) -> None:
+    """Raises ValueError if the folder of a model has checkpoints and all of them are damaged."""
+    folder = request.model_dir
+    resumes = request.command == "train" and not request.overwrite
+    if (resumes or _needs_checkpoint(request)) and not is_elsewhere(folder):
+        checkpoint_files.check_some_whole(folder, checkpoint_files.newest_whole(folder))
 
 
-def _check_model_dir(model_dir: str) -> None:
-    if not is_elsewhere(model_dir) and not _check_some_whole(model_dir):
-        raise_no_checkpoint(model_dir, os.path.isdir(model_dir))
-
-
-def _check_some_whole(model_dir: str) -> str | None:
-    """Returns the newest whole checkpoint; raises ValueError if there are only damaged ones."""
-    if is_elsewhere(model_dir):
-        return None
-    newest = checkpoint_files.newest_whole(model_dir)
-    checkpoint_files.check_some_whole(model_dir, newest)
-    return newest.path
+def _needs_checkpoint(request: Request) -> bool:
+    return request.command in _USE_CHECKPOINT or (
+        request.command == "eval" and not request.gin_file
+    )
 
 
 def raise_no_checkpoint(model_dir: str, folder_exists: bool) -> NoReturn:

@@ -21,5 +21,7 @@ def check(request: Request) -> list[str]:
     """
     flag_checks.check(request)
     path_checks.check(request)
-    warnings = configuration.check(request)
-    return warnings + data_check.check(request)
+    warnings = configuration.check(request) + data_check.check(request)
+    # Last, since it reads the whole of a checkpoint, which may be large.
+    path_checks.check_some_whole(request)
+    return warnings

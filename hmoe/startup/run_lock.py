@@ -12,34 +12,42 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import filelock
 
 from hmoe.startup import signals
 from hmoe.startup.request import Request
 from hmoe.storage import atomic_write
-from hmoe.storage.local_files import missing_folders
+from hmoe.storage.local_files import is_elsewhere, missing_folders
 
 LOCK_FILE = ".hmoe.lock"
-# Says who holds the lock; what it says counts only while the lock is held.
+# Names the process that holds the lock; it counts only while the lock is held.
 HOLDER_FILE = ".hmoe.lock.json"
 FILES = (LOCK_FILE, HOLDER_FILE)
 
 
 @contextlib.contextmanager
-def held(request: Request) -> Iterator[None]:
+def held(request: Request, warn: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock of the folder that a command writes to, if it writes to one.
+
+    Args:
+      request: the command.
+      warn: prints a line for the user, where the folder can have no lock.
 
     Raises:
       ValueError: another process holds it; the message names that process.
     """
     folder = request.output_dir or (request.model_dir if request.command == "train" else None)
-    if folder is None or "://" in folder:
+    if folder is None:
+        yield
+        return
+    if is_elsewhere(folder):
+        warn(_without_lock(folder, "it is on another machine"))
         yield
         return
     made = missing_folders(folder)
-    lock = _acquired(folder)
+    lock = _acquired(folder, warn)
     if lock is None:
         yield
         return
@@ -51,15 +59,22 @@ def held(request: Request) -> Iterator[None]:
             release()
 
 
-def _acquired(folder: str) -> filelock.BaseFileLock | None:
-    """Acquires the lock of a folder; None where none can be made, such as one that is not ours."""
+def _acquired(folder: str, warn: Callable[[str], None]) -> filelock.BaseFileLock | None:
+    """Acquires the lock of a folder; None where none can be made, which the user is told."""
+    path = os.path.join(folder, LOCK_FILE)
     try:
         os.makedirs(folder, exist_ok=True)
-        lock = filelock.FileLock(os.path.join(folder, LOCK_FILE))
+    except OSError:
+        return None  # what else is to be written there fails as well, and says why
+    try:
+        lock = filelock.FileLock(path)
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise ValueError(_refusal(folder)) from None
-    except (OSError, NotImplementedError):
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, PermissionError) and os.path.lexists(path):
+            raise ValueError(_refusal_of_another_user(folder)) from error
+        warn(_without_lock(folder, getattr(error, "strerror", None) or str(error)))
         return None
     with contextlib.suppress(OSError):
         atomic_write.write_text(os.path.join(folder, HOLDER_FILE), json.dumps(_myself()) + "\n")
@@ -83,6 +98,21 @@ def _release(lock: filelock.BaseFileLock, folder: str, made: Sequence[str]) -> N
         for each in reversed(made):
             os.rmdir(each)
     lock.release()
+
+
+def _without_lock(folder: str, reason: str) -> str:
+    return (
+        f"Warning: {folder!r} has no lock ({reason}); see to it that no other command writes to it "
+        "meanwhile"
+    )
+
+
+def _refusal_of_another_user(folder: str) -> str:
+    return (
+        f"{folder!r} is in use by another user, or that user's command was killed: "
+        f"{LOCK_FILE} in it is not yours. Name another folder, or have that file removed if no "
+        "command of theirs runs"
+    )
 
 
 def _myself() -> dict[str, str | int]:

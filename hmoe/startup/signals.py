@@ -55,7 +55,7 @@ class Guard:
         self._left_to_others = 0  # signals that an `OrderlyStop` takes
         self._raised = False
         self._telling = threading.Lock()
-        self._told = False
+        self._has_said_farewell = False
         self._handlers: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
 
@@ -116,8 +116,8 @@ class Guard:
         number = signal.Signals(self.received or signal.SIGINT)
         # Whoever comes second waits, so as not to end the process before the line is printed.
         has_lock = self._telling.acquire(timeout=1)
-        if not self._told:
-            self._told = True
+        if not self._has_said_farewell:
+            self._has_said_farewell = True
             self._tell(_WORDS[number])
         if has_lock:
             self._telling.release()
@@ -159,10 +159,11 @@ class Guard:
         return not readable or bool(os.read(pipe, 1))
 
     def _end(self) -> None:
+        status = self.farewell()
+        # At the very end: the other thread still writes, and another command must not begin to.
         for cleanup in reversed(self._cleanups):
             with contextlib.suppress(Exception):
                 cleanup()
-        status = self.farewell()
         os._exit(status)
 
 

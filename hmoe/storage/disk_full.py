@@ -1,4 +1,4 @@
-"""Says in one sentence that a disk is full, whichever library noticed it."""
+"""One sentence about a full disk, whichever library noticed it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ def message(error: BaseException, folder: str) -> str | None:
             where = _existing_folder(path)
             return (
                 f"no space left to write {path} ({_free(where)} free on the disk of {where}); make "
-                "room, then run the same command again. Checkpoints that were saved before are "
-                "intact"
+                "room, then run the same command again"
             )
     return None
 

@@ -415,3 +415,15 @@ def test_the_default_job_is_announced(tmp_path: Path) -> None:
         "Beginning the default job (runs/default.gin) in x, a new folder\n"
         "Loading TensorFlow (log: x/log.txt) ...\n"
     )
+
+
+@pytest.mark.parametrize(("command", "intact"), [("train", True), ("predict", False)])
+def test_a_full_disk_is_told_from_full_standard_output(command: str, intact: bool) -> None:
+    request = Request(command=command, model_dir="m")
+    full = OSError(errno.ENOSPC, "No space left on device", "m/x")
+    said = launch.describe(full, None, request)
+    assert said.startswith("hmoe: error: no space left to write m/x (")
+    assert said.endswith("Checkpoints that were saved before are intact") is intact
+    answers = errors.RunFailedError("cannot write to standard output: No space left on device")
+    answers.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert launch.describe(answers, None, request) == f"hmoe: error: {answers}"

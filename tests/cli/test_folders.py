@@ -32,7 +32,7 @@ COMMANDS = {
     "train": [],
     "eval": [],
     "predict": ["text"],
-    "score": [f"--target_file={__file__}"],
+    "score": [f"--input_file={__file__}", f"--target_file={__file__}"],
     "export": [],
     "split": ["--output_dir=new"],
     "merge": ["--output_dir=new"],
@@ -45,6 +45,7 @@ def test_only_damaged_checkpoints(
 ) -> None:
     fake.save(tmp_path, 2)
     fake.save(tmp_path, 4)
+    (tmp_path / "config.gin").write_text("include 'runs/tiny.gin'\n", encoding="utf-8")
     (tmp_path / "model.ckpt-2.index").unlink()
     (tmp_path / "model.ckpt-4.manifest.json").write_text("{")
     before = fake.contents(tmp_path)
@@ -86,7 +87,7 @@ def test_a_folder_in_use(
     model, other = tmp_path / "model", tmp_path / "other"
     fake.save(other, 1)
     (other / "config.gin").write_text("", encoding="utf-8")
-    with run_lock.held(Request(command="train", model_dir=str(model))):
+    with run_lock.held(Request(command="train", model_dir=str(model)), pytest.fail):
         before = fake.contents(model)
         said = answer(capsys, *[word.format(m=model, o=other) for word in arguments])
         assert fake.contents(model) == before

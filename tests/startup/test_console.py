@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hmoe.startup import console
+from hmoe.startup.errors import RunFailedError
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_lines_that_cannot_be_printed_are_dropped_and_answers_are_not() -> None:
         pipe.answer("a")
     full = console.Console(out=Broken(OSError(28, "No space")), errors=io.StringIO())
     full.say("a")
-    with pytest.raises(OSError, match=r"^cannot write to standard output: No space$"):
+    with pytest.raises(RunFailedError, match=r"^cannot write to standard output: No space$"):
         full.answer("a")
 
 

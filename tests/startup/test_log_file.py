@@ -107,3 +107,20 @@ def test_a_log_beside_other_files_that_were_there_is_withdrawn_alone(tmp_path: P
     (tmp_path / "notes").write_text("")
     begin("train", tmp_path).withdraw()
     assert [each.name for each in tmp_path.iterdir()] == ["notes"]
+
+
+def test_the_log_of_another_user_in_a_shared_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log.txt").write_text("theirs")
+    opened = os.open
+
+    def open_own(path: str, *arguments: int) -> int:
+        if path == str(tmp_path / "log.txt"):
+            raise PermissionError(13, "Permission denied", path)
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", open_own)
+    log = begin("train", tmp_path)
+    assert log.is_temporary
+    log.remove()

@@ -21,8 +21,7 @@ ResourceExhaustedError = type(
 def sentence(path: object, folder: object) -> str:
     return (
         rf"no space left to write {re.escape(str(path))} \([\d.]+ (bytes|[kMGT]B) free on the "
-        rf"disk of {re.escape(str(folder))}\); make room, then run the same command again. "
-        "Checkpoints that were saved before are intact"
+        rf"disk of {re.escape(str(folder))}\); make room, then run the same command again"
     )
 
 
