@@ -164,7 +164,7 @@ def test_routers_exchange_no_more_than_top_2(name, tmp_path):
     bindings = [
         *SHRUNK,
         "utils.run.batch_size = 16",
-        "num_outer_experts = 2",
+        "num_outer_experts = 4",
         "num_inner_experts = 4",
         "hmoe.Level.balance_loss_over = 'example'",
     ]

@@ -59,7 +59,7 @@ def _too_many_choices(levels: Sequence[Level]) -> Iterator[str]:
         elif retries and choices + retries > level.num_experts:
             yield (
                 f"level '{level.name}': retries is {retries}, but beside the {choices} that a token"
-                f" chooses it has {level.num_experts - choices} experts to try"
+                f" chooses the level has only {level.num_experts - choices}"
             )
 
 

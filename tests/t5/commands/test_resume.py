@@ -74,7 +74,7 @@ def test_another_run_needs_force_and_changes_nothing(
     flags = [f"--gin_param={each}" for each in (*parameters, "train_steps = 9")]
     result = hmoe(*RUN, *flags, f"--model_dir={trained}")
     assert (result.returncode, result.stderr) == (
-        1,
+        2,
         OTHER_RUN.format(folder=trained, changes=changes),
     )
     assert contents(trained) == before

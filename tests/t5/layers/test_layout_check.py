@@ -72,7 +72,7 @@ def test_more_choices_than_experts_are_said() -> None:
     gin.parse_config("outer/hmoe.TopKRouter.k = 9\nhmoe.TopKRouter.retries = 3")
     assert check(RULES) == [
         "level 'outer': k is 9, but it has 6 experts; every token chooses all of them",
-        "level 'inner': retries is 3, but beside the 2 that a token chooses it has 2 experts to try",
+        "level 'inner': retries is 3, but beside the 2 that a token chooses the level has only 2",
     ]
 
 
