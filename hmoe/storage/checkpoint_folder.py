@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from etils import epath
 
@@ -18,8 +18,9 @@ _RUN_FILES = re.compile(
 # Folders of evaluations have such names, and one of the files that evaluations write.
 _EVALUATIONS = re.compile(r"eval_.*|.*_eval(_.*)?")
 _NUMBERS = re.compile(r"metrics\.jsonl|events\.out\.tfevents\..*")
-# These describe the run that begins as well, so that copies are put aside.
-_COPIED_FILES = ("config.gin", "run.json", "vocabulary.model")
+# These describe the run, and its vocabulary; another that begins needs some of its own at once, so
+# that copies are put aside.
+_DESCRIPTIONS = ("config.gin", "run.json", "vocabulary.model")
 
 
 def take_up(folder: str, problems: Mapping[int, str], say: Callable[[str], None]) -> None:
@@ -94,11 +95,11 @@ def move_old_run(folder: str) -> str | None:
     others = [name for name in checkpoint_files.list_names(folder) if _is_of_run(folder, name)]
     if not of_checkpoints and not others:
         return None
-    names = {*others, *_COPIED_FILES}.union(*of_checkpoints.values())
+    names = {*others, *_DESCRIPTIONS}.union(*of_checkpoints.values())
     base = time.strftime(f"{moving_aside.OVERWRITTEN}-%Y-%m-%d-%H%M%S")
     where = moving_aside.free_folder(folder, base, names)
     epath.Path(where).mkdir(parents=True, exist_ok=True)
-    for name in _COPIED_FILES:
+    for name in _DESCRIPTIONS:
         path = epath.Path(os.path.join(folder, name))
         if path.exists():
             atomic_write.write_bytes(os.path.join(where, name), path.read_bytes())
@@ -111,6 +112,30 @@ def move_old_run(folder: str) -> str | None:
     for step in steps[-1:]:
         moving_aside.move(folder, step, where)
     return where
+
+
+def is_free(folder: str, ignored: Collection[str] = ()) -> bool:
+    """Returns whether a folder holds nothing but what a first save that died in it may have left.
+
+    Args:
+      folder: the folder, which need not exist.
+      ignored: names that do not count.
+    """
+    names = {name for name in checkpoint_files.list_names(folder) if name not in ignored}
+    died = [
+        files
+        for step, files in checkpoint_files.names_by_step(folder).items()
+        if checkpoint_files.is_unfinished(step, files)
+    ]
+    left = {*_DESCRIPTIONS}.union(*died) if died else set()
+    return all(name in left or checkpoint_files.is_leftover(name) for name in names)
+
+
+def clear_first_save(folder: str) -> None:
+    """Removes what a first save that failed has left in a folder that was free before."""
+    clear_leftovers(folder)
+    for name in _DESCRIPTIONS:
+        checkpoint_saving.delete(folder, name)
 
 
 def _is_of_run(folder: str, name: str) -> bool:

@@ -58,7 +58,10 @@ def _infer_model_function(request: Request, console: Console) -> Callable[..., N
         model_dir: str,
         eval_checkpoint_step: Any,
     ) -> None:
-        path = next(evaluate.checkpoint_paths(eval_checkpoint_step, model_dir))
+        # The newest is chosen when the model is built: a training that goes on may save meanwhile.
+        path = None
+        if eval_checkpoint_step != -1:
+            path = next(evaluate.checkpoint_paths(eval_checkpoint_step, model_dir))
         few = decode_lines.smallest_batch(estimator)
         if request.input_file:
             lines = text_lines.read("--input_file", request.input_file)
