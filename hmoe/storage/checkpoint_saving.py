@@ -44,9 +44,10 @@ def saving(folder: str, step: int, retention: Retention | None = None) -> Iterat
         yield checkpoint_files.prefix(folder, step)
         finish(folder, step)
     except BaseException:
-        # Gives back the space, which may be what was missing.
+        # Gives back the space, which may be what was missing; what has its manifest is whole.
         with contextlib.suppress(Exception):
-            clear_unfinished(folder, step)
+            if checkpoint_manifest.name_of(step) not in checkpoint_files.list_names(folder):
+                clear_unfinished(folder, step)
         raise
     surplus = retention.surplus(folder) if retention else []
     write_state(folder, without=surplus)

@@ -351,6 +351,18 @@ def test_folders_that_cannot_be_flushed(
     assert fake.whole_steps(tmp_path) == [2]
 
 
+def test_an_error_after_the_manifest_does_not_remove_what_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checkpoint_manifest, "_flush_folder", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        fake.save(tmp_path, 2)
+    assert fake.whole_steps(tmp_path) == [2]
+
+
 def test_an_old_checkpoint_that_cannot_be_read_does_not_stop_a_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

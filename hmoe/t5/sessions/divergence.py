@@ -114,7 +114,7 @@ def what_is_left(model_dir: str) -> str:
 
 
 def what_is_left_of(model_dir: str, step: int, first_step: int) -> str:
-    """Returns such a phrase after a loss that is not finite, which may be a checkpoint's fault.
+    """Returns a phrase about the checkpoints after a loss that is not finite.
 
     A checkpoint of the step before holds the weights that give this loss. If this session has saved
     it, and there is an older one, it is moved to a subfolder.
