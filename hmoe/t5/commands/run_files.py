@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -122,8 +121,7 @@ def _keep_vocabulary(model_dir: str, vocabulary: str) -> str:
     """
     own = os.path.join(model_dir, VOCABULARY_FILE)
     if not (os.path.exists(own) and os.path.samefile(own, vocabulary)):
-        shutil.copyfile(vocabulary, own + atomic_write.UNFINISHED)
-        os.replace(own + atomic_write.UNFINISHED, own)
+        atomic_write.write_bytes(own, epath.Path(vocabulary).read_bytes())
     return VOCABULARY_FILE
 
 

@@ -48,7 +48,7 @@ def training_hooks(
     # which takes seconds and tens of megabytes.
     writer = tf.summary.FileWriter(model_dir)
     progress = ProgressHook(steps.first, steps.last, model_dir, session, graph, writer)
-    check = WeightCheck(settings, session, saver).check
+    check = WeightCheck(settings, session).check
     every_steps = settings.save_checkpoints_steps
     return [
         ToSlicesHook(saver),
@@ -139,6 +139,7 @@ class SaveHook(CountingHook):
             self._save(session)
 
     def _save(self, session: tf.Session) -> None:
+        self._saver.collect(session)
         self._check(session, self.step)
         path = self._saver.save(session, self._model_dir, self.step, self._write_beside)
         self._saved_step = self.step
