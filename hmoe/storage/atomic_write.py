@@ -14,11 +14,16 @@ UNFINISHED = ".unfinished"
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a text file beside its place, flushes it to the disk, and moves it into place.
+    """Writes a text file in UTF-8 as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Writes a file beside its place, flushes it to the disk, and moves it into place.
 
     Args:
       path: the file, in a folder that exists; on this machine, or an address such as "gs://...".
-      text: its contents, which are written in UTF-8.
+      content: its contents.
 
     Raises:
       OSError: the file cannot be written; what stood in its place is as it was.
@@ -26,7 +31,7 @@ def write_text(path: str, text: str) -> None:
     unfinished = epath.Path(f"{path}.{os.getpid()}{UNFINISHED}")
     try:
         with disk_full.naming(path), unfinished.open("wb") as file:
-            file.write(text.encode("utf-8"))
+            file.write(content)
             file.flush()
             with contextlib.suppress(OSError, AttributeError, ValueError):
                 os.fsync(file.fileno())  # a store on another machine has no such number
