@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 
+from hmoe.startup import saved_run
 from hmoe.startup.request import Request
-from hmoe.startup.run_sources import SAVED_CONFIGURATIONS
 from hmoe.storage.local_files import is_elsewhere
 
 # Packages that come with hmoe; what they do is known.
@@ -32,26 +30,18 @@ def announcement(request: Request) -> str | None:
 
 def _foreign_modules(folder: str) -> list[str]:
     """Returns the modules, in order, that `run.json` and the saved gin configuration name."""
-    named = list(_flags(folder))
-    for name in SAVED_CONFIGURATIONS:
-        text = _read(os.path.join(folder, name))
-        if text:
-            named += _IMPORT.findall(text)
-            break
+    try:
+        saved = saved_run.read(folder)
+    except ValueError:
+        return []  # whoever reads the files for their sake says what is wrong with them
+    if saved is None:
+        return []
+    named = list(saved.flags.get("module_import") or ())
+    for text in (saved.text, *map(_read, saved.files)):
+        named += _IMPORT.findall(text)
     return sorted({each for each in named if each.split(".")[0] not in _KNOWN})
 
 
-def _flags(folder: str) -> list[str]:
-    try:
-        flags = json.loads(_read(os.path.join(folder, "run.json")) or "{}")
-        return [str(each) for each in flags.get("module_import") or ()]
-    except (ValueError, AttributeError, TypeError):
-        return []  # whoever reads the file for its sake says what is wrong with it
-
-
 def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()

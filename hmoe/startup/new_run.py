@@ -1,4 +1,4 @@
-"""Whether `hmoe train` begins the default job, and whether another folder may have been meant."""
+"""Announces the default job where `hmoe train` begins it, unless another folder was meant."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import re
 
 from hmoe.startup.request import DEFAULT_MODEL_DIR, Request
-from hmoe.startup.run_sources import DEFAULT_RUN, SAVED_CONFIGURATIONS
-from hmoe.storage.local_files import is_elsewhere
+from hmoe.startup.run_sources import DEFAULT_RUN, begins_default_job
+from hmoe.startup.saved_run import CONFIGURATIONS
 
 # Files that only a run leaves in its folder.
-_FILES_OF_A_RUN = (*SAVED_CONFIGURATIONS, "checkpoint")
+_FILES_OF_A_RUN = (*CONFIGURATIONS, "checkpoint")
 _CHECKPOINT = "model.ckpt-"
 # How alike names must be (0 to 1) for one to be the other, mistyped.
 _ALIKE = 0.8
@@ -24,9 +24,7 @@ def announcement(request: Request) -> str | None:
       ValueError: the folder does not exist, and one beside it with nearly its name holds a run.
     """
     folder = request.model_dir
-    if request.command != "train" or request.gin_file or request.data:
-        return None
-    if is_elsewhere(folder) or (holds_run(folder) and not request.overwrite):
+    if not begins_default_job(request):
         return None
     is_new = not os.path.lexists(folder)
     if is_new and folder != DEFAULT_MODEL_DIR:

@@ -6,15 +6,13 @@ import dataclasses
 import os
 from typing import NoReturn
 
-from hmoe.startup import gin_files, gin_reading
+from hmoe.startup import gin_files, gin_reading, gin_statements, saved_run
 from hmoe.startup.request import Request
+from hmoe.storage import checkpoint_files
 from hmoe.storage.local_files import is_elsewhere
 
 # The job of `hmoe train` without flags.
 DEFAULT_RUN = "runs/default.gin"
-
-# What a training run leaves in its folder: the whole configuration, or the part that T5 writes.
-SAVED_CONFIGURATIONS = ("config.gin", "operative_config.gin")
 
 # Gin files that bind all of these, beside Mesh TensorFlow's defaults, are a run of their own.
 _OF_A_WHOLE_RUN = (
@@ -29,11 +27,13 @@ class Sources:
 
     Attributes:
       files: paths of the files, later ones winning.
-      saved: whether the file is what a training run has saved.
+      saved: whether they are what a training run has saved.
+      text: what is read in place of a saved file that is lost; or "".
     """
 
     files: tuple[str, ...]
     saved: bool = False
+    text: str = ""
 
 
 def of_new_run(request: Request) -> tuple[str, ...]:
@@ -59,7 +59,7 @@ def of(request: Request) -> Sources | None:
     """Returns what a command reads; None if that is on another machine.
 
     Raises:
-      ValueError: a model has no configuration.
+      ValueError: a model has no configuration, or a damaged one.
     """
     if request.gin_file and request.command != "train":
         return Sources(request.gin_file)
@@ -67,25 +67,44 @@ def of(request: Request) -> Sources | None:
         return Sources(of_new_run(request))
     if is_elsewhere(request.model_dir):
         return None
-    saved = _saved(request.model_dir)
-    if saved is None and request.command != "train":
+    saved = saved_run.read(request.model_dir)
+    if saved is not None:
+        return Sources(saved.files, saved=True, text=saved.text)
+    check_may_begin(request)
+    return Sources((DEFAULT_RUN,))
+
+
+def check_may_begin(request: Request) -> None:
+    """Raises ValueError unless the default job may begin in a folder without a configuration.
+
+    A folder with checkpoints holds a model, which is not trained with the configuration of another.
+    """
+    if request.command != "train":
         raise_no_configuration(request.model_dir)
-    return Sources((saved,), saved=True) if saved else Sources((DEFAULT_RUN,))
+    if not request.overwrite and checkpoint_files.saved_steps(request.model_dir):
+        raise_no_configuration(request.model_dir)
 
 
-def _saved(model_dir: str) -> str | None:
-    for name in SAVED_CONFIGURATIONS:
-        path = os.path.join(model_dir, name)
-        if os.path.exists(path):
-            return os.path.abspath(path)
-    return None
+def begins_default_job(request: Request) -> bool:
+    """Returns whether a request begins the default job, as far as this machine shows.
+
+    It names neither gin files nor data, and the folder has no configuration. With `--overwrite` and
+    a configuration in the folder, it is the run of that configuration that begins anew.
+
+    Raises:
+      ValueError: the folder has checkpoints and no configuration, or a damaged one.
+    """
+    if request.command != "train" or request.gin_file or request.data:
+        return False
+    sources = of(request)
+    return sources is not None and not sources.saved
 
 
 def raise_no_configuration(model_dir: str) -> NoReturn:
     """Raises ValueError for a folder of checkpoints without the configuration of their model."""
     raise ValueError(
-        f"model_dir {model_dir!r} has no {' or '.join(SAVED_CONFIGURATIONS)}, which describe the "
-        "model; name its gin files with --gin_file"
+        f"model_dir {model_dir!r} has no {' or '.join(saved_run.CONFIGURATIONS)}, which describe "
+        "the model; name its gin files with --gin_file"
     )
 
 
@@ -93,11 +112,10 @@ def read(request: Request) -> gin_reading.Reading | None:
     """Reads the configuration of a command, with Mesh TensorFlow's defaults before it.
 
     Returns:
-      The configuration; None if it is on another machine, or a saved one cannot be read, which the
-      command itself reports.
+      The configuration; None if it is on another machine.
 
     Raises:
-      ValueError: a file or line of the user's cannot be read.
+      ValueError: a file or line cannot be read.
     """
     sources = of(request)
     if sources is None:
@@ -105,13 +123,9 @@ def read(request: Request) -> gin_reading.Reading | None:
     reader = gin_reading.Reader(request.gin_location_prefix)
     defaults = os.path.join(gin_files.mesh_tensorflow_folder(), "defaults.gin")
     statements = list(reader.file(defaults))
-    try:
-        for path in sources.files:
-            statements += reader.file(path, own=not sources.saved)
-    except ValueError:
-        if sources.saved:
-            return None
-        raise
+    for path in sources.files:
+        statements += reader.file(path, own=not sources.saved)
+    statements += gin_statements.parse(sources.text, saved_run.FLAGS_FILE, own=False)
     for line in request.gin_param:
         statements += reader.line(line)
     return gin_reading.Reading(statements, whole=reader.whole)

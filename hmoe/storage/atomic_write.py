@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
+from typing import IO
 
 from etils import epath
 
@@ -14,7 +17,7 @@ UNFINISHED = ".unfinished"
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a text file in UTF-8, as `write_bytes` does."""
+    """Writes a text file in UTF-8 as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))
 
 
@@ -33,10 +36,19 @@ def write_bytes(path: str, content: bytes) -> None:
         with disk_full.naming(path), unfinished.open("wb") as file:
             file.write(content)
             file.flush()
-            with contextlib.suppress(OSError, AttributeError, ValueError):
-                os.fsync(file.fileno())  # a store on another machine has no such number
+            _flush(file)
         unfinished.replace(path)
     except BaseException:
         with contextlib.suppress(Exception):
             unfinished.unlink(missing_ok=True)
         raise
+
+
+def _flush(file: IO[bytes]) -> None:
+    try:
+        os.fsync(file.fileno())
+    except (AttributeError, io.UnsupportedOperation):
+        pass  # a store on another machine has no such number
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot be asked to
+            raise

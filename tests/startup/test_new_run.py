@@ -16,6 +16,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("default", "exp_17", "finetuned"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "model.ckpt-4.index").write_text("")
+        (tmp_path / "runs" / name / "config.gin").write_text("")
     (tmp_path / "runs" / "notarun").mkdir()
 
 
@@ -46,9 +47,14 @@ def test_a_folder_that_is_there() -> None:
         "Beginning the default job (runs/default.gin) in runs/notarun"
     )
     assert announcement("runs/default") is None
+    # The run of the configuration that is there begins anew.
+    assert announcement("runs/default", overwrite=True) is None
+    Path("runs/default/config.gin").unlink()
     assert announcement("runs/default", overwrite=True) == (
         "Beginning the default job (runs/default.gin) in runs/default"
     )
+    with pytest.raises(ValueError, match="has no config.gin or operative_config.gin, which "):
+        announcement("runs/default")
 
 
 @pytest.mark.parametrize(

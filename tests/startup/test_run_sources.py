@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from hmoe.startup import run_sources
+from hmoe.startup import run_sources, saved_run
 from hmoe.startup.request import Request
-from hmoe.t5.commands import run_files
+from tests.storage import fake_checkpoints as fake
 
 RUN = "mesh_tensorflow.transformer.utils.run"
 
@@ -74,8 +76,34 @@ def test_a_saved_run_comes_before_the_default_one() -> None:
     assert reading is not None
     assert not reading.macros["x"].place.own
     Path("m/operative_config.gin").write_text("x = = 1\n", encoding="utf-8")
-    assert run_sources.read(request) is None
+    with pytest.raises(ValueError, match="m/operative_config.gin is damaged "):
+        run_sources.read(request)
 
 
-def test_names_of_saved_configurations() -> None:
-    assert run_sources.SAVED_CONFIGURATIONS == run_files.CONFIGURATIONS
+def test_a_copy_takes_the_place_of_a_lost_configuration() -> None:
+    Path("m").mkdir()
+    text = f"x = 1\n{saved_run.END}\n"
+    Path("m/run.json").write_text(json.dumps({"config": text.splitlines()}), encoding="utf-8")
+    assert run_sources.of(training()) == run_sources.Sources((), saved=True, text=text)
+    reading = run_sources.read(training())
+    assert reading is not None
+    assert reading.literal(f"{RUN}.batch_size") is None
+    assert str(reading.macros["x"].place) == "run.json:1"
+    assert not reading.macros["x"].place.own
+
+
+@pytest.mark.parametrize("command", ["train", "eval"])
+def test_a_folder_with_checkpoints_does_not_get_the_default_job(command: str) -> None:
+    fake.save(Path("m"), 4)
+    request = dataclasses.replace(training(), command=command)
+    with pytest.raises(ValueError) as error:
+        run_sources.of(request)
+    assert str(error.value) == (
+        "model_dir 'm' has no config.gin or operative_config.gin, which describe the model; name "
+        "its gin files with --gin_file"
+    )
+    # Named files, data and beginning anew are no such case.
+    assert run_sources.of(training("mine.gin")) == run_sources.Sources(("mine.gin",))
+    anew = dataclasses.replace(training(), overwrite=True)
+    assert run_sources.of(anew) == run_sources.Sources(("runs/default.gin",))
+    assert run_sources.begins_default_job(anew)

@@ -91,13 +91,13 @@ def after(seconds: float) -> None:
 
 def after_first_step(seconds: float) -> None:
     """Kills this process some time after its first training step."""
-    keep = operative_config.keep
+    show = operative_config.show
 
     def replacement(*arguments: Any) -> None:
         after(seconds)
-        keep(*arguments)
+        show(*arguments)
 
-    operative_config.keep = replacement
+    operative_config.show = replacement
 
 
 def _read() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import t5
 
-from hmoe.startup import gin_reading, run_sources
+from hmoe.startup import gin_reading, run_sources, saved_run
 from hmoe.startup.console import Console
 from hmoe.startup.gin_checks import macros
 from hmoe.startup.gin_checks.modes import MODES, refuse_mode
 from hmoe.startup.request import Request
-from hmoe.t5.commands import gin_config, run_files, user_modules
+from hmoe.t5.commands import gin_config, user_modules
 from hmoe.t5.data import files as data_files
 from hmoe.t5.sessions import checkpoints
 
@@ -42,17 +42,17 @@ def configure_trained(request: Request, console: Console) -> Request:
     if request.gin_file:
         _configure(request, request.gin_file, request.gin_param)
         return request
-    saved = run_files.read(request.model_dir)
+    saved = saved_run.read(request.model_dir)
     if saved is None:
         checkpoints.require_latest(request.model_dir)
         run_sources.raise_no_configuration(request.model_dir)
     for note in saved.notes:
         console.say(note)
-    request = run_files.fill_in(request, saved)
+    request = saved_run.fill_in(request, saved)
     if request.command in READ_DATA:
         check_saved_data(request)
     bindings = [*_data_bindings(request, console), *request.gin_param]
-    _configure(request, [saved.configuration], bindings)
+    _configure(request, saved.files, bindings, saved.text)
     return request
 
 
@@ -64,7 +64,7 @@ def check_saved_data(request: Request) -> None:
             raise ValueError(
                 f"{path}, which the model in {request.model_dir} was trained with, does not exist; "
                 f'put it back, or write where it is as "{field}" into '
-                f"{os.path.join(request.model_dir, run_files.FLAGS_FILE)}"
+                f"{os.path.join(request.model_dir, saved_run.FLAGS_FILE)}"
             )
 
 
@@ -86,8 +86,17 @@ def _data_bindings(request: Request, console: Console) -> list[str]:
     return [f"MIXTURE_NAME = {name!r}"]
 
 
-def _configure(request: Request, files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Imports the user's modules and reads gin, as T5's command does."""
+def _configure(
+    request: Request, files: Sequence[str], bindings: Sequence[str], text: str = ""
+) -> None:
+    """Imports the user's modules and reads gin, as T5's command does.
+
+    Args:
+      request: the command and its flags.
+      files: gin files.
+      bindings: single lines of gin.
+      text: what is read in place of a saved file that is lost.
+    """
     modules = request.module_import
     if modules is None:
         modules = ("t5.data.mixtures",) if request.gin_file else ()
@@ -97,9 +106,9 @@ def _configure(request: Request, files: Sequence[str], bindings: Sequence[str]) 
     skip = request.skip_all_gin_unknowns or request.additional_deprecated_gin_references
     reading = None
     if not request.skip_all_gin_unknowns:
-        reading = gin_reading.read(files, bindings, request.gin_location_prefix)
+        reading = gin_reading.read(files, [text, *bindings], request.gin_location_prefix)
         user_modules.import_those_of_gin(reading)
-    gin_config.read(files, bindings, request.gin_location_prefix, skip)
+    gin_config.read(files, bindings, request.gin_location_prefix, skip, text)
     if reading is not None and reading.whole and request.gin_file:
         macros.check_defined(reading, is_given=gin_config.is_constant, needs_task=False)
     gin_config.finish()

@@ -26,8 +26,9 @@ def read(
     bindings: Sequence[str],
     prefixes: Sequence[str] = (),
     skip_unknown: bool | Sequence[str] = False,
+    text: str = "",
 ) -> None:
-    """Reads Mesh TensorFlow's defaults, then gin files, then single bindings.
+    """Reads Mesh TensorFlow's defaults, then gin files and text, then single bindings.
 
     The configuration is not locked yet; see `finish`.
 
@@ -38,6 +39,7 @@ def read(
       prefixes: more folders to look in.
       skip_unknown: whether unknown names are ignored, or the names to ignore. T5's own deprecated
         names are always ignored.
+      text: what is read in place of a file.
 
     Raises:
       ValueError: a file is missing, or gin does not know a name or argument in it.
@@ -55,6 +57,8 @@ def read(
     for path in [os.path.join(package, "gin", "defaults.gin"), *files]:
         with _explained(""):
             gin.parse_config_file(path, skip_unknown=skip_unknown)
+    with _explained(""):
+        gin.parse_config(text, skip_unknown=skip_unknown)
     for binding in bindings:
         with _explained(f"--gin_param {binding!r}: "):
             gin.parse_config(binding, skip_unknown=skip_unknown)

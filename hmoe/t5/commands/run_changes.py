@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from hmoe.t5.commands.bindings import BindingName, Bindings
+from hmoe.startup.bindings import BindingName, Bindings
 
 _NOT_SET = "not set"
 # Longest value that is shown in full, in characters.
@@ -129,15 +129,16 @@ def changes(old: Bindings, new: Bindings, *, old_is_whole: bool = True) -> list[
     Args:
       old: the run's.
       new: the resume's.
-      old_is_whole: whether the run's has all bindings; otherwise those that are missing in it are
-        not compared.
+      old_is_whole: whether the run's has all bindings, and no others. Otherwise it is T5's, which
+        lists the arguments that were used, defaults among them, and only what both have is
+        compared.
 
     Returns:
       What changed, under the names of macros where these are what changed; the most serious first.
     """
     found: dict[str, Change] = {}
     for name in sorted({*old.values, *new.values}):
-        if not old_is_whole and name not in old.values:
+        if not old_is_whole and not (name in old.values and name in new.values):
             continue
         for change in _changes_of(name, old, new):
             known = found.get(change.name)
@@ -172,7 +173,7 @@ def _changes_of(name: BindingName, old: Bindings, new: Bindings) -> Iterator[Cha
     new_value = _NOT_SET if after is None else new.resolved(after)
     if old_value == new_value:
         return
-    kind = _kind_of(name, new_value)
+    kind = _kind_of(name, old_value, new_value)
     if before is None or after is None or before != after:
         yield Change(str(name), old_value, new_value, kind)
         return
@@ -183,12 +184,16 @@ def _changes_of(name: BindingName, old: Bindings, new: Bindings) -> Iterator[Cha
             yield Change(macro, old_value, new_value, kind)
 
 
-def _kind_of(name: BindingName, new: str) -> Kind:
+def _kind_of(name: BindingName, old: str, new: str) -> Kind:
     scope = f"{name.scope}/" if name.scope else ""
     text = f"{scope}{name.configurable}.{name.argument}"
     kind = next(kind for kind in KINDS if re.fullmatch(kind.pattern, text))
     if text == "run.skip_seen_data" and new == "True":
         effect = "seen data is skipped from here on"
+        return kind._replace(is_another_run=False, effect=effect)
+    if text == "mesh_train_dataset_fn.seed" and old in (_NOT_SET, "None"):
+        # Without a seed no start repeats the order of another, so no run is made another one.
+        effect = "the data comes in another order from here on"
         return kind._replace(is_another_run=False, effect=effect)
     return kind
 

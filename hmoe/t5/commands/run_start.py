@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import gin
 
+from hmoe.startup import bindings, run_sources, saved_run
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import bindings, configure, gin_config, run_changes, run_files
+from hmoe.startup.saved_run import SavedRun
+from hmoe.t5.commands import configure, gin_config, run_changes, run_files
 from hmoe.t5.commands.run_changes import Change
-from hmoe.t5.commands.run_files import SavedRun
 from hmoe.t5.sessions import checkpoints
 
 
@@ -23,19 +24,12 @@ class RunStart(NamedTuple):
 
     Attributes:
       request: the request, with flags that are not given filled in from the saved run.
-      keep: writes the run's configuration to its folder; to be called once the run goes on with
-        it, and not before.
-      is_new: whether the folder describes no run so far.
+      keep: writes the run's configuration to its folder; to be called with the first checkpoint
+        that was trained with it, and not before.
     """
 
     request: Request
     keep: Callable[[], None]
-    is_new: bool
-
-    def forget(self) -> None:
-        """Removes the configuration of a new run that failed before it saved a checkpoint."""
-        if self.is_new and checkpoints.latest(self.request.model_dir) is None:
-            run_files.remove(self.request.model_dir)
 
 
 def prepare(request: Request, console: Console) -> RunStart:
@@ -44,15 +38,11 @@ def prepare(request: Request, console: Console) -> RunStart:
     Nothing is written.
 
     Raises:
-      ValueError: a configuration is wrong or damaged; or the run in the folder was trained with
-        another one whose result would differ, and the request does not force it.
+      ValueError: a configuration is wrong, damaged or missing; or the run in the folder was trained
+        with another one whose result would differ, and the request does not force it.
     """
     saved = _saved(request, console)
-    if saved is None or request.gin_file or request.data:
-        configure.configure_new(request, console)
-    else:
-        console.say(f"Taking up the run in {request.model_dir} with its saved configuration")
-        request = configure.configure_trained(request, console)
+    request = _configure(request, console, saved)
     if request.train_steps is not None:
         _bind_train_steps(request.train_steps)
     text = gin.config_str()
@@ -61,22 +51,45 @@ def prepare(request: Request, console: Console) -> RunStart:
         if saved is not None:
             _check_changes(request, console, _changes(request, saved, text), newest)
         _say_where_data_begins(console)
-    return RunStart(
-        request, lambda: run_files.write(request.model_dir, request, text), is_new=saved is None
-    )
+    described = run_files.describe(request, text)
+    return RunStart(request, lambda: described.write(request.model_dir))
 
 
 def _saved(request: Request, console: Console) -> SavedRun | None:
-    """Reads the saved run; None if there is none, or if it is damaged and described anew."""
+    """Reads the saved run; None if there is none, or if another is described in its place."""
+    is_described = bool(request.gin_file or request.data)
+    if is_described and request.overwrite:
+        return None
     try:
-        return run_files.read(request.model_dir)
-    except run_files.DamagedFileError as error:
-        if not request.gin_file:
+        return saved_run.read(request.model_dir)
+    except saved_run.DamagedFileError as error:
+        if not is_described:
             raise
         console.say(
             f"Warning: {error.problem}: what this run changes of the one in the folder is not known"
         )
         return None
+
+
+def _configure(request: Request, console: Console, saved: SavedRun | None) -> Request:
+    """Reads the configuration of the run, which `run_sources.of` has found before on this machine.
+
+    Returns:
+      The request, with flags that are not given filled in from the saved run.
+    """
+    folder = request.model_dir
+    if request.gin_file or request.data:
+        configure.configure_new(request, console)
+        return request
+    if saved is None:
+        run_sources.check_may_begin(request)
+        configure.configure_new(request, console)
+        return request
+    if request.overwrite:
+        console.say(f"Beginning the run in {folder} anew with its saved configuration")
+    else:
+        console.say(f"Taking up the run in {folder} with its saved configuration")
+    return configure.configure_trained(request, console)
 
 
 def _bind_train_steps(steps: int) -> None:
@@ -88,7 +101,7 @@ def _bind_train_steps(steps: int) -> None:
 
 
 def _changes(request: Request, saved: SavedRun, text: str) -> list[Change]:
-    flags = {name: run_files.kept_flags(request).get(name) for name in run_files.PATHS}
+    flags = {name: run_files.kept_flags(request).get(name) for name in saved_run.PATHS}
     if _are_alike(saved.flags.get("vocabulary"), flags["vocabulary"]):
         flags["vocabulary"] = saved.flags["vocabulary"]
     old, new = (bindings.parse(each) for each in (saved.trained_with, text))
@@ -106,7 +119,7 @@ def _are_alike(kept: str | None, given: str | None) -> bool:
 
 
 def _check_changes(request: Request, console: Console, found: list[Change], newest: str) -> None:
-    """Says what changed, and raises ValueError for changes that need to be forced."""
+    """Lists what changed for the user; raises ValueError for changes that need to be forced."""
     serious = run_changes.serious(found)
     if serious and not request.force:
         raise ValueError(

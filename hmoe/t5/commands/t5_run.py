@@ -27,6 +27,7 @@ from hmoe.t5.sessions import training_folder
 from hmoe.t5.sessions.estimator import SessionEstimator
 from hmoe.t5.sessions.hooks import FirstStepHook
 from hmoe.t5.sessions.session_settings import SessionSettings
+from hmoe.t5.sessions.training_folder import PLAIN, Beginning
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,8 +44,7 @@ class T5Run:
       evaluate: takes the place of `utils.eval_model`; None for upstream's.
       infer: takes the place of `utils.infer_model`; None for upstream's.
       score: takes the place of `utils.score_from_strings`; None for upstream's.
-      begins_anew: whether training begins at step 0 in a folder that has checkpoints.
-      on_first_step: called once when the first step of training has succeeded.
+      beginning: how training begins in the folder.
       arguments: arguments of `utils.run` that take precedence over gin's.
     """
 
@@ -56,8 +56,7 @@ class T5Run:
     evaluate: Callable[..., None] | None = None
     infer: Callable[..., None] | None = None
     score: Callable[..., None] | None = None
-    begins_anew: bool = False
-    on_first_step: Callable[[], None] | None = None
+    beginning: Beginning = PLAIN
     arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def start(self) -> None:
@@ -68,10 +67,6 @@ class T5Run:
         """
         _check_configuration()
         session = SessionSettings(say=self.say)
-        if self.machine.tpu and self.mode == "train":
-            # `TPUEstimator` goes by the file `checkpoint`, which is put right beforehand.
-            newest = training_folder.newest(self.model_dir, self.begins_anew)
-            training_folder.take_up(self.model_dir, newest, self.say, self.begins_anew)
         if not self.machine.tpu:
             _use_activations(session.activation_dtype)
         replacements = (
@@ -99,12 +94,23 @@ class T5Run:
         """Returns a function in place of upstream's `get_estimator`."""
 
         def get_estimator(**arguments: Any) -> object:
-            estimator = make_estimator(session, begins_anew=self.begins_anew, **arguments)
-            if self.on_first_step is not None:
-                _call_after_first_step(estimator, self.on_first_step)
+            estimator = make_estimator(session, beginning=self.beginning, **arguments)
+            if self.machine.tpu and self.mode == "train":
+                self._prepare_for_tpu(estimator)
             return estimator
 
         return get_estimator
+
+    def _prepare_for_tpu(self, estimator: Any) -> None:
+        """Does around `TPUEstimator`, which saves by itself, what a session of ours does."""
+        newest = training_folder.newest(self.model_dir, self.beginning.anew)
+        # It goes by the file `checkpoint`, which is put right here, and by the checkpoints that are
+        # there before the first step: so this is as late as an old run can be moved.
+        if self.beginning.anew:
+            training_folder.begin_anew(self.model_dir, self.say)
+        else:
+            training_folder.take_up(self.model_dir, newest, self.say)
+        _call_after_first_step(estimator, self.beginning.keep_run)
 
 
 def _call_after_first_step(estimator: Any, action: Callable[[], None]) -> None:
@@ -161,7 +167,7 @@ def make_estimator(
     tpu_job_name: str | None,
     iterations_per_loop: int,
     cluster: Any,
-    begins_anew: bool = False,
+    beginning: Beginning = PLAIN,
     **arguments: Any,
 ) -> Any:
     """Builds the description of a transformer and the estimator that trains and uses it.
@@ -176,7 +182,7 @@ def make_estimator(
       tpu_job_name: name of the TPU's worker job.
       iterations_per_loop: training steps on the TPU between two visits of the host.
       cluster: resolver of the TPU's cluster, or None.
-      begins_anew: whether training begins at step 0 in a folder that has checkpoints.
+      beginning: how training begins in the folder.
       **arguments: other arguments of upstream's `tpu_estimator_model_fn`.
 
     Returns:
@@ -187,18 +193,9 @@ def make_estimator(
     """
     if not session.master:
         check_devices(arguments.get("mesh_devices") or [])
-    model = utils.build_model(
-        model_type=model_type,
-        input_vocab_size=utils.inputs_vocabulary(vocabulary).vocab_size,
-        output_vocab_size=utils.targets_vocabulary(vocabulary).vocab_size,
-        layout_rules=layout_rules,
-        mesh_shape=mesh_shape,
-    )
-    for warning in layout_check.check(model, mesh_shape, layout_rules):
-        session.say(f"Warning: {warning}")
     settings = settings_lib.from_gin(
         model_type=model_type,
-        transformer_model=model,
+        transformer_model=_model(session, model_type, vocabulary, mesh_shape, layout_rules),
         vocabulary=vocabulary,
         mesh_shape=mesh_shape,
         layout_rules=layout_rules,
@@ -209,4 +206,24 @@ def make_estimator(
         from hmoe.t5.sessions import tpu_estimator
 
         return tpu_estimator.estimator(settings, cluster, tpu_job_name, iterations_per_loop)
-    return SessionEstimator(settings, session, begins_anew)
+    return SessionEstimator(settings, session, beginning)
+
+
+def _model(
+    session: SessionSettings,
+    model_type: str,
+    vocabulary: Any,
+    mesh_shape: mtf.Shape,
+    layout_rules: mtf.LayoutRules,
+) -> Any:
+    """Builds the description of a transformer, and warns of a layout that does not suit it."""
+    model = utils.build_model(
+        model_type=model_type,
+        input_vocab_size=utils.inputs_vocabulary(vocabulary).vocab_size,
+        output_vocab_size=utils.targets_vocabulary(vocabulary).vocab_size,
+        layout_rules=layout_rules,
+        mesh_shape=mesh_shape,
+    )
+    for warning in layout_check.check(model, mesh_shape, layout_rules):
+        session.say(f"Warning: {warning}")
+    return model

@@ -9,6 +9,7 @@ from hmoe.t5.commands.evaluate import run_evaluation
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation import report
 from hmoe.t5.sessions import checkpoints
+from hmoe.t5.sessions.training_folder import Beginning
 
 
 def train(request: Request, console: Console) -> None:
@@ -21,15 +22,10 @@ def train(request: Request, console: Console) -> None:
         model_dir=request.model_dir,
         say=console.say,
         machine=request.machine,
-        begins_anew=request.overwrite,
-        on_first_step=start.keep,
+        beginning=Beginning(request.overwrite, start.keep),
         arguments={"dataset_split": "train"},
     )
-    try:
-        run.start()
-    except Exception:
-        start.forget()
-        raise
+    run.start()
     if _evaluates(request):
         run_evaluation(request, console)
     latest = checkpoints.require_latest(request.model_dir)

@@ -31,6 +31,7 @@ from hmoe.t5.sessions import (
 )
 from hmoe.t5.sessions.estimator_protocol import Estimator, InputFn, ServingInputReceiver
 from hmoe.t5.sessions.session_settings import SessionSettings
+from hmoe.t5.sessions.training_folder import PLAIN, Beginning
 
 
 class SessionEstimator(Estimator):
@@ -39,19 +40,19 @@ class SessionEstimator(Estimator):
     Args:
       settings: the model's settings.
       session: settings of sessions and reports.
-      begins_anew: whether training begins at step 0 although the folder has checkpoints, which are
-        moved aside then; until then they count as not there.
+      beginning: how training begins in the folder. Where it begins anew, the checkpoints that are
+        there count as not there, and are moved aside after the first step.
     """
 
     def __init__(
         self,
         settings: ModelSettings,
         session: SessionSettings | None = None,
-        begins_anew: bool = False,
+        beginning: Beginning = PLAIN,
     ):
         self.settings = settings
         self.session = session or SessionSettings()
-        self._begins_anew = begins_anew
+        self._beginning = beginning
 
     def with_batch_size(self, batch_size: int) -> SessionEstimator:
         """Returns an estimator of the same model with another batch size."""
@@ -60,7 +61,7 @@ class SessionEstimator(Estimator):
 
     def latest_checkpoint(self) -> str | None:
         """Returns the path prefix of the newest checkpoint, or None."""
-        return None if self._begins_anew else checkpoints.latest(self.settings.model_dir)
+        return None if self._beginning.anew else checkpoints.latest(self.settings.model_dir)
 
     def get_variable_value(self, name: str) -> np.ndarray:
         """Returns a variable's value in the newest checkpoint.
@@ -88,10 +89,10 @@ class SessionEstimator(Estimator):
           ValueError: the checkpoint does not match the model, or the loss is not a number.
           KeyboardInterrupt: the user stopped the run; a checkpoint was saved.
         """
-        begins_anew, self._begins_anew = self._begins_anew, False
-        training_loop.train(
-            self.settings, self.session, input_fn, max_steps, hooks, begins_anew=begins_anew
-        )
+        beginning = self._beginning
+        training_loop.train(self.settings, self.session, input_fn, max_steps, hooks, beginning)
+        # Not before: while the graph is built, the data asks for the checkpoint to go on from.
+        self._beginning = dataclasses.replace(beginning, anew=False)
         return self
 
     def predict(

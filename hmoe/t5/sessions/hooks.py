@@ -8,12 +8,13 @@ from typing import NamedTuple
 from hmoe.compat.stack import tf
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.training import TrainingGraph
-from hmoe.t5.sessions import operative_config
+from hmoe.t5.sessions import operative_config, training_folder
 from hmoe.t5.sessions.counting_hook import CountingHook
 from hmoe.t5.sessions.loss_alarm import LossAlarmHook
 from hmoe.t5.sessions.mesh_saver import MeshSaver
 from hmoe.t5.sessions.progress import ProgressHook
 from hmoe.t5.sessions.session_settings import SessionSettings
+from hmoe.t5.sessions.training_folder import Beginning, RunKeeper
 from hmoe.t5.sessions.weight_check import WeightCheck
 
 
@@ -36,29 +37,44 @@ def training_hooks(
     saver: MeshSaver,
     steps: StepRange,
     interrupted: Callable[[], bool],
+    beginning: Beginning,
     more_hooks: Sequence[tf.train.SessionRunHook] = (),
 ) -> list[tf.train.SessionRunHook]:
     """Returns all hooks of a training session, in the order in which they must run.
 
     The alarm comes before the hooks that report and save, so that nothing of a step with a wrong
-    loss is kept. Nor is anything written of a run whose first step fails.
+    loss is kept. Nor is anything written of a run whose first step fails, or moved for it.
     """
     model_dir = settings.model_dir
-    # One writer for all hooks: the writers that TensorFlow shares write the whole graph first,
-    # which takes seconds and tens of megabytes.
-    writer = tf.summary.FileWriter(model_dir)
-    progress = ProgressHook(steps.first, steps.last, model_dir, session, graph, writer)
-    check = WeightCheck(settings, session).check
-    every_steps = settings.save_checkpoints_steps
+    progress = ProgressHook(steps.first, steps.last, model_dir, session, graph)
+    save = SaveHook(
+        steps.first,
+        model_dir,
+        session,
+        saver,
+        settings.save_checkpoints_steps,
+        WeightCheck(settings, session).check,
+        progress.keep_sums,
+        _keeper(model_dir, beginning, has_checkpoint=steps.first > 0),
+    )
+    anew = FirstStepHook(lambda: training_folder.begin_anew(model_dir, session.say))
     return [
         ToSlicesHook(saver),
         LossAlarmHook(steps.first, settings, session, graph),
-        FirstStepHook(lambda: operative_config.keep(model_dir, writer, steps.first)),
+        *([anew] if beginning.anew else []),
         *more_hooks,
         progress,
-        SaveHook(steps.first, model_dir, session, saver, every_steps, check, progress.keep_sums),
+        save,
         StopHook(steps.first, steps.last, interrupted),
     ]
+
+
+def _keeper(model_dir: str, beginning: Beginning, has_checkpoint: bool) -> RunKeeper:
+    def keep() -> None:
+        operative_config.write(model_dir)
+        beginning.keep_run()
+
+    return RunKeeper(keep, has_checkpoint)
 
 
 class ToSlicesHook(tf.train.SessionRunHook):
@@ -114,11 +130,13 @@ class SaveHook(CountingHook):
         saver: MeshSaver,
         every_steps: int,
         check: Callable[[tf.Session, int], None],
-        write_beside: Callable[[str], None],
+        keep_sums: Callable[[str], None],
+        keeper: RunKeeper,
     ):
         super().__init__(first_step)
         self._check = check
-        self._write_beside = write_beside
+        self._keep_sums = keep_sums
+        self._keeper = keeper
         self._model_dir = model_dir
         self._say = session.say
         self._saver = saver
@@ -143,4 +161,9 @@ class SaveHook(CountingHook):
         self._check(session, self.step)
         path = self._saver.save(session, self._model_dir, self.step, self._write_beside)
         self._saved_step = self.step
+        self._keeper.after_manifest()
         self._say(f"Saved {path}")
+
+    def _write_beside(self, path: str) -> None:
+        self._keep_sums(path)
+        self._keeper.before_manifest()

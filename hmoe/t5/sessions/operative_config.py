@@ -12,26 +12,30 @@ from hmoe.storage import atomic_write
 OPERATIVE_CONFIG = "operative_config.gin"
 
 
-def keep(model_dir: str, writer: tf.summary.FileWriter, step: int) -> None:
-    """Writes the configuration to `model_dir`, and for TensorBoard.
-
-    Args:
-      model_dir: the folder.
-      writer: writes to TensorBoard.
-      step: the step that it belongs to.
+def write(model_dir: str) -> None:
+    """Writes the configuration to a folder.
 
     Raises:
       OSError: the file cannot be written.
     """
     text = gin.operative_config_str()
     atomic_write.write_text(os.path.join(model_dir, OPERATIVE_CONFIG), text)
+
+
+def show(writer: tf.summary.FileWriter, step: int) -> None:
+    """Writes the configuration for TensorBoard.
+
+    Args:
+      writer: writes to TensorBoard.
+      step: the step that it belongs to.
+    """
     metadata = tf.SummaryMetadata()
     metadata.plugin_data.plugin_name = "text"
     metadata.plugin_data.content = b"{}"
     summary = tf.Summary()
     summary.value.add(
         tag="gin/operative_config",
-        tensor=tf.make_tensor_proto(gin.markdown(text)),
+        tensor=tf.make_tensor_proto(gin.markdown(gin.operative_config_str())),
         metadata=metadata,
     )
     writer.add_summary(summary, step)

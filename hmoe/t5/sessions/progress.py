@@ -6,12 +6,14 @@ import os
 import time
 from collections.abc import Mapping
 
+import numpy as np
+
 from hmoe.compat.stack import tf
 from hmoe.startup.console import duration
 from hmoe.storage import checkpoint_files
-from hmoe.t5.graphs.sums import model_sum
+from hmoe.t5.graphs.sums import SumKey, model_sum
 from hmoe.t5.graphs.training import TrainingGraph
-from hmoe.t5.sessions import metrics_file, run_metrics, saved_sums
+from hmoe.t5.sessions import metrics_file, operative_config, run_metrics, saved_sums
 from hmoe.t5.sessions.counting_hook import CountingHook
 from hmoe.t5.sessions.session_settings import SessionSettings
 
@@ -30,12 +32,11 @@ class ProgressHook(CountingHook):
         model_dir: str,
         session: SessionSettings,
         graph: TrainingGraph,
-        writer: tf.summary.FileWriter,
     ):
         super().__init__(first_step)
         self._max_steps = max_steps
         self._model_dir = model_dir
-        self._writer = writer
+        self._writer: tf.summary.FileWriter | None = None
         self._path = os.path.join(model_dir, metrics_file.METRICS_FILE)
         self._session = session
         self._fetches = {
@@ -50,17 +51,9 @@ class ProgressHook(CountingHook):
         self._reported_step: int | None = None
 
     def begin(self) -> None:
-        """Marks the start, and goes on from the lines and sums that the checkpoint's steps left.
-
-        Lines of later steps are dropped, and the line of steps whose sums go into the next one: it
-        was written because the run was to end there.
-        """
+        """Reads the sums that the checkpoint's steps left."""
         if self.step:
             self._take_up_sums()
-        last = self.step - 1 if self._collector.count else self.step
-        metrics_file.keep_lines(self._path, lambda step: step <= last, self._session.say)
-        start = tf.SessionLog(status=tf.SessionLog.START)
-        self._writer.add_session_log(start, self.step + 1)
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
         """Fetches the loss, the learning rate and all sums."""
@@ -70,6 +63,8 @@ class ProgressHook(CountingHook):
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
         """Adds up the sums, and reports if it is time."""
+        if self._writer is None:
+            self._writer = self._begin_curves(run_values.results)
         self._collector.add(run_values.results)
         if self._clock_step is None:
             took = duration(time.time() - self._clock)
@@ -80,6 +75,8 @@ class ProgressHook(CountingHook):
 
     def end(self, session: tf.Session) -> None:
         """Reports the steps since the last report, and closes the files."""
+        if self._writer is None:  # the data ended before the first step
+            return
         if self._collector.count and self._reported_step != self.step:
             self._report()
         self._writer.close()
@@ -104,6 +101,36 @@ class ProgressHook(CountingHook):
                 "alone"
             )
 
+    def _begin_curves(self, first_sums: Mapping[SumKey, np.ndarray]) -> tf.summary.FileWriter:
+        """Opens the curves, after the first step, to go on from those of the checkpoint's steps.
+
+        Lines of later steps are dropped, and the line of steps whose sums go into the next one: it
+        was written because the run was to end there.
+        """
+        first = self.step - 1
+        self._drop_other_sums(first_sums, first)
+        last = first - 1 if self._collector.count else first
+        # Not a writer that TensorFlow shares, which writes the whole graph first: that takes
+        # seconds and tens of megabytes.
+        writer = tf.summary.FileWriter(self._model_dir)
+        metrics_file.keep_lines(self._path, lambda step: step <= last, self._session.say)
+        writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), self.step)
+        operative_config.show(writer, first)
+        return writer
+
+    def _drop_other_sums(self, first_sums: Mapping[SumKey, np.ndarray], step: int) -> None:
+        """Drops the sums of the checkpoint's steps unless they are of the kind of this session's.
+
+        Experts of another number, or other metrics, leave sums that nothing can be added to.
+        """
+        if self._collector.count and not self._collector.fits(first_sums):
+            path = checkpoint_files.prefix(self._model_dir, step)
+            self._session.say(
+                f"{path}{saved_sums.ENDING} has the sums of another configuration: the next line "
+                f"of {metrics_file.METRICS_FILE} is the mean of the steps after {step} alone"
+            )
+            self._collector = run_metrics.SumCollector()
+
     def _is_regular(self) -> bool:
         return self.step % self._session.log_every_steps == 0
 
@@ -117,6 +144,7 @@ class ProgressHook(CountingHook):
             numbers[run_metrics.TOKENS_PER_SECOND.name] = tokens * steps_per_second
         self._session.say(progress_line(self.step, self._max_steps, numbers))
         metrics_file.append_line(self._path, self.step, numbers)
+        assert self._writer is not None, "the first step opens it"
         self._writer.add_summary(metrics_file.scalar_summary(numbers), self.step)
         self._writer.flush()
         self._reported_step = self.step

@@ -119,6 +119,12 @@ class SumCollector:
         for key, value in sums.items():
             self.sums[key] = self.sums.get(key, 0.0) + np.asarray(value, np.float64)
 
+    def fits(self, sums: Mapping[SumKey, np.ndarray]) -> bool:
+        """Returns whether sums have the names and shapes of the totals."""
+        return self.sums.keys() == sums.keys() and all(
+            np.shape(total) == np.shape(sums[key]) for key, total in self.sums.items()
+        )
+
     def of_model(self, name: str) -> float:
         """Returns the total of a sum over the whole model."""
         return float(self.sums[model_sum(name)])

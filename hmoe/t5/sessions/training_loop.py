@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from hmoe.compat.stack import tf
 from hmoe.startup.signals import OrderlyStop
@@ -21,6 +22,7 @@ from hmoe.t5.sessions.estimator_protocol import InputFn
 from hmoe.t5.sessions.hooks import StepRange, training_hooks
 from hmoe.t5.sessions.mesh_saver import MeshSaver
 from hmoe.t5.sessions.session_settings import SessionSettings
+from hmoe.t5.sessions.training_folder import PLAIN, Beginning
 
 Hooks = Sequence[tf.train.SessionRunHook]
 
@@ -31,11 +33,11 @@ def train(
     input_fn: InputFn,
     max_steps: int,
     more_hooks: Hooks = (),
-    begins_anew: bool = False,
+    beginning: Beginning = PLAIN,
 ) -> None:
     """Trains until the global step is `max_steps`; see `SessionEstimator.train`."""
     checkpoint_saving.check_keep(settings.keep_checkpoint_max)
-    newest = training_folder.newest(settings.model_dir, begins_anew)
+    newest = training_folder.newest(settings.model_dir, beginning.anew)
     path = newest.path
     steps = StepRange(checkpoints.step_of(path) if path else 0, max_steps)
     if steps.first >= steps.last:
@@ -45,24 +47,34 @@ def train(
         )
         return
     with session_graph.new_graph(session.seed), session.interruptible() as stop:
-        session.say("Building the model ...")
-        features, mesh_impl = (
-            session_graph.next_batch(input_fn),
-            session_graph.mesh_of(settings, session),
-        )
-        graph = build.build_graph(settings, features, TRAIN, mesh_impl)
+        graph = _build(settings, session, input_fn)
         saver = MeshSaver(graph.lowering, settings.keep_checkpoint_max)
         _choose_initial_values(settings, session, path)
         # Nothing in the folder has been changed up to here, where the model is known to be right.
-        training_folder.take_up(settings.model_dir, newest, session.say, begins_anew)
-        hooks = training_hooks(settings, session, graph, saver, steps, stop.asked, more_hooks)
+        if not beginning.anew:
+            training_folder.take_up(settings.model_dir, newest, session.say)
+        hooks = training_hooks(
+            settings, session, graph, saver, steps, stop.asked, beginning, more_hooks
+        )
         _run_steps(settings, session, graph, saver.scaffold(path), hooks, stop)
         if stop.asked():
-            session.say(
-                f"Stopped; the last checkpoint is {checkpoints.latest(settings.model_dir)}. "
-                "To resume, run the same command again"
-            )
-            raise KeyboardInterrupt
+            _report_stop(settings, session)
+
+
+def _build(settings: ModelSettings, session: SessionSettings, input_fn: InputFn) -> TrainingGraph:
+    session.say("Building the model ...")
+    features = session_graph.next_batch(input_fn)
+    mesh_impl = session_graph.mesh_of(settings, session)
+    return build.build_graph(settings, features, TRAIN, mesh_impl)
+
+
+def _report_stop(settings: ModelSettings, session: SessionSettings) -> NoReturn:
+    """Raises KeyboardInterrupt for a run that stopped in order, and tells how to resume it."""
+    session.say(
+        f"Stopped; the last checkpoint is {checkpoints.latest(settings.model_dir)}. "
+        "To resume, run the same command again"
+    )
+    raise KeyboardInterrupt
 
 
 def _choose_initial_values(

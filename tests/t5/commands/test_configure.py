@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import hmoe.t5  # noqa: F401  (registers what gin names)
+from hmoe.startup import saved_run
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
 from hmoe.t5.commands import configure, run_files
@@ -78,11 +79,11 @@ def test_saved_flags_fill_in_what_is_not_given(tmp_path: Path) -> None:
         train_steps=4,
     )
     run_files.write(str(tmp_path), trained)
-    saved = run_files.read(str(tmp_path))
+    saved = saved_run.read(str(tmp_path))
     assert saved is not None
     assert saved.configuration == str(tmp_path / "config.gin")
     given = Request(command="eval", model_dir=str(tmp_path), gin_location_prefix=("q",))
-    filled = run_files.fill_in(given, saved)
+    filled = saved_run.fill_in(given, saved)
     assert filled == Request(
         command="eval",
         model_dir=str(tmp_path),
@@ -96,14 +97,14 @@ def test_saved_flags_fill_in_what_is_not_given(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_saved_without_flags(tmp_path: Path) -> None:
-    assert run_files.read(str(tmp_path)) is None
+    assert saved_run.read(str(tmp_path)) is None
     (tmp_path / "operative_config.gin").write_text("")
-    saved = run_files.read(str(tmp_path))
-    assert saved == run_files.SavedRun(str(tmp_path / "operative_config.gin"), {}, is_whole=False)
+    saved = saved_run.read(str(tmp_path))
+    assert saved == saved_run.SavedRun(str(tmp_path / "operative_config.gin"), {}, is_whole=False)
     (tmp_path / "run.json").write_text(json.dumps({"vocabulary": "v", "unknown": 1}))
     (tmp_path / "config.gin").write_text("")
-    saved = run_files.read(str(tmp_path))
+    saved = saved_run.read(str(tmp_path))
     assert saved is not None
     assert saved.configuration == str(tmp_path / "config.gin")
     given = Request(command="eval", model_dir=str(tmp_path))
-    assert run_files.fill_in(given, saved).vocabulary == "v"
+    assert saved_run.fill_in(given, saved).vocabulary == "v"

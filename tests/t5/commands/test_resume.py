@@ -108,8 +108,7 @@ def test_what_a_run_is_taken_up_with_is_said_and_kept(
     hmoe: server.Server, trained: Path, tmp_path: Path
 ) -> None:
     """More steps, another layout and a forced learning rate; each is the run's own afterwards."""
-    for name, content in contents(trained).items():
-        (tmp_path / name).write_bytes(content)
+    copied(trained, tmp_path)
     model = f"--model_dir={tmp_path}"
     plain = ("train", model, "--evaluate=false")
     longer = hmoe(
@@ -148,6 +147,82 @@ def test_what_a_run_is_taken_up_with_is_said_and_kept(
     assert [line["step"] for line in tiny.curves(tmp_path)] == [2, 4, 6]
 
 
+def copied(folder: Path, target: Path) -> Path:
+    for name, content in contents(folder).items():
+        (target / name).write_bytes(content)
+    return target
+
+
+def test_a_forced_resume_that_fails_leaves_the_run_as_it_was(
+    hmoe: server.Server, trained: Path, tmp_path: Path
+) -> None:
+    """Its first step succeeds, and its second step meets the weights that the first one made."""
+    folder = copied(trained, tmp_path)
+    before = contents(folder)
+    failed = hmoe(
+        "train", f"--model_dir={folder}", "--train_steps=8", "--force",
+        "--gin_param=learning_rate = 1e30",
+    )  # fmt: skip
+    assert failed.returncode == 1
+    assert " at step 6, " in failed.stderr
+    assert (
+        f"the last good checkpoint is {folder}/model.ckpt-4, from which the next start resumes"
+        in failed.stderr
+    )
+    after = contents(folder)
+    curves = {name for name in after if name.startswith("events.") or name == "metrics.jsonl"}
+    assert {name: after[name] for name in after.keys() - curves} == {
+        name: before[name] for name in before.keys() - curves
+    }
+    resumed = hmoe("train", f"--model_dir={folder}", "--train_steps=6", "--evaluate=false")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "learning_rate" not in resumed.stdout
+    assert "\nlearning_rate = 0.01\n" in (folder / "config.gin").read_text(encoding="utf-8")
+
+
+def test_beginning_anew_takes_the_saved_configuration_and_waits_for_a_step(
+    hmoe: server.Server, trained: Path, tmp_path: Path
+) -> None:
+    folder = copied(trained, tmp_path)
+    before = contents(folder)
+    anew = ("train", f"--model_dir={folder}", "--overwrite", "--evaluate=false")
+    failed = hmoe(*anew, "--gin_param=warmup_steps = 0")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("hmoe: error: the learning rate is nan at step 1, ")
+    assert contents(folder) == before
+    begun = hmoe(*anew)
+    assert begun.returncode == 0, begun.stderr
+    assert "default job" not in begun.stdout
+    assert f"Beginning the run in {folder} anew with its saved configuration\n" in begun.stdout
+    (where,) = folder.glob("overwritten-*")
+    assert (where / "model.ckpt-4.index").read_bytes() == before["model.ckpt-4.index"]
+    assert (folder / "config.gin").read_bytes() == before["config.gin"]
+
+
+def test_a_model_without_its_configuration(
+    hmoe: server.Server, trained: Path, tmp_path: Path
+) -> None:
+    """It is not trained as the default job; T5's part of it serves, and is compared."""
+    folder = copied(trained, tmp_path)
+    used = (folder / "operative_config.gin").read_bytes()
+    for name in ("config.gin", "run.json", "operative_config.gin"):
+        (folder / name).unlink()
+    none = hmoe("train", f"--model_dir={folder}")
+    assert (none.returncode, none.stdout, none.stderr) == (
+        2,
+        "",
+        f"hmoe: error: model_dir '{folder}' has no config.gin or operative_config.gin, which "
+        "describe the model; name its gin files with --gin_file\n",
+    )
+    (folder / "operative_config.gin").write_bytes(used)
+    resumed = hmoe(*RUN, "--train_steps=6", f"--model_dir={folder}")
+    assert resumed.returncode == 0, resumed.stderr
+    _, _, said = resumed.stdout.partition(f"Changed since {folder}/model.ckpt-4 was trained:\n")
+    assert [line for line in said.splitlines() if line.startswith("  ")] == [
+        "  train_steps: 4 -> 6 (steps: a schedule that decays follows the new number from here on)"
+    ]
+
+
 def test_a_first_run_that_fails_is_no_run(hmoe: server.Server, tmp_path: Path) -> None:
     """Its first step has a learning rate that is not a number."""
     failed = hmoe(*RUN, "--gin_param=warmup_steps = 0", f"--model_dir={tmp_path}")
@@ -163,8 +238,7 @@ def test_a_first_run_that_fails_is_no_run(hmoe: server.Server, tmp_path: Path) -
 def test_torn_files_are_named(
     hmoe: server.Server, trained: Path, tmp_path: Path, command: str
 ) -> None:
-    for name, content in contents(trained).items():
-        (tmp_path / name).write_bytes(content)
+    copied(trained, tmp_path)
     words = [command, f"--model_dir={tmp_path}", *(["x"] if command == "predict" else [])]
     flags = (tmp_path / "run.json").read_bytes()
     (tmp_path / "run.json").write_bytes(flags[:9])
@@ -175,8 +249,14 @@ def test_torn_files_are_named(
     config = (tmp_path / "config.gin").read_bytes()
     (tmp_path / "config.gin").write_bytes(config[:1000])
     result = hmoe(*words)
-    assert result.returncode == 2
-    assert f"hmoe: error: {tmp_path}/config.gin is damaged (" in result.stderr
+    assert result.returncode == 0, result.stderr
+    said = result.stderr if command == "predict" else result.stdout
+    assert "): the copy of it in run.json is used instead\n" in said
+    assert f"\n{tmp_path}/config.gin is damaged (" in said
+    (tmp_path / "run.json").unlink()
+    result = hmoe(*words)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"hmoe: error: {tmp_path}/config.gin is damaged (")
     assert result.stderr.endswith(
         "); it describes the model: name its gin files with --gin_file, or restore it from a copy; "
         f"or delete it, for {tmp_path}/operative_config.gin to take its place\n"

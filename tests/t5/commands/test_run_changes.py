@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hmoe.t5.commands import bindings, run_changes
+from hmoe.startup import bindings
+from hmoe.t5.commands import run_changes
 
 OLD = """
 batch_size = 8
@@ -130,6 +131,16 @@ def test_seen_data_that_is_skipped_from_now_on() -> None:
     (change,) = changes("skip_seen_data = True => skip_seen_data = False", "")
     assert not change.kind.is_another_run
     assert change.kind.effect == "seen data is skipped from here on"
+
+
+@pytest.mark.parametrize("old", ["mesh_train_dataset_fn.seed = None", ""])
+def test_a_seed_where_there_was_none(old: str) -> None:
+    (change,) = changes(f"mesh_train_dataset_fn.seed = 0 => {old}", "")
+    assert str(change) == (
+        f"mesh_train_dataset_fn.seed: {'None' if old else 'not set'} -> 0 (data: the data comes in "
+        "another order from here on)"
+    )
+    assert run_changes.serious([change]) == []
 
 
 def test_what_an_operative_configuration_lacks_is_not_compared() -> None:

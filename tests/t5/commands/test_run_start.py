@@ -10,12 +10,14 @@ from typing import Any
 import gin
 import numpy as np
 import pytest
+from mesh_tensorflow.transformer import utils
+from t5.models import mesh_transformer
 
 import hmoe.t5  # noqa: F401  (registers what gin names)
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import commands, run_files, run_start  # noqa: F401
-from hmoe.t5.sessions import checkpoints
+from hmoe.t5.commands import commands, run_start  # noqa: F401
+from hmoe.t5.sessions import checkpoints, session_settings
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +37,12 @@ def prepare(folder: Path, **fields: Any) -> tuple[run_start.RunStart, str]:
 
 
 TINY: dict[str, Any] = {"gin_file": ("runs/tiny.gin",)}
+
+
+def pairs(folder: Path) -> Path:
+    path = folder / "pairs.tsv"
+    path.write_text("".join(f"a{i}\tb\n" for i in range(20)), encoding="utf-8")
+    return path
 
 
 @pytest.fixture
@@ -84,11 +92,66 @@ def test_a_run_that_begins_anew_is_compared_with_nothing(trained: Path) -> None:
 def test_a_damaged_configuration_may_be_named_anew(trained: Path) -> None:
     path = trained / "config.gin"
     path.write_text("run.batch_size\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="is damaged"):
+    (trained / "run.json").unlink()
+    for anew in (False, True):
+        with pytest.raises(ValueError, match="is damaged"):
+            prepare(trained, overwrite=anew)
+    for described in (TINY, {"data": str(pairs(trained))}):
+        said = prepare(trained, **described)[1]
+        assert f"Warning: {path} is damaged (" in said
+        assert "): what this run changes of the one in the folder is not known\n" in said
+        assert "Warning" not in prepare(trained, **described, overwrite=True)[1]
+
+
+def test_a_copy_takes_the_place_of_a_damaged_configuration(trained: Path) -> None:
+    path = trained / "config.gin"
+    path.write_bytes(path.read_bytes()[:900])
+    said = prepare(trained)[1].splitlines()
+    assert said[0] == f"Taking up the run in {trained} with its saved configuration"
+    assert said[1].startswith(f"{path} is damaged (")
+    assert said[1].endswith("): the copy of it in run.json is used instead")
+    assert gin.query_parameter("run.batch_size").scoped_configurable_fn() == 8
+    assert prepare(trained, **TINY)[1] == ""
+
+
+def test_a_model_without_a_configuration_is_not_trained_as_the_default_job(trained: Path) -> None:
+    for name in ("config.gin", "run.json"):
+        (trained / name).unlink()
+    with pytest.raises(ValueError) as error:
         prepare(trained)
-    said = prepare(trained, **TINY)[1]
-    assert said.startswith(f"Warning: {path} is damaged (")
-    assert said.endswith("): what this run changes of the one in the folder is not known\n")
+    assert str(error.value) == (
+        f"model_dir '{trained}' has no config.gin or operative_config.gin, which describe the "
+        "model; name its gin files with --gin_file"
+    )
+    assert prepare(trained, **TINY)[1] == ""
+
+
+def test_beginning_anew_without_gin_files_takes_the_saved_configuration(trained: Path) -> None:
+    start, said = prepare(trained, overwrite=True, train_steps=7)
+    assert said == f"Beginning the run in {trained} anew with its saved configuration\n"
+    assert gin.query_parameter("run.batch_size").scoped_configurable_fn() == 8
+    (trained / "config.gin").unlink()
+    (trained / "run.json").unlink()
+    assert prepare(trained, overwrite=True)[1] == ""
+    assert "FormatSettings" in gin.config_str()
+
+
+def test_an_operative_configuration_is_resumed_with_its_own_gin_files(trained: Path) -> None:
+    """As T5 leaves it: with the defaults of what was used, and without what was not."""
+    prepare(trained, **TINY)
+    bound = gin.config_str()
+    utils.get_variable_dtype()
+    session_settings.SessionSettings()
+    mesh_transformer.get_vocabulary()
+    used = gin.operative_config_str()
+    assert "Session.largest_weight" in used
+    assert "Session.largest_weight" not in bound
+    for name in ("config.gin", "run.json"):
+        (trained / name).unlink()
+    (trained / "operative_config.gin").write_text(used, encoding="utf-8")
+    assert prepare(trained, **TINY)[1] == ""
+    said = prepare(trained, **TINY, gin_param=("hmoe.Session.log_every_steps = 9",))[1]
+    assert "  Session.log_every_steps: " in said
 
 
 def test_data_that_a_resume_repeats_is_said(trained: Path) -> None:
@@ -102,15 +165,3 @@ def test_data_that_a_resume_repeats_is_said(trained: Path) -> None:
         "Warning: the data comes in another order"
         in (prepare(trained, **TINY, gin_param=parameters, force=True)[1])
     )
-
-
-def test_a_new_run_that_failed_is_forgotten(tmp_path: Path, trained: Path) -> None:
-    start, _ = prepare(tmp_path / "new", **TINY)
-    start.keep()
-    (tmp_path / "new" / "operative_config.gin").touch()
-    assert run_files.read(str(tmp_path / "new")) is not None
-    start.forget()
-    assert list((tmp_path / "new").iterdir()) == []
-    # What was there before, or has a checkpoint, stays.
-    prepare(trained, **TINY)[0].forget()
-    assert run_files.read(str(trained)) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -88,5 +89,26 @@ def test_lost_sums_are_said(tmp_path: Path) -> None:
     assert (
         f"{tmp_path}/model.ckpt-2.progress.json is missing or damaged: the next line of "
         "metrics.jsonl is the mean of the steps after 2 alone"
+    ) in lines
+    assert [line["step"] for line in curves(tmp_path)] == [2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["name", "shape"])
+def test_sums_of_another_configuration_are_dropped(tmp_path: Path, change: str) -> None:
+    make(tmp_path).train(tiny.input_fn(tiny.ids(16)), max_steps=2)
+    (tmp_path / "model.ckpt-2.manifest.json").unlink()
+    path = tmp_path / "model.ckpt-2.progress.json"
+    sums = json.loads(path.read_text(encoding="utf-8"))
+    if change == "name":
+        del sums["sums"][-1]
+    else:
+        sums["sums"][-1][2] = [1.0, 2.0, 3.0]
+    path.write_text(json.dumps(sums), encoding="utf-8")
+    lines: list[str] = []
+    make(tmp_path, lines=lines).train(tiny.input_fn(tiny.ids(24), skip=2), max_steps=3)
+    assert (
+        f"{path} has the sums of another configuration: the next line of metrics.jsonl is the mean "
+        "of the steps after 2 alone"
     ) in lines
     assert [line["step"] for line in curves(tmp_path)] == [2, 3]

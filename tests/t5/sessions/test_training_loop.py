@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from hmoe.startup.errors import RunFailedError
 from hmoe.storage import checkpoint_saving
 from hmoe.t5.sessions import checkpoints
 from hmoe.t5.sessions.mesh_saver import MeshSaver
+from hmoe.t5.sessions.training_folder import Beginning
 from tests.storage import fake_checkpoints as fake
 from tests.t5 import tiny
 
@@ -144,15 +147,67 @@ def test_refusals(copy: Path) -> None:
 
 def test_beginning_anew(copy: Path) -> None:
     lines: list[str] = []
-    settings = tiny.make(copy).settings
-    estimator = type(tiny.make(copy))(settings, tiny.make(copy, lines=lines).session, True)
-    assert estimator.latest_checkpoint() is None, "so that no data is skipped"
-    estimator.train(tiny.input_fn(tiny.ids(16)), max_steps=2)
+    estimator = tiny.make(copy, lines=lines, beginning=Beginning(anew=True))
+    before = fake.contents(copy)
+
+    def data(params: dict[str, Any]) -> tf.data.Dataset:
+        assert estimator.latest_checkpoint() is None, "so that no data is skipped"
+        assert fake.contents(copy) == before
+        return tiny.input_fn(tiny.ids(16))(params)
+
+    estimator.train(data, max_steps=2)
     (where,) = copy.glob("overwritten-*")
     assert f"Beginning anew; the files of the run before are in {where}" in lines
     assert estimator.latest_checkpoint() == f"{copy}/model.ckpt-2"
     assert checkpoints.latest(str(where)) == f"{where}/model.ckpt-4"
     assert [len(tiny.curves(folder)) for folder in (copy, where)] == [2, 4]
+
+
+@pytest.mark.parametrize("beginning", [Beginning(anew=True), Beginning()])
+def test_a_first_step_that_fails_changes_nothing(copy: Path, beginning: Beginning) -> None:
+    """The files of a good run stay, its curves too, although some are beyond the checkpoint."""
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5}\n')
+    before = fake.contents(copy)
+    with pytest.raises(RunFailedError, match="^the learning rate is nan at step "):
+        train(copy, 6, beginning=beginning, learning_rate_schedule=float("nan"))
+    assert fake.contents(copy) == before
+
+
+class Fails(tf.train.SessionRunHook):
+    """Raises after some steps."""
+
+    def __init__(self, steps: int):
+        self._left = steps
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        self._left -= 1
+        if not self._left:
+            raise RunFailedError("as a test wants it")
+
+
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_what_a_run_is_comes_with_its_first_checkpoint(
+    copy: Path, tmp_path: Path, has_checkpoint: bool
+) -> None:
+    """Beside a checkpoint that there is already, it comes when the new one is whole."""
+    folder = copy if has_checkpoint else tmp_path / "new"
+    calls: list[list[int]] = []
+    beginning = Beginning(keep_run=lambda: calls.append(fake.whole_steps(folder)))
+    first = 4 if has_checkpoint else 0
+    estimator = tiny.make(folder, beginning=beginning, save_checkpoints_steps=3)
+    used = folder / "operative_config.gin"
+    used_before = used.read_bytes() if has_checkpoint else None
+    for steps in (2, None):
+        with contextlib.nullcontext() if steps is None else pytest.raises(RunFailedError):
+            hooks = [] if steps is None else [Fails(steps)]
+            estimator.train(tiny.input_fn(tiny.ids(64)), first + 5, hooks)
+        if steps is not None:
+            assert calls == []
+            assert fake.whole_steps(folder) == ([2, 4] if has_checkpoint else [])
+            assert (used.read_bytes() if used.exists() else None) == used_before
+    assert calls == ([[2, 4, 6]] if has_checkpoint else [[]])
+    assert used.exists()
 
 
 def test_only_as_many_as_wanted_are_kept(copy: Path) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from gin import config_parser
 
 _MACRO = re.compile(r"%([\w./]+)")
-# Macros that are built of macros that are built of ... end somewhere, or gin would not read them.
+# Macros may contain macros, to this depth; a circle of them, which gin cannot read, ends there.
 _MAX_DEPTH = 20
 
 

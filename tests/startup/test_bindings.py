@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hmoe.t5.commands import bindings
-from hmoe.t5.commands.bindings import BindingName
+from hmoe.startup import bindings
+from hmoe.startup.bindings import BindingName
 
 TEXT = """
 import nowhere.at.all
