@@ -121,13 +121,13 @@ def _check_changes(request: Request, console: Console, found: list[Change], newe
 
 def _say_where_data_begins(console: Console) -> None:
     """Warns of a resume that does not go on with the examples that would have come next."""
-    if not gin_config.bound("run.skip_seen_data"):
+    if not gin_config.value("run.skip_seen_data"):
         console.say(
             "Warning: the data begins anew, since utils.run.skip_seen_data is not set. Bind it to "
             "True, and mesh_train_dataset_fn.seed to a number, before a run begins, for a resume "
             "to go on with the examples that would have come next"
         )
-    elif gin_config.bound("mesh_train_dataset_fn.seed") is None:
+    elif gin_config.value("mesh_train_dataset_fn.seed") is None:
         console.say(
             "Warning: the data comes in another order, since mesh_train_dataset_fn.seed is not "
             "set: some examples come twice and others not at all"

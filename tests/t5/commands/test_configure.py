@@ -32,6 +32,16 @@ def test_mode_by_default_and_by_gin(command: str) -> None:
     assert configure.mode_of(command) == modes[-1]
 
 
+def test_mode_and_data_behind_macros() -> None:
+    gin.parse_config(
+        "run.mode = %mine\nmine = 'perplexity_eval'\nrun.dataset_split = %split\nsplit = 'train'\n"
+        "run.eval_checkpoint_step = %step\nstep = None\n"
+    )
+    assert configure.mode_of("eval") == "perplexity_eval"
+    assert configure.held_out_data() == {"dataset_split": "validation"}
+    assert configure.newest_checkpoint() == {"eval_checkpoint_step": -1}
+
+
 def test_mode_of_training_is_of_no_matter_to_other_commands() -> None:
     gin.bind_parameter("run.mode", "train")
     assert configure.mode_of("eval") == "eval"
