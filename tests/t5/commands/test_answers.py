@@ -247,22 +247,6 @@ def test_scores_of_a_dataset(hmoe: server.Server, trained: Path, model: str) -> 
     )
 
 
-def test_what_cannot_be_scored(hmoe: server.Server, trained: Path, model: str) -> None:
-    (trained / "one").write_text("said 017\n", encoding="utf-8")
-    alone = hmoe("score", model, f"--target_file={trained}/one")
-    assert (alone.returncode, alone.stderr.splitlines()[-1]) == (
-        1,
-        "hmoe: error: a model of utils.run.model_type = 'bitransformer' scores targets beside their "
-        "inputs; name the file of inputs with --input_file (only an 'lm' scores targets alone)",
-    )
-    nothing = hmoe("score", model)
-    assert (nothing.returncode, nothing.stderr.splitlines()[-1]) == (
-        1,
-        "hmoe: error: there is nothing to score: name the file of targets with --target_file, and "
-        "that of their inputs with --input_file; in gin, score_from_strings.targets and .inputs",
-    )
-
-
 def test_training_warns_of_examples_that_are_cut(trained: Path) -> None:
     said = (trained / "said").read_text(encoding="utf-8").splitlines()
     warnings = [line for line in said if line.startswith("Warning: ")]
