@@ -82,7 +82,9 @@ def _saved(request: Request, console: Console) -> SavedRun | None:
 def _bind_train_steps(steps: int) -> None:
     """Binds `--train_steps` where the run's configuration has the number, so that it is kept."""
     bound = repr(gin_config.bound("run.train_steps"))
-    name = bound[1:] if bound.startswith("%") else "utils.run.train_steps"
+    # A module's constant stays as it is.
+    is_macro = bound.startswith("%") and not gin_config.is_constant(bound[1:])
+    name = bound[1:] if is_macro else "utils.run.train_steps"
     with gin.unlock_config():
         gin.parse_config(f"{name} = {steps}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,25 @@ def test_checkpoint_and_data_that_gin_does_not_name() -> None:
     gin.bind_parameter("run.dataset_split", "test")
     assert configure.newest_checkpoint() == {}
     assert configure.held_out_data() == {}
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_no_module_runs_before_all_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skip: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("early_one", "early_two"):
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "config.gin").write_text("import early_one\ninclude 'none.gin'\n")
+    request = Request(
+        command="predict",
+        model_dir=str(tmp_path),
+        module_import=("early_two",),
+        skip_all_gin_unknowns=skip,
+    )
+    with pytest.raises(ValueError, match=r"config.gin:2: gin file 'none.gin' not found"):
+        configure.configure_trained(request, Console())
+    assert not {"early_one", "early_two"}.intersection(sys.modules)
 
 
 def test_a_checkpoint_without_a_configuration(tmp_path: Path) -> None:
