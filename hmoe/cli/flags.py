@@ -22,8 +22,8 @@ class Container(Protocol):
 
 
 def names(text: str) -> list[str]:
-    """Returns the names in a list with commas."""
-    return [name for name in text.split(",") if name]
+    """Returns the names in a list with commas; for an empty text, one empty name."""
+    return [name for name in text.split(",") if name] or [""]
 
 
 def boolean(text: str) -> bool:
@@ -216,13 +216,13 @@ def add_rewriting(parser: argparse.ArgumentParser) -> None:
 def check(flags: argparse.Namespace) -> None:
     """Exits with a message if flags do not go together."""
     data_flags = ("validation_data", "vocabulary", "data_format", "skip_bad_lines")
-    if flags.command == "train" and not flags.data:
+    if flags.command == "train" and flags.data is None:
         given = [name for name in data_flags if getattr(flags, name)]
         if given:
             flags.parser.error(f"--{given[0]} goes with --data")
-    if flags.command == "predict" and flags.text and flags.input_file:
+    if flags.command == "predict" and flags.text and flags.input_file is not None:
         flags.parser.error("give either a text or --input_file")
-    if flags.command == "predict" and flags.output_file and not flags.input_file:
+    if flags.command == "predict" and flags.output_file and flags.input_file is None:
         flags.parser.error("--output_file goes with --input_file")
-    if flags.command == "score" and flags.output_file and not flags.target_file:
+    if flags.command == "score" and flags.output_file and flags.target_file is None:
         flags.parser.error("--output_file goes with --target_file")

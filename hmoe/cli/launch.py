@@ -9,7 +9,15 @@ import sys
 import traceback
 import warnings
 
-from hmoe.startup import errors, log_file, model_imports, new_run, request_checks, run_lock
+from hmoe.startup import (
+    configuration,
+    errors,
+    log_file,
+    model_imports,
+    new_run,
+    request_checks,
+    run_lock,
+)
 from hmoe.startup.console import Console, ReaderGoneError
 from hmoe.startup.log_file import Log
 from hmoe.startup.request import Request
@@ -42,7 +50,11 @@ def run(request: Request, guard: Guard) -> int:
     with contextlib.ExitStack() as stack:
         try:
             warnings_found = request_checks.check(request)
-            lines = [new_run.announcement(request), model_imports.announcement(request)]
+            default_job = new_run.announcement(request)
+            foreign = model_imports.announcement(request)
+            if foreign:  # before anything that it names is reached
+                console.say(foreign)
+            configuration.check_master(request)
             stack.enter_context(run_lock.held(request, console.error))
             log = log_file.begin(request)
         except Exception as error:
@@ -50,8 +62,8 @@ def run(request: Request, guard: Guard) -> int:
             return BAD_INPUT if errors.is_bad_input(error) else FAILED
         for warning in warnings_found:
             console.error(f"Warning: {warning}")
-        for line in filter(None, lines):
-            console.say(line)
+        if default_job:
+            console.say(default_job)
         with guard.cleanup(log.withdraw):
             return _run_logged(request, console, guard, log)
 

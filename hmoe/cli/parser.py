@@ -28,7 +28,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that suggests which command or flag an unknown one may have meant."""
+    """A parser that suggests which command, flag or value an unknown one may have meant."""
 
     def __init__(self, **settings: Any):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
         """Exits with a message, to which it adds a suggestion for an unknown name."""
         unknown = re.search(r"^argument (\S+): invalid choice: '([^']*)'", message)
         if unknown:
-            message = self._unknown_command(*unknown.groups())
+            message = self._unknown_choice(*unknown.groups())
         elif message.startswith("unrecognized arguments: "):
             name = message[len("unrecognized arguments: ") :].split()[0].split("=")[0]
             message += _meant(name, re.findall(r"--\w+", self.format_help()))
@@ -52,13 +52,15 @@ class Parser(argparse.ArgumentParser):
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         return namespace
 
-    def _unknown_command(self, placeholder: str, name: str) -> str:
+    def _unknown_choice(self, placeholder: str, name: str) -> str:
         choices = [
             str(choice)
             for action in self._actions
-            if action.metavar == placeholder and action.choices
+            if placeholder in (action.metavar, *action.option_strings) and action.choices
             for choice in action.choices
         ]
+        if placeholder.startswith("-"):
+            return f"{placeholder} is {name!r}; choose from {', '.join(choices)}"
         meant = _meant(name, choices) or f"; choose from {', '.join(choices)}"
         return f"unknown {placeholder.lower()} {name!r}{meant}"
 

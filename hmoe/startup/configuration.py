@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 
-from hmoe.startup import run_sources
+from hmoe.startup import run_sources, saved_flags, saved_run
 from hmoe.startup.gin_checks import (
     arguments,
     imports,
+    input_files,
     macros,
     master,
     mesh,
@@ -16,7 +18,7 @@ from hmoe.startup.gin_checks import (
     run_arguments,
     scopes,
 )
-from hmoe.startup.gin_reading import Reading
+from hmoe.startup.gin_reading import Reading, parts
 from hmoe.startup.request import Request
 from hmoe.storage import checkpoint_files
 from hmoe.storage.local_files import is_elsewhere
@@ -35,8 +37,11 @@ def check(request: Request) -> list[str]:
     Raises:
       ValueError: something is wrong, or has no effect and the request is strict.
     """
+    given, request = request, saved_flags.fill_in(request)
     reading = run_sources.read(request)
-    imports.check(reading, request.module_import or (), skip_unknown=request.skip_all_gin_unknowns)
+    modules = request.module_import or ()
+    skip_unknown = request.skip_all_gin_unknowns
+    imports.check(reading, modules, _asker(given), skip_unknown=skip_unknown)
     if reading is None:
         return []
     built = scopes.Built(reading)
@@ -46,6 +51,23 @@ def check(request: Request) -> list[str]:
     if warnings and request.strict:
         raise ValueError("\n".join([*warnings, "--strict makes this an error"]))
     return warnings
+
+
+def check_master(request: Request) -> None:
+    """Raises ValueError if the configuration names an address that nobody answers.
+
+    This connects to the address, which a saved configuration may name: see `model_imports`.
+    """
+    reading = run_sources.read(saved_flags.fill_in(request))
+    if reading is not None and request.command in _BUILD:
+        master.check(reading)
+
+
+def _asker(request: Request) -> str:
+    """Returns how messages name the place that asks for the modules to import first."""
+    if request.module_import:
+        return "--module_import"
+    return f"{os.path.join(request.model_dir, saved_run.FLAGS_FILE)}: module_import"
 
 
 def _check_values(request: Request, reading: Reading, built: scopes.Built) -> None:
@@ -67,8 +89,7 @@ def _check_values(request: Request, reading: Reading, built: scopes.Built) -> No
     if built.incomplete:
         raise ValueError(built.incomplete[0])
     mesh.check(reading, has_experts=built.has_layers, on_tpu=on_tpu)
-    if request.command in _BUILD:
-        master.check(reading)
+    input_files.check(reading, request)
 
 
 def _is_closed(request: Request, reading: Reading) -> bool:
@@ -92,9 +113,9 @@ def _without_effect(request: Request, reading: Reading, built: scopes.Built) -> 
 
 def _check_step(request: Request, reading: Reading) -> None:
     """Raises ValueError if the checkpoint of a step is asked for that is not there, or damaged."""
-    step = reading.literal(_STEP)
-    if request.command == "train" or not isinstance(step, int) or is_elsewhere(request.model_dir):
+    if request.command == "train" or is_elsewhere(request.model_dir):
         return
-    if step >= 0:
-        checkpoint_files.check_step(request.model_dir, step)
-        checkpoint_files.require_whole(request.model_dir, step)
+    for step in parts(reading.literal(_STEP)):
+        if isinstance(step, int) and step >= 0:
+            checkpoint_files.check_step(request.model_dir, step)
+            checkpoint_files.require_whole(request.model_dir, step)

@@ -18,6 +18,7 @@ from hmoe.storage.local_files import (
 def check(request: Request) -> None:
     """Raises ValueError for a flag that cannot work."""
     _check_text(request)
+    _check_not_empty(request)
     if request.train_steps is not None and request.train_steps < 1:
         raise ValueError(
             f"--train_steps is {request.train_steps}; it must be an integer of at least 1"
@@ -42,6 +43,19 @@ def _check_text(request: Request) -> None:
                 raise ValueError(f"{flag} is not in UTF-8: {shown!r}") from None
             if "\0" in each:
                 raise ValueError(f"--{field.name} has a zero byte: {each!r}")
+
+
+def _check_not_empty(request: Request) -> None:
+    """Refuses empty flags, such as of a shell's variable that is not set.
+
+    Taken for flags that are not given, they would make another command: `--data=$UNSET` would begin
+    the default job.
+    """
+    fields = {**vars(request.machine), **vars(request)}
+    for name, value in fields.items():
+        empty = value == "" or (isinstance(value, tuple) and "" in value)
+        if empty and name != "text":
+            raise ValueError(f"--{name} is empty; give it a value, or leave it out")
 
 
 def _check_folders(request: Request) -> None:

@@ -182,7 +182,7 @@ class Reader:
         if os.path.abspath(found) in map(os.path.abspath, within):
             raise ValueError(f"gin file {found} includes itself: {' -> '.join(chain)}")
         own = own and not os.path.abspath(found).startswith(self._shipped)
-        yield from self._with_includes(_parsed(gin_files.text(found), found, own), chain)
+        yield from self._with_includes(_parsed(gin_files.text(found), found, own), chain, own)
 
     def _find(self, path: str) -> str:
         """Returns the first file that gin would find under a name."""
@@ -194,17 +194,19 @@ class Reader:
 
     def line(self, text: str) -> Iterator[Statement]:
         """Yields the statements of a `--gin_param`."""
-        yield from self._with_includes(parse(text, f"--gin_param {text!r}", is_file=False), ())
+        yield from self._with_includes(
+            parse(text, f"--gin_param {text!r}", is_file=False), (), True
+        )
 
     def _with_includes(
-        self, statements: Iterable[Statement], chain: tuple[str, ...]
+        self, statements: Iterable[Statement], chain: tuple[str, ...], own: bool
     ) -> Iterator[Statement]:
         for statement in statements:
             if not isinstance(statement, Include):
                 yield statement
                 continue
             try:
-                yield from self.file(statement.path, chain)
+                yield from self.file(statement.path, chain, own=own)
             except gin_files.MissingFileError as error:
                 if error.included:
                     raise

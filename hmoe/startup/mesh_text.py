@@ -43,10 +43,12 @@ _TENSORS = (
 )
 
 _DEVICE = re.compile(
-    r"(?P<job>/job:[A-Za-z][\w.-]*)?(/replica:\d+)?(?P<task>/task:\d+)?"
+    r"(?P<job>/job:[A-Za-z][\w.-]*)?(?P<replica>/replica:\d+)?(?P<task>/task:\d+)?"
     r"(/?(device:)?(?P<kind>cpu|gpu|tpu|xpu)(:(?P<number>\d+|\*))?)?",
     re.IGNORECASE,
 )
+# What TensorFlow calls the process that it runs in.
+_THIS_PROCESS = {"job": "/job:localhost", "replica": "/replica:0", "task": "/task:0"}
 
 
 def shape(given: object) -> dict[str, int]:
@@ -196,9 +198,14 @@ def check_device(device: object) -> None:
 
 
 def job_of(device: str) -> str | None:
-    """Returns the part of a device that names a job or task of a cluster, or None."""
+    """Returns the part of a device that names another process; None for a device of this one."""
     found = _DEVICE.fullmatch(device)
-    return (found["job"] or found["task"]) if found else None
+    others = [
+        found[part]
+        for part, this in _THIS_PROCESS.items()
+        if found and found[part] and found[part].lower() != this
+    ]
+    return next(iter(others), None)
 
 
 def number_of(device: str) -> tuple[str, int] | None:

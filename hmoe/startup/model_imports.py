@@ -1,47 +1,38 @@
-"""The Python modules that the configuration of a trained model imports, and so runs."""
+"""What the configuration of a trained model runs and reaches, as a notice before it does."""
 
 from __future__ import annotations
 
-import re
-
-from hmoe.startup import saved_run
+from hmoe.startup import run_sources, saved_flags
+from hmoe.startup.gin_checks import imports, master
+from hmoe.startup.gin_reading import Reading
 from hmoe.startup.request import Request
-from hmoe.storage.local_files import is_elsewhere
-
-# Packages that come with hmoe; what they do is known.
-_KNOWN = frozenset(
-    {"hmoe", "t5", "mesh_tensorflow", "seqio", "gin", "tensorflow", "tensorflow_datasets"}
-)
-_IMPORT = re.compile(r"^\s*(?:import|from)\s+([\w.]+)", re.MULTILINE)
 
 
 def announcement(request: Request) -> str | None:
-    """Returns a line that names the foreign modules of a saved model; None if there is none.
+    """Returns a line that names what a saved model imports and connects to; None if nothing.
 
-    Only a folder on this machine is read, and only if its saved configuration will be used.
+    It names modules that belong neither to hmoe nor to T5, and only if the saved configuration is
+    used. A folder on another machine gets no line.
     """
-    if request.gin_file or request.data or is_elsewhere(request.model_dir):
+    sources = run_sources.of(request)
+    if sources is None or not sources.saved:
         return None
-    foreign = _foreign_modules(request.model_dir)
-    if not foreign:
+    filled = saved_flags.fill_in(request)
+    reading = run_sources.read(filled)
+    modules = [] if request.module_import else list(filled.module_import or ())
+    address = None
+    if reading is not None:
+        modules += [each.module for each in reading.imports if not each.place.own]
+        address = _saved_address(reading)
+    foreign = sorted({each for each in modules if not imports.is_known(each)})
+    deeds = [f"imports {', '.join(foreign)}"] if foreign else []
+    deeds += [f"connects to {address!r}"] if address else []
+    return f"The configuration in {request.model_dir} {' and '.join(deeds)}" if deeds else None
+
+
+def _saved_address(reading: Reading) -> object:
+    """Returns the address of a server that the saved configuration itself names, if it does."""
+    binding = reading.bound(master.ADDRESS)
+    if binding is None or reading.resolve(binding).place.own:
         return None
-    return f"The configuration in {request.model_dir} imports {', '.join(foreign)}"
-
-
-def _foreign_modules(folder: str) -> list[str]:
-    """Returns the modules, in order, that `run.json` and the saved gin configuration name."""
-    try:
-        saved = saved_run.read(folder)
-    except ValueError:
-        return []  # whoever reads the files for their sake says what is wrong with them
-    if saved is None:
-        return []
-    named = list(saved.flags.get("module_import") or ())
-    for text in (saved.text, *map(_read, saved.files)):
-        named += _IMPORT.findall(text)
-    return sorted({each for each in named if each.split(".")[0] not in _KNOWN})
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()
+    return reading.literal(master.ADDRESS)

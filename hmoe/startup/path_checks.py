@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import NoReturn
 
-from hmoe.startup import answer_files, run_lock
+from hmoe.startup import answer_files, model_folders, run_lock
 from hmoe.startup.command_line import command
 from hmoe.startup.request import Request
 from hmoe.storage import checkpoint_files, checkpoint_folder
@@ -46,7 +46,10 @@ def _needs_checkpoint(request: Request) -> bool:
 
 def raise_no_checkpoint(model_dir: str, folder_exists: bool) -> NoReturn:
     """Raises ValueError for a folder of checkpoints that is empty or does not exist."""
+    meant = model_folders.meant(model_dir)
     what = "holds no checkpoint" if folder_exists else "does not exist"
+    if meant is not None:
+        raise ValueError(f"model_dir {model_dir!r} {what}; {meant}")
     raise ValueError(
         f"model_dir {model_dir!r} {what}; train first "
         f"({command('train', model_dir=model_dir)}), "

@@ -97,7 +97,9 @@ class Request:
         given = vars(flags)
         fields = [field.name for field in dataclasses.fields(cls)]
         values = {name: frozen(given[name]) for name in fields if name in given}
-        values["model_dir"] = flags.model_dir or _default_model_dir(flags)
+        values["model_dir"] = flags.model_dir
+        if flags.model_dir is None:
+            values["model_dir"] = _default_model_dir(flags)
         values["machine"] = Machine(
             **{field.name: given[field.name] for field in dataclasses.fields(Machine)}
         )

@@ -81,6 +81,12 @@ FILES: dict[str, bytes | None] = {
     "m/model.ckpt-3.index": b"index" + TABLE_END,
     "m/model.ckpt-3.data-00000-of-00001": b"data",
     "m/config.gin": b"include 'runs/tiny.gin'\n",
+    # One whose training imported a module that is gone.
+    "saved_run": None,
+    "saved_run/model.ckpt-3.index": b"index" + TABLE_END,
+    "saved_run/model.ckpt-3.data-00000-of-00001": b"data",
+    "saved_run/config.gin": b"include 'runs/tiny.gin'\n",
+    "saved_run/run.json": b'{"module_import": ["no_such_module"]}\n',
     "no_model": None,
     "no_config": None,
     "no_config/checkpoint": b'model_checkpoint_path: "model.ckpt-3"\n',

@@ -92,3 +92,18 @@ def test_a_folder_in_use(
         said = answer(capsys, *[word.format(m=model, o=other) for word in arguments])
         assert fake.contents(model) == before
     assert said.startswith(f"hmoe: error: '{model}' is in use by process {os.getpid()} on ")
+
+
+def test_a_notice_comes_before_a_foreign_models_address_is_reached(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    fake.save(tmp_path, 1)
+    (tmp_path / "config.gin").write_text(
+        "include 'runs/tiny.gin'\nhmoe.Session.master = 'grpc://127.0.0.1:1'\n"
+    )
+    assert answer(capsys, "predict", f"--model_dir={tmp_path}", "a") == (
+        f"The configuration in {tmp_path} connects to 'grpc://127.0.0.1:1'\n"
+        f"hmoe: error: {tmp_path}/config.gin:2: hmoe.Session.master is 'grpc://127.0.0.1:1', where "
+        "nobody answers (Connection refused); start a tf.train.Server there, or use '' for this "
+        "process\n"
+    )

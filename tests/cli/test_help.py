@@ -129,6 +129,10 @@ def test_help(capsys: pytest.CaptureFixture, line: list[str], usage: str) -> Non
         (["gin", "lst"], "hmoe gin: error: unknown action 'lst'; did you mean list?"),
         (["completion", "bsh"], "hmoe completion: error: unknown shell 'bsh'; did you mean bash?"),
         (
+            ["train", "--data=a.csv", "--data_format=csv"],
+            "hmoe train: error: --data_format is 'csv'; choose from pairs, text",
+        ),
+        (
             ["xyz"],
             "hmoe: error: unknown command 'xyz'; choose from train, eval, predict, score, export, "
             "split, merge, gin, completion, help",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from hmoe.startup import configuration
+from hmoe.startup import configuration, run_sources, saved_flags
 from hmoe.startup.request import Request
 from tests.storage import fake_checkpoints
 
@@ -34,8 +35,58 @@ def test_a_checkpoint_that_is_not_there() -> None:
         "model_dir 'runs/mine' has no checkpoint of step 500; it has those of steps 200, 600. Choose "
         "one of these (utils.run.eval_checkpoint_step), or -1 for the newest"
     )
+    with pytest.raises(ValueError, match="has no checkpoint of step 7; it has those of steps 200"):
+        check("eval", "runs/mine", step.format("[200, 7]"))
     for known in (200, 600, -1, "'all'", "[200, 600]"):
         assert check("predict", "runs/mine", step.format(known)) == []
+
+
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_saved_modules_define_what_the_configuration_uses(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    folder = Path("runs/mine")
+    with (folder / "config.gin").open("a", encoding="utf-8") as file:
+        file.write("utils.run.train_steps = %STEPS\n")
+    with pytest.raises(ValueError, match="nothing defines the macro STEPS"):
+        check(command, "runs/mine")
+    Path("user_code.py").write_text("with gin.config_scope('mine'): pass\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(os.getcwd())
+    (folder / "run.json").write_text('{"module_import": ["user_code"]}', encoding="utf-8")
+    # The module may define the constant, and opens the scope.
+    assert check(command, "runs/mine", "mine/hmoe.Level.group_size = 8") == []
+
+
+def test_files_of_saved_folders_are_found() -> None:
+    Path("elsewhere").mkdir()
+    Path("elsewhere/more.gin").write_text("train_steps = 3\n", encoding="utf-8")
+    Path("runs/mine/config.gin").write_text(
+        "include 'runs/tiny.gin'\ninclude 'more.gin'\n", encoding="utf-8"
+    )
+    Path("runs/mine/run.json").write_text('{"gin_location_prefix": ["elsewhere"]}')
+    assert run_sources.read(saved_flags.fill_in(Request(command="eval", model_dir="runs/mine")))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", '{"module_import": 3}', "[" * 99999])
+def test_damaged_flags_fill_in_nothing(text: str) -> None:
+    Path("runs/mine/run.json").write_text(text, encoding="utf-8")
+    request = Request(command="eval", model_dir="runs/mine")
+    assert saved_flags.fill_in(request) == request
+
+
+def test_a_run_that_goes_on_needs_no_checkpoint_to_begin_from() -> None:
+    gone = "utils.run.init_checkpoint = 'gone/model.ckpt-1'"
+    assert check("train", "runs/mine", gone) == []
+    with pytest.raises(ValueError, match="there is no checkpoint of that name"):
+        check("train", "runs/new", gone)
+    assert (
+        check("train", "runs/new", "utils.run.init_checkpoint = 'runs/mine/model.ckpt-600'") == []
+    )
+
+
+def test_devices_of_this_process() -> None:
+    device = "/job:localhost/replica:0/task:0/device:CPU:0"
+    assert check("train", "runs/mine", f"utils.run.mesh_devices = {[device] * 4}") == []
 
 
 def test_own_bindings_alone_are_warned_of() -> None:

@@ -97,4 +97,7 @@ def test_no_devices(device):
 def test_jobs():
     assert mesh_text.job_of("/job:worker/task:2/device:CPU:0") == "/job:worker"
     assert mesh_text.job_of("/task:1") == "/task:1"
-    assert mesh_text.job_of("cpu:0") is None
+    assert mesh_text.job_of("/job:localhost/task:1") == "/task:1"
+    assert mesh_text.job_of("/replica:2/cpu:0") == "/replica:2"
+    for this in ("cpu:0", "/job:localhost/replica:0/task:0/device:CPU:0", "/task:0/cpu:1"):
+        assert mesh_text.job_of(this) is None

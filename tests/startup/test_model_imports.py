@@ -20,7 +20,6 @@ def test_our_own_modules_are_not_worth_a_line(tmp_path: Path) -> None:
     (tmp_path / "config.gin").write_text(OURS)
     (tmp_path / "run.json").write_text('{"module_import": ["t5.data.mixtures"]}')
     assert announcement(tmp_path) is None
-    assert announcement(tmp_path / "none") is None
 
 
 def test_foreign_modules_are_named(tmp_path: Path) -> None:
@@ -29,9 +28,35 @@ def test_foreign_modules_are_named(tmp_path: Path) -> None:
     )
     (tmp_path / "run.json").write_text('{"module_import": ["my_tasks"]}')
     assert announcement(tmp_path) == (
-        f"The configuration in {tmp_path} imports evil.code, more, my_tasks"
+        f"The configuration in {tmp_path} imports evil.code, more.evil, my_tasks"
     )
     assert announcement(tmp_path, gin_file=("other.gin",)) is None
+    assert announcement(tmp_path, module_import=("mine",), gin_param=("import my_own",)) == (
+        f"The configuration in {tmp_path} imports evil.code, more.evil"
+    )
+
+
+def test_modules_that_included_files_import_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.gin").write_text(
+        f"from __gin__ import dynamic_registration\ninclude '{tmp_path}/more.gin'\n"
+    )
+    (tmp_path / "more.gin").write_text("import evil.code\n")
+    assert announcement(tmp_path) == f"The configuration in {tmp_path} imports evil.code"
+
+
+def test_an_address_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.gin").write_text(
+        "import evil\naddress = 'grpc://there:1'\nhmoe.Session.master = %address\n"
+    )
+    assert announcement(tmp_path) == (
+        f"The configuration in {tmp_path} imports evil and connects to 'grpc://there:1'"
+    )
+    (tmp_path / "config.gin").write_text("hmoe.Session.master = 'grpc://there:1'\n")
+    assert announcement(tmp_path) == (
+        f"The configuration in {tmp_path} connects to 'grpc://there:1'"
+    )
+    for own in ("''", "'grpc://here:1'"):
+        assert announcement(tmp_path, gin_param=(f"hmoe.Session.master = {own}",)) is None
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"module_import": 3}'])

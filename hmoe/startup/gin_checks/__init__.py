@@ -9,6 +9,7 @@
 | arguments | values of a wrong type or out of range |
 | run_arguments | the same for the arguments of `utils.run` that need more than one rule |
 | mesh | mesh shapes, layout rules and devices that do not fit |
+| input_files | files to answer, to score or to begin from that are not there |
 | modes | modes of other commands; configurations that lack a part |
 | master | an address that nobody answers |
 """

@@ -15,19 +15,30 @@ from hmoe.startup.gin_statements import Import
 
 # Packages that add modules while they are imported, or once had modules that gin files still name.
 # T5's command passes over those.
-_KNOWN_PACKAGES = ("hmoe", "mesh_tensorflow", "seqio", "t5", "tensorflow", "tensorflow_datasets")
+_KNOWN_PACKAGES = (
+    "gin",
+    "hmoe",
+    "mesh_tensorflow",
+    "seqio",
+    "t5",
+    "tensorflow",
+    "tensorflow_datasets",
+)
 
 
-def check(reading: Reading | None, modules: Sequence[str], *, skip_unknown: bool) -> None:
+def check(
+    reading: Reading | None, modules: Sequence[str], shown: str, *, skip_unknown: bool
+) -> None:
     """Raises ValueError for a module that cannot be imported.
 
     Args:
       reading: the configuration, if there is one.
-      modules: the modules of `--module_import`.
+      modules: the modules that are imported before it.
+      shown: how messages name the place that asks for these, such as "--module_import".
       skip_unknown: whether gin passes over imports that fail.
     """
     for module in modules:
-        check_module(module, "--module_import")
+        check_module(module, shown)
     if reading is not None and not skip_unknown:
         for each in foreign(reading.imports):
             check_module(each.module, f"{each.place}: import")
@@ -69,7 +80,12 @@ def check_module(module: str, shown: str) -> None:
 
 def foreign(imports: Iterable[Import]) -> list[Import]:
     """Returns the imports of modules that belong neither to hmoe nor to T5."""
-    return [each for each in imports if each.module.split(".")[0] not in _KNOWN_PACKAGES]
+    return [each for each in imports if not is_known(each.module)]
+
+
+def is_known(module: str) -> bool:
+    """Returns whether a module belongs to hmoe or to T5, so that what it does is known."""
+    return module.split(".")[0] in _KNOWN_PACKAGES
 
 
 def sources(modules: Iterable[str]) -> Iterator[str]:

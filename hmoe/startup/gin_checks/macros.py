@@ -15,6 +15,9 @@ _TASK = (
     "t5.models.mesh_transformer.mesh_train_dataset_fn.mixture_or_task_name",
 )
 
+# T5 asks gin for it by name, where it makes the vocabulary.
+_ALWAYS_READ = frozenset({"MIXTURE_NAME"})
+
 
 def check_defined(reading: Reading, *, is_given: Callable[[str], object], needs_task: bool) -> None:
     """Raises ValueError for a macro that the command is sure to read and that nothing defines.
@@ -79,5 +82,5 @@ def unread(reading: Reading) -> list[str]:
     return [
         f"{each.place}: nothing reads the macro {each.name}{nearest(each.name, sorted(read))}"
         for each in reading.macros.values()
-        if each.place.own and each.name not in read
+        if each.place.own and each.name not in read | _ALWAYS_READ
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hmoe.startup.gin_files import nearest
-from hmoe.startup.gin_reading import Reading
+from hmoe.startup.gin_reading import Reading, is_symbolic
 from hmoe.startup.gin_statements import Reference
 
 _RUN = "mesh_tensorflow.transformer.utils.run"
@@ -24,11 +24,11 @@ def check_mode(reading: Reading, command: str) -> None:
     binding = reading.bound(f"{_RUN}.mode")
     if binding is not None:
         found = reading.resolve(binding)
-        if isinstance(found.value, str) or found.value is None:
+        if not is_symbolic(found.value):
             refuse_mode(command, found.value, f"{found.place}: {found.name}")
 
 
-def refuse_mode(command: str, mode: str | None, shown: str) -> None:
+def refuse_mode(command: str, mode: object, shown: str) -> None:
     """Raises ValueError for a mode that is none, or is of another command.
 
     Configurations of training runs bind the mode "train", and other commands read them.
@@ -42,7 +42,7 @@ def refuse_mode(command: str, mode: str | None, shown: str) -> None:
     if mode is not None and mode not in known:
         raise ValueError(
             f"{shown} is {mode!r}, which is no mode; the modes are "
-            f"{', '.join(known)}{nearest(mode, known)}"
+            f"{', '.join(known)}{nearest(str(mode), known)}"
         )
     if mode in (None, "train", *MODES.get(command, known)):
         return

@@ -100,16 +100,16 @@ def _configure(
     modules = request.module_import
     if modules is None:
         modules = ("t5.data.mixtures",) if request.gin_file else ()
+    # A file that cannot be read ends the command before any module runs.
+    reading = gin_reading.read(files, [text, *bindings], request.gin_location_prefix)
     user_modules.import_all(modules)
     if request.t5_tfds_data_dir:
         t5.data.set_tfds_data_dir_override(request.t5_tfds_data_dir)
     skip = request.skip_all_gin_unknowns or request.additional_deprecated_gin_references
-    reading = None
     if not request.skip_all_gin_unknowns:
-        reading = gin_reading.read(files, [text, *bindings], request.gin_location_prefix)
         user_modules.import_those_of_gin(reading)
     gin_config.read(files, bindings, request.gin_location_prefix, skip, text)
-    if reading is not None and reading.whole and request.gin_file:
+    if reading.whole and request.gin_file and not request.skip_all_gin_unknowns:
         macros.check_defined(reading, is_given=gin_config.is_constant, needs_task=False)
     gin_config.finish()
     t5.data.add_global_cache_dirs(list(request.additional_task_cache_dirs))
@@ -121,18 +121,18 @@ def mode_of(command: str) -> str:
     Raises:
       ValueError: gin chooses a mode of another command.
     """
-    asked = gin_config.bound("run.mode")
+    asked = gin_config.value("run.mode")
     refuse_mode(command, asked, "gin: utils.run.mode")
     return asked if asked in MODES[command] else MODES[command][0]
 
 
 def newest_checkpoint() -> dict[str, int]:
     """Returns the argument of `utils.run` for the newest checkpoint, unless gin names another."""
-    is_bound = gin_config.bound("run.eval_checkpoint_step") is not None
+    is_bound = gin_config.value("run.eval_checkpoint_step") is not None
     return {} if is_bound else {"eval_checkpoint_step": -1}
 
 
 def held_out_data() -> dict[str, str]:
     """Returns the argument of `utils.run` for held-out data, unless gin names other data."""
-    is_bound = gin_config.bound("run.dataset_split", "train") != "train"
+    is_bound = gin_config.value("run.dataset_split", "train") != "train"
     return {} if is_bound else {"dataset_split": "validation"}

@@ -56,9 +56,9 @@ def make_repeatable() -> None:
 
     Gin's own seed stays, and so does a choice of other examples at each evaluation.
     """
-    if gin_config.bound("mesh_eval_dataset_fn.shuffle_eval_examples"):
+    if gin_config.value("mesh_eval_dataset_fn.shuffle_eval_examples"):
         return
-    if gin_config.bound("mesh_eval_dataset_fn.seed") is None:
+    if gin_config.value("mesh_eval_dataset_fn.seed") is None:
         with gin.unlock_config():
             gin.bind_parameter("mesh_eval_dataset_fn.seed", _SEED)
 

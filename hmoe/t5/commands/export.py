@@ -15,7 +15,7 @@ def export(request: Request, console: Console) -> None:
     """Writes a SavedModel of the newest checkpoint."""
     checkpoints.require_latest(request.model_dir, console.say)
     request = configure.configure_trained(request, console)
-    folder = request.export_dir or gin_config.bound("run.export_path")
+    folder = request.export_dir or gin_config.value("run.export_path")
     folder = folder or os.path.join(request.model_dir, "export")
     run = T5Run(
         mode=configure.mode_of("export"),

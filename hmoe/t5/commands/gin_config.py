@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import os
 import re
@@ -82,6 +83,16 @@ def bound(name: str, default: Any = None) -> Any:
         return gin.query_parameter(name)
     except ValueError:
         return default
+
+
+def value(name: str, default: Any = None) -> Any:
+    """Returns the value that gin passes for an argument such as `run.mode`.
+
+    That is what is bound to it, with the values of macros, constants and calls in their places, as
+    in T5's `decode_from_file.input_filename = %input_filename`.
+    """
+    # A copy of a reference is what it refers to; gin itself evaluates bindings so.
+    return copy.deepcopy(bound(name, default))
 
 
 def _ignore_plain_folders() -> None:

@@ -38,7 +38,7 @@ def _infer_function(request: Request, console: Console) -> Callable[..., None] |
     """Returns a function in place of upstream's `infer_model`; None for a decoder of gin's own."""
     if request.text or request.input_file:
         return _infer_model_function(request, console)
-    decode_fn = gin_config.bound("infer_model.decode_fn")
+    decode_fn = gin_config.value("infer_model.decode_fn")
     if decode_fn is not None and "decode_from_file" not in str(decode_fn):
         return None
     if _gin_file("input_filename") or _gin_file("output_filename"):
@@ -97,7 +97,7 @@ def _answer(
 def _decode_from_file_function(console: Console) -> Callable[..., None]:
     """Returns a function that answers the file which gin names, as T5's `decode_from_file` does."""
     source, target = _gin_file("input_filename"), _gin_file("output_filename")
-    repeats = gin_config.bound("decode_from_file.repeats", 1)
+    repeats = gin_config.value("decode_from_file.repeats", 1)
     if not source:
         raise ValueError(
             "gin binds decode_from_file.output_filename and no decode_from_file.input_filename; "
@@ -125,7 +125,7 @@ def _decode_from_file_function(console: Console) -> Callable[..., None]:
 
 def _gin_file(name: str) -> str | None:
     """Returns the path that gin binds to an argument of `decode_from_file`."""
-    return gin_config.bound(f"decode_from_file.{name}")
+    return gin_config.value(f"decode_from_file.{name}")
 
 
 def _answer_lines(

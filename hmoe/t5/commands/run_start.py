@@ -95,7 +95,9 @@ def _configure(request: Request, console: Console, saved: SavedRun | None) -> Re
 def _bind_train_steps(steps: int) -> None:
     """Binds `--train_steps` where the run's configuration has the number, so that it is kept."""
     bound = repr(gin_config.bound("run.train_steps"))
-    name = bound[1:] if bound.startswith("%") else "utils.run.train_steps"
+    # A module's constant stays as it is.
+    is_macro = bound.startswith("%") and not gin_config.is_constant(bound[1:])
+    name = bound[1:] if is_macro else "utils.run.train_steps"
     with gin.unlock_config():
         gin.parse_config(f"{name} = {steps}")
 
@@ -134,13 +136,13 @@ def _check_changes(request: Request, console: Console, found: list[Change], newe
 
 def _say_where_data_begins(console: Console) -> None:
     """Warns of a resume that does not go on with the examples that would have come next."""
-    if not gin_config.bound("run.skip_seen_data"):
+    if not gin_config.value("run.skip_seen_data"):
         console.say(
             "Warning: the data begins anew, since utils.run.skip_seen_data is not set. Bind it to "
             "True, and mesh_train_dataset_fn.seed to a number, before a run begins, for a resume "
             "to go on with the examples that would have come next"
         )
-    elif gin_config.bound("mesh_train_dataset_fn.seed") is None:
+    elif gin_config.value("mesh_train_dataset_fn.seed") is None:
         console.say(
             "Warning: the data comes in another order, since mesh_train_dataset_fn.seed is not "
             "set: some examples come twice and others not at all"

@@ -62,7 +62,7 @@ def _score_function(request: Request, console: Console) -> Callable[..., None]:
     ) -> None:
         _check(inputs, targets, model_type)
         finish = {}
-        if request.target_file or not gin_config.bound("score_from_strings.score_postprocess_fn"):
+        if request.target_file or not gin_config.value("score_from_strings.score_postprocess_fn"):
             texts = inputs.texts if inputs else None
             finish["score_postprocess_fn"] = _finish(request, console, texts, targets.texts)
         upstream(
@@ -86,21 +86,21 @@ def _inputs(request: Request) -> Lines | None:
     """Returns the inputs of the request, or of gin if it names no targets; None for no inputs."""
     if request.target_file:
         return _lines("--input_file", request.input_file) if request.input_file else None
-    bound = gin_config.bound("score_from_strings.inputs")
-    return None if bound is None else _lines("score_from_strings.inputs", bound)
+    source = gin_config.value("score_from_strings.inputs")
+    return None if source is None else _lines("score_from_strings.inputs", source)
 
 
 def _targets(request: Request) -> Lines:
     """Returns the targets of the request, or else of gin."""
     if request.target_file:
         return _lines("--target_file", request.target_file)
-    bound = gin_config.bound("score_from_strings.targets")
-    if bound is None:
+    source = gin_config.value("score_from_strings.targets")
+    if source is None:
         raise ValueError(
             "there is nothing to score: name the file of targets with --target_file, and that of "
             "their inputs with --input_file; in gin, score_from_strings.targets and .inputs"
         )
-    return _lines("score_from_strings.targets", bound)
+    return _lines("score_from_strings.targets", source)
 
 
 def _lines(name: str, source: Source) -> Lines:

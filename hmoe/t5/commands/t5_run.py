@@ -19,7 +19,7 @@ from hmoe.compat import patches
 from hmoe.compat.stack import mtf, tf
 from hmoe.startup import mesh_text
 from hmoe.startup.request import Machine
-from hmoe.t5.commands.gin_config import bound
+from hmoe.t5.commands.gin_config import value
 from hmoe.t5.evaluation import evaluate
 from hmoe.t5.graphs import model_settings as settings_lib
 from hmoe.t5.layers import layout_check
@@ -124,7 +124,7 @@ def _call_after_first_step(estimator: Any, action: Callable[[], None]) -> None:
 
 
 def _check_configuration() -> None:
-    if bound("run.checkpoint_input_pipeline"):
+    if value("run.checkpoint_input_pipeline"):
         raise ValueError(
             "utils.run.checkpoint_input_pipeline = True is not supported: it needs a hook that was "
             "removed from TensorFlow with its Estimator, and data from Python generators cannot be "

@@ -35,4 +35,4 @@ def train(request: Request, console: Console) -> None:
 def _evaluates(request: Request) -> bool:
     if request.evaluate is not None:
         return request.evaluate
-    return not request.gin_file and gin_config.bound("run.eval_dataset_fn") is not None
+    return not request.gin_file and gin_config.value("run.eval_dataset_fn") is not None

@@ -153,10 +153,7 @@ def checkpoint_paths(
 
 
 def _of_upstream(argument: str) -> int | None:
-    try:
-        return gin.query_parameter(f"get_checkpoint_iterator.{argument}")
-    except ValueError:
-        return None
+    return gin.get_bindings("get_checkpoint_iterator").get(argument)
 
 
 def _between(paths: Iterator[str], skip_until: int, stop_after: int | None) -> Iterator[str]:

@@ -31,6 +31,14 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _checkpoints(_folder: None) -> None:
+    """Those that shipped runs and the documentation's begin from."""
+    Path("path/to").mkdir(parents=True)
+    for path in ("c", "path/to/model.ckpt-1000"):
+        Path(f"{path}.index").touch()
+
+
 def warnings(*files: str, lines: tuple[str, ...] = (), **fields: object) -> list[str]:
     request = Request(command="train", model_dir="new", gin_file=files, gin_param=lines)
     return configuration.check(dataclasses.replace(request, **fields))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def test_mode_by_default_and_by_gin(command: str) -> None:
     assert configure.mode_of(command) == modes[-1]
 
 
+def test_mode_and_data_behind_macros() -> None:
+    gin.parse_config(
+        "run.mode = %mine\nmine = 'perplexity_eval'\nrun.dataset_split = %split\nsplit = 'train'\n"
+        "run.eval_checkpoint_step = %step\nstep = None\n"
+    )
+    assert configure.mode_of("eval") == "perplexity_eval"
+    assert configure.held_out_data() == {"dataset_split": "validation"}
+    assert configure.newest_checkpoint() == {"eval_checkpoint_step": -1}
+
+
 def test_mode_of_training_is_of_no_matter_to_other_commands() -> None:
     gin.bind_parameter("run.mode", "train")
     assert configure.mode_of("eval") == "eval"
@@ -55,6 +66,25 @@ def test_checkpoint_and_data_that_gin_does_not_name() -> None:
     gin.bind_parameter("run.dataset_split", "test")
     assert configure.newest_checkpoint() == {}
     assert configure.held_out_data() == {}
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_no_module_runs_before_all_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skip: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("early_one", "early_two"):
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "config.gin").write_text("import early_one\ninclude 'none.gin'\n")
+    request = Request(
+        command="predict",
+        model_dir=str(tmp_path),
+        module_import=("early_two",),
+        skip_all_gin_unknowns=skip,
+    )
+    with pytest.raises(ValueError, match=r"config.gin:2: gin file 'none.gin' not found"):
+        configure.configure_trained(request, Console())
+    assert not {"early_one", "early_two"}.intersection(sys.modules)
 
 
 def test_a_checkpoint_without_a_configuration(tmp_path: Path) -> None:

@@ -41,6 +41,36 @@ def test_own_folder_comes_before_the_shipped_ones(tmp_path: Path) -> None:
     assert gin_config.bound("run.keep_checkpoint_max", "unbound") == "unbound"
 
 
+def test_values_behind_macros_and_constants() -> None:
+    gin.constant("test_gin_config.STEPS", 5)
+    lines = [
+        "run.mode = %my_mode",
+        "my_mode = %its_mode",
+        "its_mode = 'infer'",
+        "run.train_steps = %test_gin_config.STEPS",
+        "run.sequence_length = {'inputs': %length, 'targets': 3}",
+        "length = 2",
+        "score_from_strings.targets = %targets",
+        "targets = ['a', 'b']",
+        "run.skip_seen_data = %skip",
+        "skip = False",
+        "infer_model.decode_fn = %decode",
+        "decode = @decode_from_file",
+    ]
+    gin_config.read([], lines)
+    expected = {
+        "run.mode": "infer",
+        "run.train_steps": 5,
+        "run.sequence_length": {"inputs": 2, "targets": 3},
+        "score_from_strings.targets": ["a", "b"],
+        "run.skip_seen_data": False,
+        "decode_from_file.repeats": None,
+    }
+    assert {name: gin_config.value(name) for name in expected} == expected
+    assert gin_config.value("decode_from_file.repeats", 1) == 1
+    assert "decode_from_file" in str(gin_config.value("infer_model.decode_fn"))
+
+
 def test_a_folder_on_the_path_may_be_called_like_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

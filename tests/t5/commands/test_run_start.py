@@ -16,7 +16,7 @@ from t5.models import mesh_transformer
 import hmoe.t5  # noqa: F401  (registers what gin names)
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import commands, run_start  # noqa: F401
+from hmoe.t5.commands import commands, gin_config, run_files, run_start  # noqa: F401
 from hmoe.t5.sessions import checkpoints, session_settings
 
 
@@ -69,6 +69,17 @@ def test_train_steps_are_kept(trained: Path, macro: bool) -> None:
     start.keep()
     line = "train_steps = 7" if macro else "run.train_steps = 7"
     assert f"\n{line}\n" in (trained / "config.gin").read_text(encoding="utf-8")
+
+
+def test_train_steps_behind_a_constant(trained: Path) -> None:
+    gin.constant("test_run_start.STEPS", 4)
+    prepare(
+        trained,
+        **TINY,
+        train_steps=7,
+        gin_param=("utils.run.train_steps = %test_run_start.STEPS",),
+    )
+    assert gin_config.value("run.train_steps") == 7
 
 
 def test_an_edited_configuration_is_compared_as_well(trained: Path) -> None:

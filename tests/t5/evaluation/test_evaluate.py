@@ -158,7 +158,7 @@ def test_upstreams_bindings_choose_among_all_checkpoints(tmp_path: Path) -> None
     assert steps("all") == [1, 2, 3, 4, 5]
     assert steps([2, 5], skip_until=3) == [2, 5]
     gin.clear_config()
-    gin.parse_config("get_checkpoint_iterator.skip_until = 3")
+    gin.parse_config("get_checkpoint_iterator.skip_until = %first\nfirst = 3")
     try:
         assert steps("all") == [4, 5]
     finally:
