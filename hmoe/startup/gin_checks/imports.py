@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading
 from hmoe.startup.gin_statements import Import
+from hmoe.startup.suggestions import nearest
 
 # Packages that add modules while they are imported, or once had modules that gin files still name.
 # T5's command passes over those.
@@ -69,7 +69,12 @@ def check_module(module: str, shown: str) -> None:
 
 def foreign(imports: Iterable[Import]) -> list[Import]:
     """Returns the imports of modules that belong neither to hmoe nor to T5."""
-    return [each for each in imports if each.module.split(".")[0] not in _KNOWN_PACKAGES]
+    return [each for each in imports if is_foreign(each.module)]
+
+
+def is_foreign(module: str) -> bool:
+    """Returns whether a module belongs neither to hmoe nor to T5."""
+    return module.split(".")[0] not in _KNOWN_PACKAGES
 
 
 def sources(modules: Iterable[str]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from hmoe.compat import patches
 from hmoe.compat.stack import mtf, tf
 from hmoe.startup import mesh_text
 from hmoe.startup.request import Machine
+from hmoe.t5.commands import gin_config
 from hmoe.t5.commands.gin_config import bound
 from hmoe.t5.evaluation import evaluate
 from hmoe.t5.graphs import model_settings as settings_lib
@@ -135,7 +136,7 @@ def _use_activations(dtype: str) -> None:
 
 
 def check_devices(devices: Sequence[str]) -> None:
-    """Raises ValueError for a device that this machine has not; TensorFlow would take another."""
+    """Raises ValueError for a device that this machine does not have; TensorFlow would take another."""
     for device in devices:
         wanted = mesh_text.number_of(device)
         if wanted is None or mesh_text.job_of(device):
@@ -194,7 +195,8 @@ def make_estimator(
         layout_rules=layout_rules,
         mesh_shape=mesh_shape,
     )
-    for warning in layout_check.check(model, mesh_shape, layout_rules):
+    closed = not gin_config.knows_own_code()
+    for warning in layout_check.check(model, mesh_shape, layout_rules, closed=closed):
         session.say(f"Warning: {warning}")
     settings = settings_lib.from_gin(
         model_type=model_type,
