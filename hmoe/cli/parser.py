@@ -66,19 +66,22 @@ class Parser(argparse.ArgumentParser):
         if name in known:
             return f"; flags come after the command: {command} {shlex.quote(word)}"
         flag = _FLAGS_OF_FILES.get(os.path.splitext(word)[1])
-        if flag in known:
+        if flag in known and not word.startswith("-"):
             return f"; did you mean '{flag}={word}'?"
         return nearest(name, known)
 
     def flags(self) -> list[str]:
         """Returns the flags that the help page shows."""
-        return re.findall(r"--\w+", self.format_help())
+        shown = [each for each in self._actions if each.help != argparse.SUPPRESS]
+        return [name for each in shown for name in each.option_strings if name.startswith("--")]
 
     def _subparsers_of(self) -> list[Parser]:
         found = [each.choices for each in self._actions if isinstance(each.choices, dict)]
         return [each for choices in found for each in choices.values()]
 
     def _unknown_command(self, placeholder: str, name: str) -> str:
+        if name.startswith("-"):  # a flag with a space in it
+            return f"unrecognized arguments: {name}{self.advice(name)}"
         choices = [
             str(choice)
             for action in self._actions

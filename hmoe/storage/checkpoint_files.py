@@ -221,13 +221,10 @@ def check_step(model_dir: str, step: int) -> None:
     steps = sorted(saved_steps(model_dir))
     if step not in steps:
         raise ValueError(
-            f"model_dir {model_dir!r} has no checkpoint of step {step}; it has "
-            f"{_listed_steps(steps)} (utils.run.eval_checkpoint_step; -1 is the newest)"
+            f"model_dir {model_dir!r} has no checkpoint of step {step}; it has step"
+            f"{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}. Choose one that it "
+            "has (utils.run.eval_checkpoint_step), or -1 for the newest"
         )
-
-
-def _listed_steps(steps: list[int]) -> str:
-    return f"step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}" if steps else "none"
 
 
 def require_whole(model_dir: str, step: int) -> str:

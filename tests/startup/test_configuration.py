@@ -31,8 +31,8 @@ def test_a_checkpoint_that_is_not_there() -> None:
     with pytest.raises(ValueError) as error:
         check("predict", "runs/mine", step.format(500))
     assert str(error.value) == (
-        "model_dir 'runs/mine' has no checkpoint of step 500; it has those of steps 200, 600. Choose "
-        "one of these (utils.run.eval_checkpoint_step), or -1 for the newest"
+        "model_dir 'runs/mine' has no checkpoint of step 500; it has steps 200, 600. Choose one "
+        "that it has (utils.run.eval_checkpoint_step), or -1 for the newest"
     )
     for known in (200, 600, -1, "'all'", "[200, 600]"):
         assert check("predict", "runs/mine", step.format(known)) == []
