@@ -15,7 +15,6 @@ from hmoe.storage.local_files import (
     is_elsewhere,
 )
 
-
 # Files that stand in the folder of a model, and are needed or written there.
 _OF_A_RUN = re.compile(
     r"checkpoint$|model\.ckpt|events\.out|graph\.pbtxt|log\.txt$|metrics\.jsonl$|run\.json$"

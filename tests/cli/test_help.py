@@ -127,7 +127,10 @@ def test_help(capsys: pytest.CaptureFixture, line: list[str], usage: str) -> Non
         (["trian"], "hmoe: error: unknown command 'trian'; did you mean 'train'?"),
         (["help", "trian"], "hmoe: error: unknown command 'trian'; did you mean 'train'?"),
         (["gin", "lst"], "hmoe gin: error: unknown action 'lst'; did you mean 'list'?"),
-        (["completion", "bsh"], "hmoe completion: error: unknown shell 'bsh'; did you mean 'bash'?"),
+        (
+            ["completion", "bsh"],
+            "hmoe completion: error: unknown shell 'bsh'; did you mean 'bash'?",
+        ),
         (
             ["xyz"],
             "hmoe: error: unknown command 'xyz'; choose from train, eval, predict, score, export, "
@@ -179,7 +182,10 @@ TRAIN = "hmoe train: error: unrecognized arguments: "
             ["train", "--train_steps=ten"],
             "hmoe train: error: --train_steps is 'ten'; it must be an integer of at least 1",
         ),
-        (["train", "--force=maybe"], "hmoe train: error: --force is 'maybe'; it must be true or false"),
+        (
+            ["train", "--force=maybe"],
+            "hmoe train: error: --force is 'maybe'; it must be true or false",
+        ),
         (["train", "--zzz"], f"{TRAIN}--zzz"),
     ],
 )

@@ -180,7 +180,6 @@ class Built:
             f"no effect{nearest(binding.scope, sorted(known))}"
         )
 
-
     def _is_of_packages(self, binding: Binding) -> bool:
         """Returns whether gin files that come with packages bind the same function."""
         name = binding.selector.split(".")[-1]

@@ -136,7 +136,7 @@ def _use_activations(dtype: str) -> None:
 
 
 def check_devices(devices: Sequence[str]) -> None:
-    """Raises ValueError for a device that this machine does not have; TensorFlow would take another."""
+    """Raises ValueError for a device that is not there; TensorFlow would take another."""
     for device in devices:
         wanted = mesh_text.number_of(device)
         if wanted is None or mesh_text.job_of(device):

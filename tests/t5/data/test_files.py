@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import builtins
 import gzip
-import os
 
 import numpy as np
 import pytest
@@ -217,9 +216,7 @@ def test_files_that_cannot_be_used(tmp_path):
     assert failure(missing) == f"{missing} does not exist"
     folder = tmp_path / "folder.tsv"
     folder.mkdir()
-    assert failure(str(folder)) == (
-        f"{folder} is a folder; give the file in it"
-    )
+    assert failure(str(folder)) == (f"{folder} is a folder; give the file in it")
     empty = write(tmp_path, "empty.tsv", "")
     assert failure(empty) == f"{empty} is empty"
     blank = write(tmp_path, "blank.txt", "\n \n")
@@ -235,9 +232,7 @@ def test_files_that_cannot_be_used(tmp_path):
         "give validation_data"
     )
     data = write(tmp_path, "data.tsv", many_pairs(3))
-    assert failure(data, validation_data=missing) == (
-        f"{missing} does not exist"
-    )
+    assert failure(data, validation_data=missing) == (f"{missing} does not exist")
     assert failure(data, validation_data=data) == (
         f"validation_data is the data itself ({data}); leave it out to hold out a part of the data"
     )
