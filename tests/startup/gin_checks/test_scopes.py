@@ -213,6 +213,24 @@ def test_slips_are_found_beside_code_of_a_users_own(
     assert warnings("runs/tiny.gin", lines=(line,), module_import=("own_names",)) == []
 
 
+def test_names_in_modules_that_own_modules_import_are_no_slips(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    os.makedirs("own_package/inside")
+    for path, text in {
+        "own_package/__init__.py": "from . import building\nimport os, numpy, no_such_module",
+        "own_package/building.py": "from .inside.scopes import x\nfrom own_beside import y",
+        "own_package/inside/__init__.py": "",
+        "own_package/inside/scopes.py": "import own_package\nwith gin.config_scope('outter'): x = 1",
+        "own_beside.py": "gin.query_parameter('%train_stepz')",
+    }.items():
+        Path(path).write_text(f"{text}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(os.getcwd())
+    lines = ("outter/hmoe.Level.group_size = 8", "train_stepz = 3")
+    assert len(warnings("runs/tiny.gin", lines=lines)) == 2
+    assert warnings("runs/tiny.gin", lines=lines, module_import=("own_package",)) == []
+
+
 def test_a_macro_of_a_binding_that_another_replaces_is_read() -> None:
     text = "include 'runs/tiny.gin'\nmy_steps = 3\nutils.run.train_steps = %my_steps\n"
     Path("mine.gin").write_text(text, encoding="utf-8")
