@@ -31,14 +31,14 @@ def non_negative_int(where: str, field: str, value: Any) -> int:
 def positive_number(where: str, field: str, value: Any) -> float:
     """Returns `value` as a float if it is a finite number above 0."""
     if not _is_finite_number(value) or value <= 0:
-        raise ValueError(f"{where}: {field} is {value!r}; it must be a number above 0")
+        raise ValueError(f"{where}: {field} is {value!r}; it must be a finite number above 0")
     return _as_float(value)
 
 
 def non_negative_number(where: str, field: str, value: Any) -> float:
     """Returns `value` as a float if it is a finite number of at least 0."""
     if not _is_finite_number(value) or value < 0:
-        raise ValueError(f"{where}: {field} is {value!r}; it must be a number of at least 0")
+        raise ValueError(f"{where}: {field} is {value!r}; it must be a finite number of at least 0")
     return _as_float(value)
 
 

@@ -32,7 +32,17 @@ def boolean(text: str) -> bool:
         return True
     if text.lower() in ("false", "f", "0", "no"):
         return False
-    raise argparse.ArgumentTypeError(f"expected true or false, got {text!r}")
+    raise argparse.ArgumentTypeError(f"is {text!r}; it must be true or false")
+
+
+def steps(text: str) -> int:
+    """Returns the value of a flag that is a number of steps; its range is checked later."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"is {text!r}; it must be an integer of at least 1"
+        ) from None
 
 
 def add_switch(parser: Container, name: str, text: str) -> None:
@@ -132,7 +142,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     training = parser.add_argument_group("training")
     training.add_argument(
         "--train_steps",
-        type=int,
+        type=steps,
         metavar="N",
         help="total number of steps, in place of gin's utils.run.train_steps",
     )

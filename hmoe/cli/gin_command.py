@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 
 from hmoe.startup import gin_files
 from hmoe.startup.command_line import command
-from hmoe.startup.gin_files import meant
+from hmoe.startup.suggestions import similar
 
 # Characters of a sentence beyond which only its part before a colon is listed.
 _LONGEST = 120
@@ -59,7 +60,7 @@ def listing(part: str | None) -> list[str]:
         asked = os.path.normpath(part)
         names = [n for n in names if n.startswith(f"{asked}{os.sep}")]
         if not names:
-            raise ValueError(f"there is no folder {part!r} of gin files{meant(asked, folders)}")
+            raise ValueError(f"there is no folder {part!r} of gin files{similar(asked, folders)}")
     width = max(map(len, names))
     lines: list[str] = []
     for number, name in enumerate(names):
@@ -98,9 +99,9 @@ def find(name: str) -> str:
         return matches[0]
     if matches:
         raise ValueError(f"there are several gin files {name!r}: {', '.join(matches)}")
-    similar = meant(asked, names) or meant(asked, [os.path.basename(each) for each in names])
+    meant = similar(asked, names) or similar(asked, [os.path.basename(each) for each in names])
     raise ValueError(
-        f"there is no gin file {name!r} in this package{similar} ({command('gin', 'list')})"
+        f"there is no gin file {name!r} in this package{meant} ({command('gin', 'list')})"
     )
 
 
@@ -142,4 +143,10 @@ def copy(name: str, target: str | None) -> str:
     except FileExistsError as error:
         line = command("gin", "copy", name, "FILE")
         raise ValueError(f"{path!r} exists; name another file: {line}") from error
+    except FileNotFoundError as error:
+        folder = os.path.dirname(path)
+        raise ValueError(
+            f"{path!r} cannot be written: the folder {folder!r} does not exist; make it first "
+            f"(mkdir -p {shlex.quote(folder)}), or name another file"
+        ) from error
     return path

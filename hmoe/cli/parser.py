@@ -6,12 +6,14 @@ Help and errors of the command line are printed before TensorFlow is imported, w
 from __future__ import annotations
 
 import argparse
-import difflib
+import os
 import re
+import shlex
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol
 
 from hmoe.cli import flags, help_texts
+from hmoe.startup.suggestions import nearest
 from hmoe.version import __version__
 
 # Subcommands that run a model, and what adds the flags of each.
@@ -24,6 +26,8 @@ MODEL_COMMANDS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "split": flags.add_rewriting,
     "merge": flags.add_rewriting,
 }
+# The flag that a file without a flag is likely meant for, by the end of its name.
+_FLAGS_OF_FILES = {".gin": "--gin_file", ".tsv": "--data", ".txt": "--data"}
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -39,20 +43,45 @@ class Parser(argparse.ArgumentParser):
         unknown = re.search(r"^argument (\S+): invalid choice: '([^']*)'", message)
         if unknown:
             message = self._unknown_choice(*unknown.groups())
-        elif message.startswith("unrecognized arguments: "):
-            name = message[len("unrecognized arguments: ") :].split()[0].split("=")[0]
-            message += _meant(name, re.findall(r"--\w+", self.format_help()))
-        super().error(message)
+        # The values of flags get messages like those of other checks.
+        super().error(re.sub(r"^argument (--\w+): is ", r"\1 is ", message))
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses a command line, and reports unknown flags with the usage of their subcommand."""
         namespace, unknown = self.parse_known_args(args, namespace)
         if unknown:
             parser = getattr(namespace, "parser", self)
-            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{parser.advice(unknown[0])}")
         return namespace
 
+    def advice(self, word: str) -> str:
+        """Returns a phrase that says how a word may have been meant that is no argument."""
+        name = re.split("[= ]", word)[0]
+        commands = {each.prog: each.flags() for each in [self, *self._subparsers_of()]}
+        command = next((prog for prog, known in commands.items() if name in known), self.prog)
+        known = commands[command]
+        if name in known and " " in word.split("=")[0]:
+            first, _, rest = word.partition(" ")
+            return f"; {word!r} is one word, write {first}={shlex.quote(rest.strip())}"
+        if name in known:
+            return f"; flags come after the command: {command} {shlex.quote(word)}"
+        flag = _FLAGS_OF_FILES.get(os.path.splitext(word)[1])
+        if flag in known and not word.startswith("-"):
+            return f"; did you mean '{flag}={word}'?"
+        return nearest(name, known)
+
+    def flags(self) -> list[str]:
+        """Returns the flags that the help page shows."""
+        shown = [each for each in self._actions if each.help != argparse.SUPPRESS]
+        return [name for each in shown for name in each.option_strings if name.startswith("--")]
+
+    def _subparsers_of(self) -> list[Parser]:
+        found = [each.choices for each in self._actions if isinstance(each.choices, dict)]
+        return [each for choices in found for each in choices.values()]
+
     def _unknown_choice(self, placeholder: str, name: str) -> str:
+        if not placeholder.startswith("-") and name.startswith("-"):  # a flag with a space in it
+            return f"unrecognized arguments: {name}{self.advice(name)}"
         choices = [
             str(choice)
             for action in self._actions
@@ -61,7 +90,7 @@ class Parser(argparse.ArgumentParser):
         ]
         if placeholder.startswith("-"):
             return f"{placeholder} is {name!r}; choose from {', '.join(choices)}"
-        meant = _meant(name, choices) or f"; choose from {', '.join(choices)}"
+        meant = nearest(name, choices) or f"; choose from {', '.join(choices)}"
         return f"unknown {placeholder.lower()} {name!r}{meant}"
 
 
@@ -71,11 +100,6 @@ class SubParsers(Protocol):
     def add_parser(self, name: str, **settings: Any) -> Parser:
         """Adds a subcommand."""
         ...
-
-
-def _meant(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def build_parser() -> Parser:
@@ -131,7 +155,7 @@ def _add_gin(commands: SubParsers) -> None:
     """Adds the command about gin files, with its own subcommands."""
     gin = _add_command(commands, "gin", " ACTION ...", help_texts.COMMANDS["gin"])
     actions = gin.add_subparsers(
-        dest="action", metavar="ACTION", parser_class=Parser, required=True
+        dest="action", metavar="ACTION", parser_class=Parser, required=True, prog="hmoe gin"
     )
     texts = help_texts.GIN_COMMANDS
     listing = _add_command(actions, "list", " [PART]", texts["list"], prefix="hmoe gin")

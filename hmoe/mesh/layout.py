@@ -75,16 +75,20 @@ class MeshLayout:
         axis = self.axis(dimension)
         return 1 if axis is None else self._mesh[axis]
 
-    def check_rules(self, known_dimensions: Iterable[str]) -> None:
+    def check_rules(self, known_dimensions: Iterable[str], *, closed: bool = True) -> list[str]:
         """Checks that rules name dimensions and mesh axes that exist.
 
         Args:
           known_dimensions: every dimension name that the model can have.
+          closed: whether the model can have no others; layers of a user's own may have any.
+
+        Returns:
+          A sentence for each rule whose dimension is not known, if the model may have others.
 
         Raises:
           ValueError: a rule can have no effect, or splits a dimension twice.
         """
-        mesh_text.check_rules(self._rules, self._mesh, known_dimensions)
+        return mesh_text.check_rules(self._rules, self._mesh, known_dimensions, closed=closed)
 
     def check_levels(self, levels: Sequence[HasExperts]) -> None:
         """Checks that the experts of the levels can be split as the rules say.

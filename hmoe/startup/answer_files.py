@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import IO
 
@@ -63,7 +64,7 @@ def writing(path: str) -> Iterator[Callable[[str], None]]:
     """Writes a file line by line, beside its place, and moves it there at the end.
 
     If that is interrupted, what stood in its place is as it was, and what is done so far is in a
-    file whose name ends in `UNFINISHED`.
+    file whose name ends in `UNFINISHED`. Nothing is made before the first line is written.
 
     Args:
       path: the file, on this machine or an address such as "gs://..."; its folder is made.
@@ -75,16 +76,21 @@ def writing(path: str) -> Iterator[Callable[[str], None]]:
       ValueError: the file cannot be written.
     """
     unfinished = epath.Path(path + UNFINISHED)
+    with disk_full.naming(path), contextlib.ExitStack() as stack:
+        opened = functools.cache(lambda: stack.enter_context(_open(unfinished, path)))
+        yield lambda line: _write(opened(), line)
+        opened()  # where there was no line, the file is empty
+    unfinished.replace(path)
+
+
+def _open(unfinished: epath.Path, path: str) -> IO[str]:
     try:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
-        file = unfinished.open("w", encoding="utf-8")
+        return unfinished.open("w", encoding="utf-8")
     except OSError as error:
         raise ValueError(
             f"--output_file {path!r} cannot be written: {error.strerror or error}"
         ) from error
-    with disk_full.naming(path), file:
-        yield lambda line: _write(file, line)
-    unfinished.replace(path)
 
 
 def _write(file: IO[str], line: str) -> None:

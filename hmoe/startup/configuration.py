@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 from hmoe.startup import run_sources, saved_flags, saved_run
 from hmoe.startup.gin_checks import (
@@ -88,7 +87,12 @@ def _check_values(request: Request, reading: Reading, built: scopes.Built) -> No
     run_arguments.check(reading)
     if built.incomplete:
         raise ValueError(built.incomplete[0])
-    mesh.check(reading, has_experts=built.has_layers, on_tpu=on_tpu)
+    mesh.check(
+        reading,
+        has_experts=built.has_layers,
+        closed=_is_closed(request, reading),
+        on_tpu=on_tpu,
+    )
     input_files.check(reading, request)
 
 
@@ -100,15 +104,15 @@ def _is_closed(request: Request, reading: Reading) -> bool:
 def _without_effect(request: Request, reading: Reading, built: scopes.Built) -> list[str]:
     if not reading.whole:
         return []
-    found = macros.unread(reading)
-    modules = [
-        *(request.module_import or ()),
-        *(i.module for i in imports.foreign(reading.imports)),
+    own_code = None
+    if not _is_closed(request, reading):
+        modules = [i.module for i in imports.foreign(reading.imports)]
+        own_code = "\n".join(imports.sources([*(request.module_import or ()), *modules]))
+    return [
+        *macros.unread(reading, own_code),
+        *built.unused(own_code),
+        *run_arguments.replaced(reading),
     ]
-    # Code of the user's own may open scopes and build objects, as gin cannot show.
-    if not any(re.search(r"config_scope|configurables", s) for s in imports.sources(modules)):
-        found += built.unused()
-    return found
 
 
 def _check_step(request: Request, reading: Reading) -> None:

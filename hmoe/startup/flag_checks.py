@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+from collections.abc import Iterator
 
 from hmoe.startup import answer_files
 from hmoe.startup.request import Request
 from hmoe.storage.local_files import (
     check_can_be_written,
     check_folder,
-    check_readable,
     is_elsewhere,
+)
+
+# Files that stand in the folder of a model, and are needed or written there.
+_OF_A_RUN = re.compile(
+    r"checkpoint$|model\.ckpt|events\.out|graph\.pbtxt|log\.txt$|metrics\.jsonl$|run\.json$"
+    r"|(operative_)?config\.gin$|vocabulary\.model$|\.hmoe\."
 )
 
 
@@ -80,39 +87,15 @@ def _check_inputs(request: Request) -> None:
         if path is None or is_elsewhere(path):
             continue
         shown = f"--{name} {path!r}"
-        if not os.path.exists(path):
-            raise ValueError(f"{shown} does not exist")
-        if os.path.isdir(path):
-            raise ValueError(f"{shown} is a folder; give a file with a text on each line")
-        if not os.path.isfile(path):
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
             raise ValueError(
                 f"{shown} is a pipe or a device; give a file"
                 f"{', or pipe the lines to hmoe predict' if request.command == 'predict' else ''}"
             )
-        check_readable(path, shown)
-        _check_lines(path, shown)
     if request.command == "score" and request.input_file and not request.target_file:
         raise ValueError(
             "--input_file has the inputs alone; give the targets to score with --target_file"
         )
-
-
-def _check_lines(path: str, shown: str) -> None:
-    """Raises ValueError unless a file has text in UTF-8."""
-    number, has_text = 0, False
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            has_text = has_text or bool(line.strip())
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{shown}, line {number}: byte 0x{line[error.start]:02x} at column "
-                    f"{error.start + 1} is not UTF-8; save the file as UTF-8"
-                ) from None
-    if not has_text:
-        what = "only blank lines" if number else "no line"
-        raise ValueError(f"{shown} holds {what}; give a file with a text on each line")
 
 
 def _check_outputs(request: Request) -> None:
@@ -132,10 +115,31 @@ def _check_output_file(request: Request, target: str) -> None:
     for path in answer_files.outputs(request):
         if os.path.isdir(path) or target.endswith(os.sep):
             raise ValueError(f"{shown} is a folder; name a file in it")
-        for name in ("input_file", "target_file"):
-            source = getattr(request, name)
-            if source and os.path.realpath(source) == os.path.realpath(path):
+        # While it is written, it has another name.
+        written = {os.path.realpath(each) for each in (path, path + answer_files.UNFINISHED)}
+        for flag, source in _sources(request):
+            if os.path.realpath(source) in written:
                 raise ValueError(
-                    f"{shown} would replace --{name} {source!r}; name another file to write to"
+                    f"{shown} would replace {flag} {source!r}; name another file to write to"
                 )
+        _check_not_of_a_run(path, shown, request.model_dir)
     check_can_be_written(target, shown)
+
+
+def _sources(request: Request) -> Iterator[tuple[str, str]]:
+    """Yields the files that a request reads, each with its flag."""
+    for name in ("input_file", "target_file"):
+        if getattr(request, name):
+            yield f"--{name}", getattr(request, name)
+    for path in request.gin_file:
+        yield "--gin_file", path
+
+
+def _check_not_of_a_run(path: str, shown: str, model_dir: str) -> None:
+    """Raises ValueError if a file to write has the place of a file of the model itself."""
+    folder, name = os.path.split(os.path.realpath(path))
+    if folder == os.path.realpath(model_dir) and _OF_A_RUN.match(name):
+        raise ValueError(
+            f"{shown} would replace a file of the model in {model_dir!r}; name another file to "
+            "write to"
+        )

@@ -7,12 +7,12 @@ same folder as `hmoe/gin/`.
 from __future__ import annotations
 
 import codecs
-import difflib
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from hmoe.startup.suggestions import similar
 from hmoe.storage.local_files import check_readable
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -140,16 +140,4 @@ def raise_missing(path: str, folders: Sequence[str]) -> NoReturn:
         if name.endswith(".gin")
     ]
     searched = ", ".join(folder or os.getcwd() for folder in folders)
-    raise MissingFileError(f"gin file {path!r} not found in {searched}{meant(path, known)}")
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Returns a phrase that suggests the one known name that is most like `name`, or ""."""
-    close = difflib.get_close_matches(name, [each for each in known if each != name], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def meant(name: str, known: Sequence[str]) -> str:
-    """Returns a phrase that suggests the known names similar to `name`, or "" for none."""
-    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(repr(match) for match in close)}?" if close else ""
+    raise MissingFileError(f"gin file {path!r} not found in {searched}{similar(path, known)}")

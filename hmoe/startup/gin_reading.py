@@ -181,8 +181,40 @@ class Reader:
         chain = (*within, found)
         if os.path.abspath(found) in map(os.path.abspath, within):
             raise ValueError(f"gin file {found} includes itself: {' -> '.join(chain)}")
+        text = gin_files.text(found)
         own = own and not os.path.abspath(found).startswith(self._shipped)
-        yield from self._with_includes(_parsed(gin_files.text(found), found, own), chain, own)
+        statements = _parsed(text, found, own)
+        if own:
+            statements = self._without_copied(statements, os.path.basename(found), text)
+        yield from self._with_includes(statements, chain, own)
+
+    def _without_copied(
+        self, statements: Iterable[Statement], name: str, text: str
+    ) -> tuple[Statement, ...]:
+        """Marks what a user's copy of a package's file has from there as not the user's own.
+
+        The package's files are made to be used in parts: not all that they bind is used everywhere.
+
+        Args:
+          statements: the statements of the user's file.
+          name: its name without folders; a copy that was edited is known by it.
+          text: its text; a whole copy is known by it.
+        """
+        size = len(text.encode("utf-8"))
+        copied = {
+            _key(each)
+            for path, its_size in _files(self._shipped)
+            if os.path.basename(path) == name or its_size == size
+            for each in _parsed(gin_files.text(path), path, False)
+        }
+        if not copied:
+            return tuple(statements)
+        return tuple(
+            dataclasses.replace(each, place=dataclasses.replace(each.place, own=False))
+            if _key(each) in copied
+            else each
+            for each in statements
+        )
 
     def _find(self, path: str) -> str:
         """Returns the first file that gin would find under a name."""
@@ -213,6 +245,24 @@ class Reader:
                 raise gin_files.MissingFileError(
                     f"{statement.place}: {error}", included=True
                 ) from None
+
+
+def _key(statement: Statement) -> str:
+    """Returns what a statement says, wherever it stands."""
+    return repr(dataclasses.replace(statement, place=Place("")))
+
+
+@functools.lru_cache(maxsize=4)
+def _files(folders: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Returns the path and the size in bytes of each gin file in some folders."""
+    return [
+        (path, os.path.getsize(path))
+        for folder in folders
+        for where, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".gin")
+        for path in [os.path.join(where, name)]
+    ]
 
 
 # A command reads its files more than once: to see what run they make, to check, and to import.

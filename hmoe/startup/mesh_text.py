@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+
+from hmoe.startup.suggestions import nearest
 
 # The expert dimension of each level, outermost first; upstream's names, so that its
 # layout rules carry over.
@@ -121,26 +122,46 @@ def _pairs(given: object, expected: str, example: str) -> list[tuple[str, object
 
 
 def check_rules(
-    layout: Sequence[tuple[str, str]], mesh: Mapping[str, int], known_dimensions: Iterable[str]
-) -> None:
+    layout: Sequence[tuple[str, str]],
+    mesh: Mapping[str, int],
+    known_dimensions: Iterable[str],
+    *,
+    closed: bool = True,
+) -> list[str]:
     """Checks that rules name dimensions and mesh axes that exist.
 
     Args:
       layout: pairs of a dimension and a mesh axis.
       mesh: the size of each mesh axis.
       known_dimensions: every dimension name that the model can have.
+      closed: whether the model can have no others; layers of a user's own may have any.
+
+    Returns:
+      A sentence for each rule whose dimension is not known, if the model may have others.
 
     Raises:
       ValueError: a rule can have no effect, or splits a dimension twice.
     """
     known = sorted(set(known_dimensions))
+    unknown = [(name, axis) for name, axis in layout if name not in known]
+    if closed and unknown:
+        name, axis = unknown[0]
+        raise ValueError(
+            f"layout rule '{name}:{axis}': no tensor has a dimension '{name}'"
+            f"{nearest(name, known) or '; known are ' + ', '.join(known)}"
+        )
+    _check_axes(layout, mesh)
+    return [
+        f"layout rule '{name}:{axis}': neither T5 nor hmoe has a dimension '{name}', only code of "
+        f"your own could{nearest(name, known)}"
+        for name, axis in unknown
+    ]
+
+
+def _check_axes(layout: Sequence[tuple[str, str]], mesh: Mapping[str, int]) -> None:
+    """Raises ValueError for a rule whose axis the mesh lacks, or that splits a dimension again."""
     seen: dict[str, str] = {}
     for name, axis in layout:
-        if name not in known:
-            raise ValueError(
-                f"layout rule '{name}:{axis}': no tensor has a dimension '{name}'"
-                f"{_suggest(name, known)}"
-            )
         if axis not in mesh:
             raise ValueError(
                 f"layout rule '{name}:{axis}': the mesh has no axis '{axis}'; it has"
@@ -192,8 +213,8 @@ def check_device(device: object) -> None:
     """Raises ValueError, with a message that begins with a verb, if this names no device."""
     if not isinstance(device, str) or not _DEVICE.fullmatch(device):
         raise ValueError(
-            f"has {device!r}, which is no device; a device is such as '' (any), 'cpu:0', 'gpu:1' "
-            "or '/job:worker/task:0/device:CPU:0'"
+            f"has {device!r}, which is no device; give '' for any device, or a name such as "
+            "'cpu:0', 'gpu:1' or '/job:worker/task:0/device:CPU:0'"
         )
 
 
@@ -214,8 +235,3 @@ def number_of(device: str) -> tuple[str, int] | None:
     if not found or not found["number"] or found["number"] == "*":
         return None
     return found["kind"].upper(), int(found["number"])
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}"

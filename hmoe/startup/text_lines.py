@@ -32,8 +32,8 @@ def decoded(source: Iterable[bytes], name: str) -> Iterator[str]:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{name}, line {number}: found byte 0x{line[error.start]:02x} at column "
-                f"{error.start + 1}, which is not UTF-8 ({error.reason}); expected text in UTF-8"
+                f"{name}, line {number}: byte 0x{line[error.start]:02x} at column "
+                f"{error.start + 1} is not UTF-8; give text in UTF-8"
             ) from None
 
 
@@ -45,20 +45,21 @@ def read(flag: str, path: str) -> list[str]:
       path: the file, on this machine or an address such as "gs://...".
 
     Raises:
-      ValueError: there is no such file, it cannot be read, is empty, or is not UTF-8.
+      ValueError: there is no such file, it cannot be read, holds no text, or is not UTF-8.
     """
-    file = epath.Path(path)
+    file, shown = epath.Path(path), f"{flag} {path!r}"
     if not file.exists():
-        raise ValueError(f"{flag} {path!r} does not exist")
+        raise ValueError(f"{shown} does not exist")
     if file.is_dir():
-        raise ValueError(f"{flag} {path!r} is a folder; name a file with lines of text")
+        raise ValueError(f"{shown} is a folder; give a file with a text on each line")
     try:
         with file.open("rb") as opened:
-            lines = list(decoded(opened, path))
+            lines = list(decoded(opened, shown))
     except OSError as error:
-        raise ValueError(f"{flag} {path!r} cannot be read: {error.strerror or error}") from error
-    if not lines:
-        raise ValueError(f"{flag} {path!r} is empty; it needs at least one line of text")
+        raise ValueError(f"{shown} cannot be read: {error.strerror or error}") from error
+    if not any(line.strip() for line in lines):
+        what = "only blank lines" if lines else "no line"
+        raise ValueError(f"{shown} holds {what}; give a file with a text on each line")
     return lines
 
 

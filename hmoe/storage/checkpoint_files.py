@@ -261,9 +261,9 @@ def check_step(model_dir: str, step: int) -> None:
     steps = sorted(saved_steps(model_dir))
     if step not in steps:
         raise ValueError(
-            f"model_dir {model_dir!r} has no checkpoint of step {step}; it has those of steps "
-            f"{', '.join(map(str, steps))}. Choose one of these (utils.run.eval_checkpoint_step), "
-            "or -1 for the newest"
+            f"model_dir {model_dir!r} has no checkpoint of step {step}; it has step"
+            f"{'s' * (len(steps) > 1)} {', '.join(map(str, steps))}. Choose one that it "
+            "has (utils.run.eval_checkpoint_step), or -1 for the newest"
         )
 
 

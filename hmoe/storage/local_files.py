@@ -12,11 +12,16 @@ def is_elsewhere(path: str) -> bool:
     return "://" in path
 
 
-def check_file(path: str) -> None:
-    """Raises ValueError unless a path names a file that can be read and is not empty."""
-    check_readable(path, path)
+def check_file(path: str, shown: str = "") -> None:
+    """Raises ValueError unless a path names a file that can be read and is not empty.
+
+    Args:
+      path: the path.
+      shown: how messages name it; by default the path.
+    """
+    check_readable(path, shown or path)
     if not os.path.getsize(path):
-        raise ValueError(f"{path} is empty")
+        raise ValueError(f"{shown or path} is empty")
 
 
 def check_readable(path: str, shown: str) -> None:
@@ -27,9 +32,9 @@ def check_readable(path: str, shown: str) -> None:
       shown: how messages name it.
     """
     if not os.path.exists(path):
-        raise ValueError(f"{shown}: there is no such file (looked in {os.getcwd()})")
+        raise ValueError(f"{shown} does not exist")
     if os.path.isdir(path):
-        raise ValueError(f"{shown} is a directory; give the file in it that holds the data")
+        raise ValueError(f"{shown} is a folder; give the file in it")
     # Reading from a pipe or a device would wait, and could not be done twice.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(

@@ -29,6 +29,7 @@ FILES: dict[str, bytes | None] = {
     "folder.gin": None,
     "file": b"no folder\n",
     "in.txt": b"one\ntwo\n",
+    "answers.unfinished": b"one\n",
     "targets.txt": b"1\n2\n",
     "scored.targets": b"1\n2\n",
     "empty.txt": b"",

@@ -95,5 +95,6 @@ def test_a_copy_is_never_over_another_file(
     out(capsys, "copy", "layouts/cpu_2x2.gin", "mine.gin")
     assert (tmp_path / "folder" / "cpu_2x2.gin").read_text() == (tmp_path / "mine.gin").read_text()
     assert error(capsys, "copy", "default", "none/mine.gin") == (
-        "hmoe: error: none/mine.gin: No such file or directory\n"
+        "hmoe: error: 'none/mine.gin' cannot be written: the folder 'none' does not exist; make it "
+        "first (mkdir -p none), or name another file\n"
     )

@@ -124,10 +124,13 @@ def test_help(capsys: pytest.CaptureFixture, line: list[str], usage: str) -> Non
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (["trian"], "hmoe: error: unknown command 'trian'; did you mean train?"),
-        (["help", "trian"], "hmoe: error: unknown command 'trian'; did you mean train?"),
-        (["gin", "lst"], "hmoe gin: error: unknown action 'lst'; did you mean list?"),
-        (["completion", "bsh"], "hmoe completion: error: unknown shell 'bsh'; did you mean bash?"),
+        (["trian"], "hmoe: error: unknown command 'trian'; did you mean 'train'?"),
+        (["help", "trian"], "hmoe: error: unknown command 'trian'; did you mean 'train'?"),
+        (["gin", "lst"], "hmoe gin: error: unknown action 'lst'; did you mean 'list'?"),
+        (
+            ["completion", "bsh"],
+            "hmoe completion: error: unknown shell 'bsh'; did you mean 'bash'?",
+        ),
         (
             ["train", "--data=a.csv", "--data_format=csv"],
             "hmoe train: error: --data_format is 'csv'; choose from pairs, text",
@@ -144,6 +147,57 @@ def test_wrong_names(capsys: pytest.CaptureFixture, line: list[str], message: st
         main.main(line)
     assert stop.value.code == 2
     assert capsys.readouterr().err.splitlines()[1:] == [message]
+
+
+TRAIN = "hmoe train: error: unrecognized arguments: "
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["gin", "show"], "hmoe gin show: error: the following arguments are required: NAME"),
+        (
+            ["--model_dir=x"],
+            "hmoe: error: unrecognized arguments: --model_dir=x; flags come after the command: "
+            "hmoe train --model_dir=x",
+        ),
+        (
+            ["--input_file=a b"],
+            "hmoe: error: unrecognized arguments: --input_file=a b; flags come after the command: "
+            "hmoe predict '--input_file=a b'",
+        ),
+        (
+            ["--model_dir=x", "train"],
+            f"{TRAIN}--model_dir=x; flags come after the command: hmoe train --model_dir=x",
+        ),
+        (
+            ["train", "--gin_file runs/tiny.gin"],
+            f"{TRAIN}--gin_file runs/tiny.gin; '--gin_file runs/tiny.gin' is one word, write "
+            "--gin_file=runs/tiny.gin",
+        ),
+        (
+            ["train", "runs/tiny.gin"],
+            f"{TRAIN}runs/tiny.gin; did you mean '--gin_file=runs/tiny.gin'?",
+        ),
+        (["train", "my.tsv"], f"{TRAIN}my.tsv; did you mean '--data=my.tsv'?"),
+        (["train", "my.txt", "x"], f"{TRAIN}my.txt x; did you mean '--data=my.txt'?"),
+        (["eval", "my.txt"], "hmoe eval: error: unrecognized arguments: my.txt"),
+        (
+            ["train", "--train_steps=ten"],
+            "hmoe train: error: --train_steps is 'ten'; it must be an integer of at least 1",
+        ),
+        (
+            ["train", "--force=maybe"],
+            "hmoe train: error: --force is 'maybe'; it must be true or false",
+        ),
+        (["train", "--zzz"], f"{TRAIN}--zzz"),
+    ],
+)
+def test_wrong_arguments(capsys: pytest.CaptureFixture, line: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main.main(line)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == message
 
 
 def test_completion_in_bash(capsys: pytest.CaptureFixture) -> None:

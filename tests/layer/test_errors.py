@@ -27,8 +27,8 @@ def layer(levels=None, experts=EXPERTS, **more):
 
 
 INTEGER = "it must be an integer of at least 1"
-NUMBER = "it must be a number above 0"
-FROM_0 = "it must be a number of at least 0"
+NUMBER = "it must be a finite number above 0"
+FROM_0 = "it must be a finite number of at least 0"
 BOOLEAN = "it must be True or False"
 POLICIES = "it must be one of all, none, threshold, random"
 

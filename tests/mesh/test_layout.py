@@ -103,6 +103,18 @@ def test_rules_that_can_have_no_effect(rules, text):
     assert str(error.value) == text
 
 
+def test_rules_for_dimensions_of_a_users_own_layers():
+    layout = MeshLayout("rows:2", "my_dim:rows;bacth:rows")
+    assert layout.check_rules(["expert_x", "batch"], closed=False) == [
+        "layout rule 'bacth:rows': neither T5 nor hmoe has a dimension 'bacth', only code of your"
+        " own could; did you mean 'batch'?",
+        "layout rule 'my_dim:rows': neither T5 nor hmoe has a dimension 'my_dim', only code of your"
+        " own could",
+    ]
+    with pytest.raises(ValueError, match="the mesh has no axis 'cols'"):
+        MeshLayout("rows:2", "my_dim:cols").check_rules(["batch"], closed=False)
+
+
 def test_rule_on_a_mesh_of_one_device():
     with pytest.raises(ValueError) as error:
         MeshLayout("", "batch:rows").check_rules(["batch"])

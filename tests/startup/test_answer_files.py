@@ -43,7 +43,7 @@ def message(command: str, **fields: object) -> str:
         (
             "predict",
             {"input_file": "bad"},
-            "--input_file 'bad', line 3: byte 0xff at column 1 is not UTF-8; save the file as UTF-8",
+            "--input_file 'bad', line 3: byte 0xff at column 1 is not UTF-8; give text in UTF-8",
         ),
         *[
             (
@@ -116,6 +116,21 @@ def test_an_interrupted_file_leaves_what_stood_there_and_what_was_done(folder: P
         interrupted()
     assert (folder / "out").read_text(encoding="utf-8") == "c\nd\n\n"
     assert (folder / "out.unfinished").read_text(encoding="utf-8") == "new\n"
+
+
+def test_nothing_is_made_where_nothing_was_written(folder: Path) -> None:
+    before = sorted(os.listdir(folder))
+
+    def failed() -> None:
+        with answer_files.writing("new/folder/o"):
+            raise ValueError("before the first line")
+
+    with pytest.raises(ValueError, match="before the first line"):
+        failed()
+    assert sorted(os.listdir(folder)) == before
+    with answer_files.writing("new/o"):
+        pass
+    assert (folder / "new" / "o").read_text(encoding="utf-8") == ""
 
 
 def test_a_file_that_cannot_be_written(folder: Path) -> None:

@@ -32,8 +32,8 @@ def test_a_checkpoint_that_is_not_there() -> None:
     with pytest.raises(ValueError) as error:
         check("predict", "runs/mine", step.format(500))
     assert str(error.value) == (
-        "model_dir 'runs/mine' has no checkpoint of step 500; it has those of steps 200, 600. Choose "
-        "one of these (utils.run.eval_checkpoint_step), or -1 for the newest"
+        "model_dir 'runs/mine' has no checkpoint of step 500; it has steps 200, 600. Choose one "
+        "that it has (utils.run.eval_checkpoint_step), or -1 for the newest"
     )
     with pytest.raises(ValueError, match="has no checkpoint of step 7; it has those of steps 200"):
         check("eval", "runs/mine", step.format("[200, 7]"))

@@ -89,8 +89,8 @@ def test_no_devices(device):
     with pytest.raises(ValueError) as error:
         mesh_text.check_device(device)
     assert str(error.value) == (
-        f"has {device!r}, which is no device; a device is such as '' (any), 'cpu:0', 'gpu:1' or "
-        "'/job:worker/task:0/device:CPU:0'"
+        f"has {device!r}, which is no device; give '' for any device, or a name such as 'cpu:0', 'gpu:1' "
+        "or '/job:worker/task:0/device:CPU:0'"
     )
 
 

@@ -48,23 +48,31 @@ def test_a_line_that_is_not_utf8() -> None:
     with pytest.raises(ValueError) as error:
         next(lines)
     assert str(error.value) == (
-        "standard input, line 2: found byte 0xe9 at column 4, which is not UTF-8 (unexpected end of "
-        "data); expected text in UTF-8"
+        "standard input, line 2: byte 0xe9 at column 4 is not UTF-8; give text in UTF-8"
     )
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
+    (tmp_path / "blank").write_bytes(b"\n \r\n")
+    (tmp_path / "latin").write_bytes(b"caf\xe9\n")
     messages = {
         "none": "does not exist",
-        "": "is a folder; name a file with lines of text",
-        "empty": "is empty; it needs at least one line of text",
+        "": "is a folder; give a file with a text on each line",
+        "empty": "holds no line; give a file with a text on each line",
+        "blank": "holds only blank lines; give a file with a text on each line",
     }
     for name, message in messages.items():
         path = str(tmp_path / name)
         with pytest.raises(ValueError) as error:
             text_lines.read("--input_file", path)
         assert str(error.value) == f"--input_file {path!r} {message}"
+    path = str(tmp_path / "latin")
+    with pytest.raises(ValueError) as error:
+        text_lines.read("--input_file", path)
+    assert str(error.value) == (
+        f"--input_file {path!r}, line 1: byte 0xe9 at column 4 is not UTF-8; give text in UTF-8"
+    )
 
 
 def test_an_answer_is_one_line() -> None:

@@ -19,11 +19,14 @@ def check(request: Request) -> list[str]:
     Raises:
       ValueError: a file cannot be used.
     """
+    for flag in ("vocabulary", "data", "validation_data"):
+        path = getattr(request, flag)
+        if path:
+            check_file(path, f"--{flag} {path!r}")
     if request.vocabulary:
         vocabulary.check(request.vocabulary)
     if not request.data:
         return []
-    check_file(request.data)
     data_format = lines.format_of(request.data, request.data_format)
     check_apart(request.data, request.validation_data)
     found = scan.scan(request.data, data_format, request.skip_bad_lines)

@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 
-from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading
 from hmoe.startup.gin_statements import Import
+from hmoe.startup.suggestions import nearest
 
 # Packages that add modules while they are imported, or once had modules that gin files still name.
 # T5's command passes over those.
@@ -89,11 +89,39 @@ def is_known(module: str) -> bool:
 
 
 def sources(modules: Iterable[str]) -> Iterator[str]:
-    """Yields the text of those modules that have a file."""
-    for module in modules:
-        found = _source(_find(module))
-        if found is not None:
-            yield found[1]
+    """Yields the text of modules, and of a user's own modules that these import."""
+    waiting, seen = list(modules), set[str]()
+    named = set(waiting)
+    while waiting:
+        module = waiting.pop()
+        if module in seen or is_known(module):
+            continue
+        seen.add(module)
+        spec = _find(module)
+        found = _source(spec)
+        if found is None or (module not in named and "site-packages" in found[0]):
+            continue
+        yield found[1]
+        is_package = spec is not None and spec.submodule_search_locations is not None
+        waiting += _imported(found[1], module if is_package else module.rpartition(".")[0])
+
+
+def _imported(source: str, package: str) -> Iterator[str]:
+    """Yields what may be the names of modules that a text of Python in a package imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):
+        return
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names = [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            start = [*(parents if node.level else []), *([node.module] if node.module else [])]
+            names = [".".join([*start, *rest]) for rest in [[], *([n.name] for n in node.names)]]
+        else:
+            continue
+        yield from (each for each in names if each.split(".")[0] not in sys.stdlib_module_names)
 
 
 def _find(module: str) -> importlib.machinery.ModuleSpec | None:

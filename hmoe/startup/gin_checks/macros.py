@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading, is_argument, parts
 from hmoe.startup.gin_statements import Binding, Macro
+from hmoe.startup.suggestions import is_slip, nearest
 
 _RUN = "mesh_tensorflow.transformer.utils.run"
 # Arguments without which neither training nor evaluation begins.
@@ -70,11 +70,18 @@ def _raise_undefined(reading: Reading, binding: Binding, macro: Macro) -> None:
     )
 
 
-def unread(reading: Reading) -> list[str]:
-    """Returns a sentence for each macro of the user's own that nothing reads."""
+def unread(reading: Reading, own_code: str | None = None) -> list[str]:
+    """Returns a sentence for each macro of the user's own that nothing reads.
+
+    Args:
+      reading: the configuration.
+      own_code: the text of the user's own modules, which may read macros as gin cannot show; only
+        slips are reported then. None without such modules.
+    """
+    # A binding that a later one replaces reads its macro too: no mistake made that macro.
     read = {
         name
-        for binding in [*reading.effective, *reading.macros.values()]
+        for binding in reading.bindings
         for each in parts(binding.value)
         if isinstance(each, Macro)
         for name in _names(each)
@@ -83,4 +90,5 @@ def unread(reading: Reading) -> list[str]:
         f"{each.place}: nothing reads the macro {each.name}{nearest(each.name, sorted(read))}"
         for each in reading.macros.values()
         if each.place.own and each.name not in read | _ALWAYS_READ
+        if own_code is None or is_slip(each.name, sorted(read), own_code)
     ]

@@ -15,30 +15,36 @@ T = TypeVar("T")
 _RUN = "mesh_tensorflow.transformer.utils.run"
 
 
-def check(reading: Reading, *, has_experts: bool, on_tpu: bool) -> None:
+def check(reading: Reading, *, has_experts: bool, closed: bool, on_tpu: bool) -> None:
     """Raises ValueError for a mesh, rules or devices that are malformed or do not fit together.
 
     Args:
       reading: the configuration.
       has_experts: whether the model has layers of hmoe. Without them, rules for dimensions and axes
         that are not there have no effect, and T5's defaults have some.
+      closed: whether no module of the user's own can give the model dimensions of other names.
       on_tpu: whether the run is on a TPU, which has no use for `mesh_devices`.
     """
     mesh = _read(reading, "mesh_shape", mesh_text.shape)
     layout = _read(reading, "layout_rules", mesh_text.rules)
     if mesh is not None and layout is not None:
-        _check_rules(reading, mesh, layout, has_experts)
+        _check_rules(reading, mesh, layout, has_experts=has_experts, closed=closed)
     if not on_tpu:
         _check_devices(reading, mesh)
 
 
 def _check_rules(
-    reading: Reading, mesh: dict[str, int], layout: list[tuple[str, str]], has_experts: bool
+    reading: Reading,
+    mesh: dict[str, int],
+    layout: list[tuple[str, str]],
+    *,
+    has_experts: bool,
+    closed: bool,
 ) -> None:
     own = sorted(pair for pair in layout if pair != ("ensemble", "ensemble"))
     try:
         if has_experts:
-            mesh_text.check_rules(own, mesh, mesh_text.DIMENSIONS)
+            mesh_text.check_rules(own, mesh, mesh_text.DIMENSIONS, closed=closed)
         mesh_text.check_tensors(own, mesh)
     except ValueError as error:
         found = _find(reading, "layout_rules")
@@ -68,7 +74,7 @@ def _check_devices(reading: Reading, mesh: dict[str, int] | None) -> None:
         return
     where = f"{found.place}: {found.name}"
     devices = found.value
-    if not isinstance(devices, list):
+    if not isinstance(devices, (list, tuple)):
         raise ValueError(
             f"{where} is {devices!r}; it must be a list with a device for each slice of the mesh, "
             "such as ['', '']"

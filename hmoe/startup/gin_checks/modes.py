@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading, is_symbolic
 from hmoe.startup.gin_statements import Reference
+from hmoe.startup.suggestions import nearest
 
 _RUN = "mesh_tensorflow.transformer.utils.run"
 _TOPOLOGY = "mesh_tensorflow.transformer.utils.tpu_mesh_shape.tpu_topology"

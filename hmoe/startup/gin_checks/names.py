@@ -7,9 +7,9 @@ packages are left to gin.
 from __future__ import annotations
 
 from hmoe.startup.gin_checks import scopes
-from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading, parts
 from hmoe.startup.gin_statements import Binding, Place, Reference
+from hmoe.startup.suggestions import nearest, nearest_of
 
 # Two classes of attention also take the arguments of T5's own, and are not listed.
 ARGUMENTS: dict[str, tuple[str, ...]] = {
@@ -133,7 +133,11 @@ def _check_class(place: Place, selector: str) -> None:
         # Names differ most in a letter or in case.
         by_case = {each.lower(): each for each in known}
         near = by_case.get(name.lower())
-        meant = f"; did you mean {near!r}?" if near else nearest(name, sorted(set(known)))
+        meant = (
+            f"; did you mean 'hmoe.{near}'?"
+            if near
+            else nearest(name, sorted(by_case.values()), prefix="hmoe.")
+        )
         raise ValueError(f"{place}: there is no hmoe.{name}{meant}")
 
 
@@ -143,5 +147,5 @@ def _check_argument(binding: Binding) -> None:
     if known and binding.argument not in known:
         raise ValueError(
             f"{binding.place}: hmoe.{name} has no argument {binding.argument!r}"
-            f"{nearest(binding.argument, known)}; it has {', '.join(known)}"
+            f"{nearest_of(binding.argument, known, 'it has')}"
         )

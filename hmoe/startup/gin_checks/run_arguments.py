@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hmoe import checks
 from hmoe.startup.gin_checks.arguments import apply
-from hmoe.startup.gin_reading import Reading, is_symbolic
+from hmoe.startup.gin_reading import Reading, is_argument, is_symbolic
 from hmoe.startup.gin_statements import Binding, Macro, Reference
 
 _RUN = "mesh_tensorflow.transformer.utils.run"
@@ -22,6 +22,20 @@ _FUNCTIONS = {
     "predict_fn": "@my_module.predict_fn",
     "train_model_fn": "@mesh_tensorflow.transformer.utils.train_model",
 }
+
+
+# What the command gives `utils.run` from its flags, whatever gin binds.
+_FLAGS = ("model_dir", "tpu", "tpu_job_name", "tpu_zone", "gcp_project")
+
+
+def replaced(reading: Reading) -> list[str]:
+    """Returns a sentence for each binding of the user's own in whose place a flag stands."""
+    return [
+        f"{each.place}: {each.name} has no effect; use --{flag}"
+        for each in reading.effective
+        for flag in _FLAGS
+        if each.place.own and is_argument(each, f"{_RUN}.{flag}")
+    ]
 
 
 def check(reading: Reading) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
-from hmoe.startup.gin_files import nearest
 from hmoe.startup.gin_reading import Reading, parts
 from hmoe.startup.gin_statements import Binding, Macro, Reference
+from hmoe.startup.suggestions import is_slip, nearest
 
 Scope = tuple[str, ...]
 
@@ -148,27 +148,43 @@ class Built:
         """Whether a layer of the model has experts."""
         return any(self.scopes[name] for name in _LAYERS)
 
-    def unused(self) -> list[str]:
-        """Returns a sentence for each binding of the user's own that nothing is built with."""
+    def unused(self, own_code: str | None = None) -> list[str]:
+        """Returns a sentence for each binding of the user's own that nothing is built with.
+
+        Args:
+          own_code: the text of the user's own modules, which may open scopes and build objects as
+            gin cannot show; only slips in scopes are reported then. None without such modules.
+        """
         return [
             f"{binding.place}: {problem}"
             for binding, scope in self._named
-            if binding.place.own and (problem := self._problem(binding, scope))
+            if binding.place.own and (problem := self._problem(binding, scope, own_code))
         ]
 
-    def _problem(self, binding: Binding, scope: Scope) -> str | None:
+    def _problem(self, binding: Binding, scope: Scope, own_code: str | None) -> str | None:
         name = class_of(binding.selector)
         built = self.scopes[name] if name else self._everywhere | set().union(*self.scopes.values())
-        if not built:
-            return f"nothing in this run uses hmoe.{name}, so {binding.name} has no effect"
         if any(each[: len(scope)] == scope for each in built):
             return None
         known = {"/".join(each[:n]) for each in built for n in range(1, len(each) + 1)}
+        if own_code is not None and not (
+            (name or self._is_of_packages(binding))
+            and is_slip(binding.scope, sorted(known), own_code)
+        ):
+            return None
+        if not built:
+            return f"nothing in this run uses hmoe.{name}, so {binding.name} has no effect"
         what = f"hmoe.{name}" if name else binding.selector
         return (
             f"no {what} of this run is built in the scope {binding.scope!r}, so {binding.name} has "
             f"no effect{nearest(binding.scope, sorted(known))}"
         )
+
+    def _is_of_packages(self, binding: Binding) -> bool:
+        """Returns whether gin files that come with packages bind the same function."""
+        name = binding.selector.split(".")[-1]
+        others = (each for each in self._reading.bindings if not each.place.own)
+        return any(each.selector.split(".")[-1] == name for each in others)
 
 
 def class_of(selector: str) -> str | None:

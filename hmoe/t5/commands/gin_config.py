@@ -19,7 +19,8 @@ from t5.models import mesh_transformer
 from hmoe.compat import patches
 from hmoe.compat.stack import tf
 from hmoe.startup import gin_files
-from hmoe.startup.gin_files import meant
+from hmoe.startup.gin_checks import imports
+from hmoe.startup.suggestions import similar
 
 
 def read(
@@ -129,13 +130,19 @@ def explain(text: str) -> str:
     """Adds similar names to gin's message about an unknown name or argument."""
     unknown = re.search(r"[Nn]o configurable matching '([^']+)'", text)
     if unknown:
-        return f"{text.strip()}{meant(unknown.group(1), _all_configurables())}"
+        return f"{text.strip()}{similar(unknown.group(1), _all_configurables())}"
     argument = re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", text)
     if argument:
         names = _arguments(argument.group(1))
         known = f"\n  It has: {', '.join(names)}" if names else ""
-        return f"{text.strip()}{meant(argument.group(2), names)}{known}"
+        return f"{text.strip()}{similar(argument.group(2), names)}{known}"
     return text.strip()
+
+
+def knows_own_code() -> bool:
+    """Returns whether gin knows a class or function that belongs neither to hmoe nor to T5."""
+    modules = (each.wrapped.__module__ for _, each in gin_internals._REGISTRY.items())
+    return any(not imports.is_known(each) for each in modules)
 
 
 def _all_configurables() -> list[str]:

@@ -19,6 +19,7 @@ from hmoe.compat import patches
 from hmoe.compat.stack import mtf, tf
 from hmoe.startup import mesh_text
 from hmoe.startup.request import Machine
+from hmoe.t5.commands import gin_config
 from hmoe.t5.commands.gin_config import value
 from hmoe.t5.evaluation import evaluate
 from hmoe.t5.graphs import model_settings as settings_lib
@@ -141,7 +142,7 @@ def _use_activations(dtype: str) -> None:
 
 
 def check_devices(devices: Sequence[str]) -> None:
-    """Raises ValueError for a device that this machine has not; TensorFlow would take another."""
+    """Raises ValueError for a device that is not there; TensorFlow would take another."""
     for device in devices:
         wanted = mesh_text.number_of(device)
         if wanted is None or mesh_text.job_of(device):
@@ -224,6 +225,7 @@ def _model(
         layout_rules=layout_rules,
         mesh_shape=mesh_shape,
     )
-    for warning in layout_check.check(model, mesh_shape, layout_rules):
+    closed = not gin_config.knows_own_code()
+    for warning in layout_check.check(model, mesh_shape, layout_rules, closed=closed):
         session.say(f"Warning: {warning}")
     return model

@@ -95,8 +95,8 @@ class LineDecoder:
 def decode_batches(decoder: LineDecoder, batches: Iterable[Sequence[Line]]) -> Iterator[str]:
     """Yields the output for each line, in the order of the lines; blank for a blank line."""
     for batch in batches:
-        told = [line for line in batch if not line.is_blank]
-        outputs = iter(decoder.decode(told) if told else [])
+        texts = [line for line in batch if not line.is_blank]
+        outputs = iter(decoder.decode(texts) if texts else [])
         for line in batch:
             yield "" if line.is_blank else next(outputs)
 

@@ -15,7 +15,11 @@ from hmoe.t5.layers.moe_layer import MoELayer
 
 
 def check(
-    model: transformer.Unitransformer, mesh_shape: MeshShape, layout_rules: LayoutRules
+    model: transformer.Unitransformer,
+    mesh_shape: MeshShape,
+    layout_rules: LayoutRules,
+    *,
+    closed: bool = True,
 ) -> list[str]:
     """Checks layout rules and the hmoe layers of a model.
 
@@ -23,10 +27,12 @@ def check(
       model: a transformer of T5, as `utils.build_model` returns it.
       mesh_shape: the shape of the run's mesh.
       layout_rules: the run's layout rules.
+      closed: whether no code of a user's own can give the model dimensions of other names.
 
     Returns:
-      Warnings, each once, about dimensions that stay whole on a mesh that has room; none for a
-      model without experts, for which layout files may have other rules.
+      Warnings, each once, about dimensions that stay whole on a mesh that has room, or that only
+      code of a user's own could have; none for a model without experts, for which layout files may
+      have other rules.
 
     Raises:
       ValueError: a rule names a dimension or mesh axis that does not exist, the experts
@@ -36,8 +42,7 @@ def check(
     if not layers:
         return []
     layout = MeshLayout(mesh_shape, _without_ensembles(layout_rules))
-    layout.check_rules(DIMENSIONS)
-    warnings: dict[str, None] = {}
+    warnings = dict.fromkeys(layout.check_rules(DIMENSIONS, closed=closed))
     for part, layer in layers:
         if layer.routes_own_tokens:
             layer_lib.refuse_routers_that_look_ahead(part, layer.moe)

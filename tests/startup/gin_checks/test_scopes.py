@@ -6,12 +6,13 @@ import dataclasses
 import inspect
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from hmoe.config import REQUIRED
-from hmoe.startup import configuration, gin_files
+from hmoe.startup import configuration, gin_files, gin_reading
 from hmoe.startup.gin_checks import names, scopes
 from hmoe.startup.request import Request
 from hmoe.t5 import configurables
@@ -53,7 +54,6 @@ def test_shipped_runs_are_clean(run: str) -> None:
 
 
 def test_shipped_models_layouts_and_routers_are_clean() -> None:
-    # As a user's own copies, whose every binding and macro would be warned of.
     for model in shipped("models"):
         assert warnings(model, "layouts/cpu_2x2.gin", "tasks/cldr.gin") == [], model
         for router in shipped("models/routers"):
@@ -67,11 +67,69 @@ def test_a_users_copy_of_a_router_is_clean_too() -> None:
         source = Path(gin_files.folder(), router)
         Path("copy.gin").write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
         model = "one_level" if "flat/" in source.read_text(encoding="utf-8") else "hierarchical"
-        found = warnings(
-            f"models/{model}_tiny.gin", "copy.gin", "layouts/cpu_2x2.gin", "tasks/cldr.gin"
-        )
-        # The switch router has bindings for models of one and of two levels.
-        assert all(re.search(r"/hmoe.Level.router has no effect", each) for each in found), router
+        files = (f"models/{model}_tiny.gin", "copy.gin", "layouts/cpu_2x2.gin", "tasks/cldr.gin")
+        assert warnings(*files) == [], router
+
+
+def copy_all() -> None:
+    """Copies every shipped file to the current folder, where gin finds it first."""
+    shutil.copytree(gin_files.folder(), ".", dirs_exist_ok=True)
+
+
+def test_copies_of_shipped_files_are_clean() -> None:
+    copy_all()
+    for run in ("runs/default.gin", "runs/default_one_level.gin", "runs/tiny.gin"):
+        assert warnings(run) == [], run
+
+
+def test_copies_are_clean_but_for_what_was_edited() -> None:
+    copy_all()
+    size = Path("models/_size_tiny.gin")
+    text = size.read_text(encoding="utf-8")
+    # Another value, and a macro that the shipped file does not have.
+    edited = re.sub("^d_ff_wide = .*", "d_ff_wide = 7\nd_fff = 3", text, flags=re.MULTILINE)
+    size.write_text(edited, encoding="utf-8")
+    assert [each.partition(": ")[2] for each in warnings("runs/tiny.gin")] == [
+        "nothing reads the macro d_ff_wide; did you mean 'd_ff'?",
+        "nothing reads the macro d_fff; did you mean 'd_ff'?",
+    ]
+
+
+_LEVEL = ["name", "num_experts", "router", "group_size"]
+_LEVEL += ["capacity_factor_train", "capacity_factor_eval"]
+
+# What a run leaves unused of the shipped files, if a user had written them.
+UNUSED = {
+    "runs/tiny.gin": {"models/_size_tiny.gin": ["d_ff_wide", "num_experts"]},
+    "runs/default.gin": {"models/_size_tiny.gin": ["d_ff_wide", "num_experts"]},
+    "runs/default_one_level.gin": {
+        "models/_size_tiny.gin": ["d_ff_wide"],
+        # Which it replaces by one level.
+        "models/_hierarchical.gin": [
+            name
+            for scope in ("outer", "inner")
+            for name in [
+                *(f"{scope}/hmoe.Level.{each}" for each in _LEVEL),
+                f"{scope}/hmoe.TopKRouter.k",
+            ]
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("run", UNUSED)
+def test_what_is_unused_of_shipped_files_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, run: str
+) -> None:
+    copy_all()
+    monkeypatch.setattr(gin_reading, "_files", lambda folders: [])
+    found: dict[str, list[str]] = {}
+    for each in warnings(run):
+        place, _, problem = each.partition(": ")
+        name = re.search(r"the macro (\w+)|so (\S+) has no effect", problem)
+        path = os.path.relpath(place.rpartition(":")[0])
+        found.setdefault(path, []).append(name[1] or name[2])
+    assert found == UNUSED[run]
 
 
 def snippets() -> list[str]:
@@ -94,18 +152,119 @@ def test_what_the_documentation_shows_is_clean() -> None:
         assert warnings("runs/default.gin", "page.gin") == [], text
 
 
-def test_t5s_files_are_clean() -> None:
-    t5 = gin_files.search_folders([])[0]
-    assert (
-        warnings(
-            "dataset.gin",
-            "models/t5.1.1.small.gin",
-            "learning_rate_schedules/rsqrt_no_ramp_down.gin",
-            "objectives/span.gin",
-            lines=("utils.tpu_mesh_shape.tpu_topology = '2x2'",),
-        )
-        == []
-    ), t5
+def test_t5s_files_are_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a user's own, whose every binding and macro would be warned of.
+    shutil.copytree(gin_files.search_folders([])[0], ".", dirs_exist_ok=True)
+    monkeypatch.setattr(gin_reading, "_files", lambda folders: [])
+    files = (
+        "dataset.gin",
+        "models/t5.1.1.small.gin",
+        "learning_rate_schedules/rsqrt_no_ramp_down.gin",
+        "objectives/span.gin",
+    )
+    lines = ("utils.tpu_mesh_shape.tpu_topology = '2x2'",)
+    assert warnings(*files, lines=lines) == []
+
+
+def own_module(monkeypatch: pytest.MonkeyPatch, name: str, text: str = "x = 1\n") -> None:
+    Path(f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(os.getcwd())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # A scope that a module further down opens.
+        "mine/hmoe.Level.group_size = 8",
+        # A gate that `hmoe.Gate()` in a user's own code builds.
+        "hmoe.Gate.jitter = 0.1",
+        # A class or function of the user's own, in a scope near one that is known.
+        "iner/foo.x = 3",
+        # What `gin.query_parameter("%my_flag")` reads.
+        "my_flag = 3",
+    ],
+)
+def test_code_of_a_users_own_may_build_open_and_read(
+    monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    own_module(monkeypatch, "package_of_mine")
+    assert len(warnings("runs/tiny.gin", lines=(line,))) == 1
+    own = {"module_import": ("package_of_mine",), "strict": True}
+    assert warnings("runs/tiny.gin", lines=(line,), **own) == []
+    Path("imports.gin").write_text("import package_of_mine\n", encoding="utf-8")
+    assert warnings("runs/tiny.gin", "imports.gin", lines=(line,), strict=True) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "warning"),
+    [
+        ("train_stepz = 3", "nothing reads the macro train_stepz; did you mean 'train_steps'?"),
+        (
+            "outter/hmoe.Level.num_experts = 4",
+            "no hmoe.Level of this run is built in the scope 'outter', so "
+            "outter/hmoe.Level.num_experts has no effect; did you mean 'outer'?",
+        ),
+        (
+            "encodr/transformer.make_layer_stack.num_layers = 4",
+            "no transformer.make_layer_stack of this run is built in the scope 'encodr', so "
+            "encodr/transformer.make_layer_stack.num_layers has no effect; did you mean 'encoder'?",
+        ),
+    ],
+)
+def test_slips_are_found_beside_code_of_a_users_own(
+    monkeypatch: pytest.MonkeyPatch, line: str, warning: str
+) -> None:
+    own_module(monkeypatch, "own_tasks")
+    found = warnings("runs/tiny.gin", lines=(line,), module_import=("own_tasks",))
+    assert found == [f"--gin_param {line!r}: {warning}"]
+    own_module(monkeypatch, "own_names", "'encodr', 'outter', '%train_stepz'\n")
+    assert warnings("runs/tiny.gin", lines=(line,), module_import=("own_names",)) == []
+
+
+def test_names_in_modules_that_own_modules_import_are_no_slips(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    os.makedirs("own_package/inside")
+    for path, text in {
+        "own_package/__init__.py": "from . import building\nimport os, numpy, no_such_module",
+        "own_package/building.py": "from .inside.scopes import x\nfrom own_beside import y",
+        "own_package/inside/__init__.py": "",
+        "own_package/inside/scopes.py": "import own_package\nwith gin.config_scope('outter'): x = 1",
+        "own_beside.py": "gin.query_parameter('%train_stepz')",
+    }.items():
+        Path(path).write_text(f"{text}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(os.getcwd())
+    lines = ("outter/hmoe.Level.group_size = 8", "train_stepz = 3")
+    assert len(warnings("runs/tiny.gin", lines=lines)) == 2
+    assert warnings("runs/tiny.gin", lines=lines, module_import=("own_package",)) == []
+
+
+def test_a_macro_of_a_binding_that_another_replaces_is_read() -> None:
+    text = "include 'runs/tiny.gin'\nmy_steps = 3\nutils.run.train_steps = %my_steps\n"
+    Path("mine.gin").write_text(text, encoding="utf-8")
+    assert warnings("mine.gin", lines=("utils.run.train_steps = 4",)) == []
+
+
+@pytest.mark.parametrize("flag", ["model_dir", "tpu", "tpu_job_name", "tpu_zone", "gcp_project"])
+def test_bindings_in_whose_place_a_flag_stands(flag: str) -> None:
+    line = f"utils.run.{flag} = 'x'"
+    assert warnings("runs/tiny.gin", lines=(line,)) == [
+        f'--gin_param "{line}": utils.run.{flag} has no effect; use --{flag}'
+    ]
+
+
+LAYOUT = "utils.run.layout_rules = 'outer_batch:rows;batch:cols;my_dim:rows'"
+
+
+def test_dimensions_of_a_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="no tensor has a dimension 'my_dim'"):
+        warnings("runs/tiny.gin", lines=(LAYOUT,))
+    own_module(monkeypatch, "own_layers")
+    assert warnings("runs/tiny.gin", lines=(LAYOUT,), module_import=("own_layers",)) == []
+
+
+def test_devices_may_be_a_tuple() -> None:
+    assert warnings("runs/tiny.gin", lines=("utils.run.mesh_devices = ('', '', '', '')",)) == []
 
 
 def test_code_of_a_users_own_may_open_scopes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,8 +133,7 @@ def test_lines_before_a_bad_one_are_answered(
     assert piped.returncode == 2
     assert piped.stdout == f"{answers[0]}\n{answers[3]}\n"
     assert piped.stderr.splitlines()[-1] == (
-        "hmoe: error: standard input, line 3: found byte 0xe9 at column 4, which is not UTF-8 "
-        "(unexpected end of data); expected text in UTF-8"
+        "hmoe: error: standard input, line 3: byte 0xe9 at column 4 is not UTF-8; give text in UTF-8"
     )
 
 

@@ -137,8 +137,8 @@ def test_what_names_no_checkpoint_is_an_error(hmoe: server.Server, copy: Path) -
     )
     assert (step.returncode, step.stdout) == (2, "")
     assert step.stderr.splitlines()[-1] == (
-        f"hmoe: error: model_dir '{copy}' has no checkpoint of step 77; it has those of steps 2, "
-        "4. Choose one of these (utils.run.eval_checkpoint_step), or -1 for the newest"
+        f"hmoe: error: model_dir '{copy}' has no checkpoint of step 77; it has steps 2, 4. "
+        "Choose one that it has (utils.run.eval_checkpoint_step), or -1 for the newest"
     )
     keep = hmoe(
         "train", f"--model_dir={copy}", "--train_steps=8",

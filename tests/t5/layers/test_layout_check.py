@@ -52,6 +52,17 @@ def check(rules: Any) -> Any:
     return layout_check.check(model(*layers), MESH, rules)
 
 
+def test_a_dimension_of_a_users_own_is_warned_of() -> None:
+    gin.parse_config(LEVELS)
+    layers, rules = model(configurables.MoELayer()), f"my_dim:rows;{RULES}"
+    with pytest.raises(ValueError, match="no tensor has a dimension 'my_dim'"):
+        layout_check.check(layers, MESH, rules)
+    assert layout_check.check(layers, MESH, rules, closed=False) == [
+        "layout rule 'my_dim:rows': neither T5 nor hmoe has a dimension 'my_dim', only code of "
+        "your own could"
+    ]
+
+
 @pytest.mark.parametrize("read", [str, mtf.convert_to_layout_rules], ids=["text", "rules"])
 def test_t5s_rule_for_ensembles_is_no_mistake(read: Any) -> None:
     gin.parse_config(LEVELS)

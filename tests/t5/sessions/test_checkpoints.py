@@ -100,8 +100,8 @@ def test_steps_that_are_asked_for(folder: Path) -> None:
 
 def test_steps_that_are_not_there(folder: Path) -> None:
     missing = (
-        "model_dir '{}' has no checkpoint of step 77; it has those of steps 1, 2, 3. Choose one "
-        "of these (utils.run.eval_checkpoint_step), or -1 for the newest"
+        "model_dir '{}' has no checkpoint of step 77; it has steps 1, 2, 3. Choose one "
+        "that it has (utils.run.eval_checkpoint_step), or -1 for the newest"
     )
     for asked in (77, [1, 77]):
         said = message_of(lambda asked=asked: checkpoints.paths(asked, str(folder)))
