@@ -15,7 +15,15 @@ from hmoe.startup.suggestions import nearest
 
 # Packages that add modules while they are imported, or once had modules that gin files still name.
 # T5's command passes over those.
-_KNOWN_PACKAGES = ("hmoe", "mesh_tensorflow", "seqio", "t5", "tensorflow", "tensorflow_datasets")
+_KNOWN_PACKAGES = (
+    "gin",
+    "hmoe",
+    "mesh_tensorflow",
+    "seqio",
+    "t5",
+    "tensorflow",
+    "tensorflow_datasets",
+)
 
 
 def check(reading: Reading | None, modules: Sequence[str], *, skip_unknown: bool) -> None:
@@ -69,12 +77,12 @@ def check_module(module: str, shown: str) -> None:
 
 def foreign(imports: Iterable[Import]) -> list[Import]:
     """Returns the imports of modules that belong neither to hmoe nor to T5."""
-    return [each for each in imports if is_foreign(each.module)]
+    return [each for each in imports if not is_known(each.module)]
 
 
-def is_foreign(module: str) -> bool:
-    """Returns whether a module belongs neither to hmoe nor to T5."""
-    return module.split(".")[0] not in _KNOWN_PACKAGES
+def is_known(module: str) -> bool:
+    """Returns whether a module belongs to hmoe or to T5, so that what it does is known."""
+    return module.split(".")[0] in _KNOWN_PACKAGES
 
 
 def sources(modules: Iterable[str]) -> Iterator[str]:
@@ -83,7 +91,7 @@ def sources(modules: Iterable[str]) -> Iterator[str]:
     named = set(waiting)
     while waiting:
         module = waiting.pop()
-        if module in seen or not is_foreign(module):
+        if module in seen or is_known(module):
             continue
         seen.add(module)
         spec = _find(module)

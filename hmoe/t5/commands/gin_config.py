@@ -127,7 +127,7 @@ def explain(text: str) -> str:
 def knows_own_code() -> bool:
     """Returns whether gin knows a class or function that belongs neither to hmoe nor to T5."""
     modules = (each.wrapped.__module__ for _, each in gin_internals._REGISTRY.items())
-    return any(imports.is_foreign(each) and each.split(".")[0] != "gin" for each in modules)
+    return not all(map(imports.is_known, modules))
 
 
 def _all_configurables() -> list[str]:
