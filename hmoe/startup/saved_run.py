@@ -181,7 +181,7 @@ def _flags(model_dir: str) -> dict[str, Any]:
     try:
         flags = json.loads(epath.Path(path).read_bytes().decode("utf-8"))
         _check_flags(flags)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(
             f"{path} is damaged ({_reason(error)})",
             "it holds the flags that the model was trained with: delete it, and give those flags "

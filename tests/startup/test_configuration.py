@@ -35,7 +35,7 @@ def test_a_checkpoint_that_is_not_there() -> None:
         "model_dir 'runs/mine' has no checkpoint of step 500; it has steps 200, 600. Choose one "
         "that it has (utils.run.eval_checkpoint_step), or -1 for the newest"
     )
-    with pytest.raises(ValueError, match="has no checkpoint of step 7; it has those of steps 200"):
+    with pytest.raises(ValueError, match="has no checkpoint of step 7; it has steps 200, 600"):
         check("eval", "runs/mine", step.format("[200, 7]"))
     for known in (200, 600, -1, "'all'", "[200, 600]"):
         assert check("predict", "runs/mine", step.format(known)) == []
@@ -68,10 +68,10 @@ def test_files_of_saved_folders_are_found() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", '{"module_import": 3}', "[" * 99999])
-def test_damaged_flags_fill_in_nothing(text: str) -> None:
+def test_damaged_flags_are_named(text: str) -> None:
     Path("runs/mine/run.json").write_text(text, encoding="utf-8")
-    request = Request(command="eval", model_dir="runs/mine")
-    assert saved_flags.fill_in(request) == request
+    with pytest.raises(ValueError, match=r"^runs/mine/run\.json is damaged \("):
+        saved_flags.fill_in(Request(command="eval", model_dir="runs/mine"))
 
 
 def test_a_run_that_goes_on_needs_no_checkpoint_to_begin_from() -> None:

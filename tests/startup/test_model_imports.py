@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from hmoe.startup import model_imports
 from hmoe.startup.request import Request
 
@@ -57,10 +55,3 @@ def test_an_address_is_named(tmp_path: Path) -> None:
     )
     for own in ("''", "'grpc://here:1'"):
         assert announcement(tmp_path, gin_param=(f"hmoe.Session.master = {own}",)) is None
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "null", '{"module_import": 3}'])
-def test_damaged_files_are_left_to_their_readers(tmp_path: Path, text: str) -> None:
-    (tmp_path / "run.json").write_text(text)
-    (tmp_path / "config.gin").write_bytes(b"\xff\xfe")
-    assert announcement(tmp_path) is None

@@ -142,7 +142,7 @@ def explain(text: str) -> str:
 def knows_own_code() -> bool:
     """Returns whether gin knows a class or function that belongs neither to hmoe nor to T5."""
     modules = (each.wrapped.__module__ for _, each in gin_internals._REGISTRY.items())
-    return any(not imports.is_known(each) for each in modules)
+    return not all(map(imports.is_known, modules))
 
 
 def _all_configurables() -> list[str]:

@@ -96,6 +96,22 @@ def test_unknown_configurable_names_those_that_come_close() -> None:
     assert "did you mean 'hmoe.TopKRouter'" in text
 
 
+def test_code_of_a_users_own_is_what_gin_knows_beside_the_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = gin_config.gin_internals._REGISTRY.copy()
+    for name, each in list(known.items()):
+        if each.wrapped.__module__.startswith("tests."):
+            known.pop(name)
+    monkeypatch.setattr(gin_config.gin_internals, "_REGISTRY", known)
+    assert not gin_config.knows_own_code()
+
+    @gin.configurable
+    def of_my_own() -> None: ...
+
+    assert gin_config.knows_own_code()
+
+
 def test_unknown_names_can_be_passed_over() -> None:
     gin_config.read([], ["nobody.knows = 1"], skip_unknown=["nobody"])
     gin_config.read([], ["nobody.knows = 1"], skip_unknown=True)
