@@ -220,14 +220,13 @@ def test_what_cannot_be_scored(hmoe: server.Server, trained: Path, model: str) -
     alone = hmoe("score", model, f"--target_file={trained}/one")
     assert (alone.returncode, alone.stderr.splitlines()[-1]) == (
         2,
-        "hmoe: error: a model of utils.run.model_type = 'bitransformer' scores targets beside their "
-        "inputs; name the file of inputs with --input_file (only an 'lm' scores targets alone)",
+        "hmoe: error: the model writes a target for an input, so --target_file alone cannot be "
+        "scored; name the file of the inputs with --input_file",
     )
     nothing = hmoe("score", model)
     assert (nothing.returncode, nothing.stderr.splitlines()[-1]) == (
         2,
-        "hmoe: error: there is nothing to score: name the file of targets with --target_file, and "
-        "that of their inputs with --input_file; in gin, score_from_strings.targets and .inputs",
+        "hmoe: error: hmoe score needs targets; name their file with --target_file",
     )
 
 
