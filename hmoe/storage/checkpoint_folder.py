@@ -98,11 +98,7 @@ def move_old_run(folder: str) -> str | None:
     names = {*others, *_DESCRIPTIONS}.union(*of_checkpoints.values())
     base = time.strftime(f"{moving_aside.OVERWRITTEN}-%Y-%m-%d-%H%M%S")
     where = moving_aside.free_folder(folder, base, names)
-    epath.Path(where).mkdir(parents=True, exist_ok=True)
-    for name in _DESCRIPTIONS:
-        path = epath.Path(os.path.join(folder, name))
-        if path.exists():
-            atomic_write.write_bytes(os.path.join(where, name), path.read_bytes())
+    _copy_descriptions(folder, where)
     # The newest checkpoint goes last: up to then the old model can be used where it is.
     steps = sorted(of_checkpoints)
     for step in steps[:-1]:
@@ -112,6 +108,14 @@ def move_old_run(folder: str) -> str | None:
     for step in steps[-1:]:
         moving_aside.move(folder, step, where)
     return where
+
+
+def _copy_descriptions(folder: str, where: str) -> None:
+    epath.Path(where).mkdir(parents=True, exist_ok=True)
+    for name in _DESCRIPTIONS:
+        path = epath.Path(os.path.join(folder, name))
+        if path.exists():
+            atomic_write.write_bytes(os.path.join(where, name), path.read_bytes())
 
 
 def is_free(folder: str, ignored: Collection[str] = ()) -> bool:
