@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from hmoe.startup import model_imports
+from hmoe.startup import model_imports, saved_run
 from hmoe.startup.request import Request
 
 OURS = "import hmoe.t5\nimport mesh_tensorflow.optimize as m\nimport t5.models\n"
@@ -39,3 +40,9 @@ def test_damaged_files_are_left_to_their_readers(tmp_path: Path, text: str) -> N
     (tmp_path / "run.json").write_text(text)
     (tmp_path / "config.gin").write_bytes(b"\xff\xfe")
     assert announcement(tmp_path) is None
+
+
+def test_the_copy_that_takes_the_place_of_a_configuration_is_read(tmp_path: Path) -> None:
+    copy = ["import evil.code", saved_run.END]
+    (tmp_path / "run.json").write_text(json.dumps({"config": copy}))
+    assert announcement(tmp_path) == f"The configuration in {tmp_path} imports evil.code"
