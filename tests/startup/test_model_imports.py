@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from hmoe.startup import model_imports
+from hmoe.startup import model_imports, saved_run
 from hmoe.startup.request import Request
 
 OURS = "import hmoe.t5\nimport mesh_tensorflow.optimize as m\nimport t5.models\n"
@@ -55,3 +56,9 @@ def test_an_address_is_named(tmp_path: Path) -> None:
     )
     for own in ("''", "'grpc://here:1'"):
         assert announcement(tmp_path, gin_param=(f"hmoe.Session.master = {own}",)) is None
+
+
+def test_the_copy_that_takes_the_place_of_a_configuration_is_read(tmp_path: Path) -> None:
+    copy = ["import evil.code", saved_run.END]
+    (tmp_path / "run.json").write_text(json.dumps({"config": copy}))
+    assert announcement(tmp_path) == f"The configuration in {tmp_path} imports evil.code"

@@ -12,7 +12,10 @@ from mesh_tensorflow.transformer import utils
 
 import hmoe.t5
 from hmoe.compat.stack import tf
+from hmoe.startup.request import Machine
 from hmoe.t5.commands import t5_run
+from hmoe.t5.sessions.training_folder import Beginning
+from tests.storage import fake_checkpoints as fake
 
 
 def run(mode: str, **fields: Any) -> t5_run.T5Run:
@@ -103,3 +106,45 @@ def test_activations_are_as_the_session_says_where_there_is_no_tpu(dtype: str) -
     found = utils.get_variable_dtype()
     assert (found.master_dtype, found.slice_dtype) == (tf.float32, tf.float32)
     assert found.activation_dtype == tf.as_dtype(dtype)
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_what_a_session_does_is_done_around_an_estimator_of_tpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, anew: bool
+) -> None:
+    """The folder is put in order once the model is known, and the run kept at the first step."""
+    folder = tmp_path / "m"
+    fake.save(folder, 4)
+    (folder / "model.ckpt-6_temp").mkdir()
+    before = fake.names(folder)
+    kept: list[str] = []
+    given: dict[str, Any] = {}
+
+    class Estimator:
+        def train(self, **arguments: Any) -> None:
+            given.update(arguments)
+
+    def make_estimator(*arguments: Any, **named: Any) -> Estimator:
+        assert fake.names(folder) == before
+        return Estimator()
+
+    def upstream(**arguments: Any) -> None:
+        utils.get_estimator().train(input_fn=None, max_steps=3)  # type: ignore[call-arg]
+
+    monkeypatch.setattr(t5_run, "make_estimator", make_estimator)
+    monkeypatch.setattr(utils, "run", upstream)
+    t5_run.T5Run(
+        mode="train",
+        model_dir=str(folder),
+        say=print,
+        machine=Machine(tpu="mine"),
+        beginning=Beginning(anew, lambda: kept.append("kept")),
+    ).start()
+    assert not (folder / "model.ckpt-6_temp").exists()
+    assert fake.whole_steps(folder) == ([] if anew else [4])
+    assert len(list(folder.glob("overwritten-*"))) == anew
+    assert kept == []
+    (hook,) = given["hooks"]
+    for _ in range(2):
+        hook.after_run(None, None)
+    assert kept == ["kept"]
