@@ -12,7 +12,7 @@ from typing import NoReturn
 from hmoe.startup import answer_files, run_lock
 from hmoe.startup.command_line import command
 from hmoe.startup.request import Request
-from hmoe.storage import checkpoint_files
+from hmoe.storage import checkpoint_files, checkpoint_folder
 from hmoe.storage.local_files import is_elsewhere
 
 # Commands that read the newest checkpoint, whatever their gin files say.
@@ -62,7 +62,7 @@ def check_new_folder(output_dir: str) -> None:
     """Raises ValueError if a folder to write exists and is not empty."""
     if is_elsewhere(output_dir) or not os.path.exists(output_dir):
         return
-    if not os.path.isdir(output_dir) or set(os.listdir(output_dir)).difference(run_lock.FILES):
+    if not os.path.isdir(output_dir) or not checkpoint_folder.is_free(output_dir, run_lock.FILES):
         raise_not_empty(output_dir)
 
 

@@ -7,10 +7,11 @@ choose, to load or to remove anything.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from etils import epath
 
@@ -28,10 +29,17 @@ _NAME = re.compile(
     r"(?P<kind>index|meta|manifest\.json|progress\.json|unfinished|data-\d{5,}-of-(?P<shards>\d{5,}))"
 )
 
-# Names that TensorFlow and `atomic_write` give to what they have not finished.
+# Names that TensorFlow and `atomic_write` give to what they have not finished; names of other files
+# may look alike (such as `answers.1.unfinished`), and are their owners'.
 _LEFTOVER = re.compile(
-    r"model\.ckpt-\d+(_temp.*|\..+\.tempstate\d*)|checkpoint\.tmp.*|.+\.\d+\.unfinished"
+    r"model\.ckpt-\d+(_temp(_[0-9a-f]+)?|\..+\.tempstate\d*)|checkpoint\.tmp[0-9a-f]*"
+    r"|(model\.ckpt-\d+\.(manifest\.json|progress\.json|unfinished)|checkpoint|metrics\.jsonl"
+    r"|(operative_)?config\.gin|run\.json|vocabulary\.model|\.hmoe\.lock\.json)\.\d+\.unfinished"
 )
+
+
+# Reads a checkpoint, given its path without endings, and returns what is wrong with it, or None.
+ProblemInReading: TypeAlias = Callable[[str], str | None]
 
 
 class Newest(NamedTuple):
@@ -104,47 +112,76 @@ def is_unfinished(step: int, names: Sequence[str]) -> bool:
     return marker_name(step) in names and checkpoint_manifest.name_of(step) not in names
 
 
-def newest_whole(folder: str) -> Newest:
+def newest_whole(folder: str, read: ProblemInReading | None = None) -> Newest:
     """Finds the newest whole checkpoint of a folder.
 
     Files of a checkpoint with a manifest are compared with it in size and checksum. Those of one
-    without (T5's, Mesh TensorFlow's, an older hmoe's) can only be checked to be there, and to end
-    as an index does.
+    without (T5's, Mesh TensorFlow's, an older hmoe's) can only be checked to be there, to end as an
+    index does, and to be read.
 
     Args:
       folder: the folder; the names in it count, and nothing outside it.
+      read: reads a checkpoint without a manifest, given its path without endings, and returns what
+        is wrong with it, or None; None to do without.
 
     Returns:
       The path, and what is wrong with newer checkpoints.
+
+    Raises:
+      OSError: the system cannot read a file now, whatever its state.
+      ValueError: a later version of hmoe has saved a checkpoint.
     """
     for _ in range(MAX_LOOKS):
         by_step = names_by_step(folder)
-        found = _newest_of(folder, by_step)
+        try:
+            found = _newest_of(folder, by_step, read)
+        except OSError:
+            if names_by_step(folder) == by_step:
+                raise
+            continue
         # A training that goes on may have saved and removed checkpoints in the meantime.
         if not found.problems or names_by_step(folder) == by_step:
             break
     return found
 
 
-def _newest_of(folder: str, by_step: Mapping[int, Sequence[str]]) -> Newest:
+def _newest_of(
+    folder: str, by_step: Mapping[int, Sequence[str]], read: ProblemInReading | None
+) -> Newest:
     problems: dict[int, str] = {}
     for step, names in by_step.items():
         if is_unfinished(step, names):
             continue
-        problem = problem_of(folder, step, names)
+        problem = problem_of(folder, step, names, read)
         if problem is None:
             return Newest(prefix(folder, step), problems)
         problems[step] = problem
     return Newest(None, problems)
 
 
-def problem_of(folder: str, step: int, names: Sequence[str] | None = None) -> str | None:
+def has_whole_before(folder: str, step: int) -> bool:
+    """Returns whether a folder has a whole checkpoint that is older than a step."""
+    older = (each for each in saved_steps(folder) if each < step)
+    return any(problem_of(folder, each) is None for each in older)
+
+
+def problem_of(
+    folder: str,
+    step: int,
+    names: Sequence[str] | None = None,
+    read: ProblemInReading | None = None,
+) -> str | None:
     """Returns what is wrong with a checkpoint, in words that name the file; None if it is whole.
 
     Args:
       folder: the folder.
       step: the checkpoint's step.
       names: the names of its files, if they are known.
+      read: see `newest_whole`.
+
+    Raises:
+      OSError: the system cannot read a file now, whatever its state.
+      ValueError: a later version of hmoe has saved it.
     """
     if names is None:
         names = names_by_step(folder).get(step, [])
@@ -157,7 +194,8 @@ def problem_of(folder: str, step: int, names: Sequence[str] | None = None) -> st
     manifest = checkpoint_manifest.name_of(step)
     if manifest in names:
         return checkpoint_manifest.problem_of(folder, step)
-    return _problem_of_index(folder, index_name(step))
+    problem = _problem_of_index(folder, index_name(step))
+    return read(prefix(folder, step)) if read and not problem else problem
 
 
 def _leads_elsewhere(folder: str, name: str) -> bool:
@@ -191,10 +229,12 @@ _TABLE_END = bytes.fromhex("57fb808b247547db")
 
 def _problem_of_index(folder: str, name: str) -> str | None:
     """Returns what is wrong with an index whose checksum is not known, or None."""
+    path = os.path.join(folder, name)
     try:
-        content = epath.Path(os.path.join(folder, name)).read_bytes()
-    except OSError as error:
-        return f"{name} cannot be read: {error.strerror}"
+        with checkpoint_manifest.whatever_its_state(path):
+            content = epath.Path(path).read_bytes()
+    except checkpoint_manifest.NOT_THERE:
+        return f"{name} is missing"
     return None if content.endswith(_TABLE_END) else f"{name} is cut off or is no index"
 
 
@@ -240,6 +280,17 @@ def require_whole(model_dir: str, step: int) -> str:
             "Choose another step (utils.run.eval_checkpoint_step), or -1 for the newest whole one"
         )
     return prefix(model_dir, step)
+
+
+def check_can_be_read(folder: str, step: int) -> None:
+    """Raises OSError if the system cannot read a file of a checkpoint now, whatever its state."""
+    for name in names_by_step(folder).get(step, []):
+        path = os.path.join(folder, name)
+        with (
+            contextlib.suppress(*checkpoint_manifest.NOT_THERE),
+            checkpoint_manifest.whatever_its_state(path),
+        ):
+            checkpoint_manifest.checksum(path)
 
 
 def state_text(steps: Sequence[int]) -> str:

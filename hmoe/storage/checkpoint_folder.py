@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 
 from etils import epath
 
-from hmoe.storage import checkpoint_files, checkpoint_saving
-
-DAMAGED = "damaged"
-DIVERGED = "diverged"
+from hmoe.storage import atomic_write, checkpoint_files, checkpoint_saving, moving_aside
 
 # What a run writes into its folder beside checkpoints, and is moved aside with them.
 _RUN_FILES = re.compile(
-    r"checkpoint|metrics\.jsonl|operative_config\.gin|events\.out\.tfevents\..*|eval_.*|.*_eval(_.*)?"
+    r"checkpoint|metrics\.jsonl|operative_config\.gin|events\.out\.tfevents\..*"
 )
-# These describe the run that begins as well, so that copies are put aside.
-_COPIED_FILES = ("config.gin", "run.json")
+# Folders of evaluations have such names, and one of the files that evaluations write.
+_EVALUATIONS = re.compile(r"eval_.*|.*_eval(_.*)?")
+_NUMBERS = re.compile(r"metrics\.jsonl|events\.out\.tfevents\..*")
+# These describe the run, and its vocabulary; another that begins needs some of its own at once, so
+# that copies are put aside.
+_DESCRIPTIONS = ("config.gin", "run.json", "vocabulary.model")
 
 
 def take_up(folder: str, problems: Mapping[int, str], say: Callable[[str], None]) -> None:
@@ -38,16 +39,20 @@ def take_up(folder: str, problems: Mapping[int, str], say: Callable[[str], None]
     """
     clear_leftovers(folder)
     for step, problem in problems.items():
-        where = set_aside(folder, step, DAMAGED)
+        where = set_aside(folder, step, moving_aside.DAMAGED)
         say(f"model.ckpt-{step} is damaged ({problem}): moved to {where}")
-    if checkpoint_files.saved_steps(folder):
-        checkpoint_saving.write_state(folder)
+    checkpoint_saving.write_state(folder)
 
 
 def clear_leftovers(folder: str) -> None:
-    """Removes what saves that died have left: marked steps, and files with temporary names."""
+    """Removes what saves that died have left: marked steps, and files with temporary names.
+
+    A checkpoint that was being moved aside arrives there.
+    """
     for step, names in checkpoint_files.names_by_step(folder).items():
         if checkpoint_files.is_unfinished(step, names):
+            if moving_aside.finish(folder, step):
+                continue
             checkpoint_saving.clear_unfinished(folder, step)
         elif checkpoint_files.marker_name(step) in names:
             checkpoint_saving.delete(folder, checkpoint_files.marker_name(step))
@@ -68,25 +73,9 @@ def set_aside(folder: str, step: int, base: str) -> str:
       The subfolder's path.
     """
     names = checkpoint_files.names_by_step(folder)[step]
-    where = _free_folder(folder, base, names)
-    _move(folder, where, names)
+    where = moving_aside.free_folder(folder, base, names)
+    moving_aside.move(folder, step, where)
     return where
-
-
-def _free_folder(folder: str, base: str, names: Sequence[str]) -> str:
-    """Returns a subfolder `base`, `base-2`, ... that has none of these names yet."""
-    number = 1
-    while True:
-        where = os.path.join(folder, base if number == 1 else f"{base}-{number}")
-        if not set(checkpoint_files.list_names(where)).intersection(names):
-            return where
-        number += 1
-
-
-def _move(folder: str, where: str, names: Sequence[str]) -> None:
-    epath.Path(where).mkdir(parents=True, exist_ok=True)
-    for name in names:
-        epath.Path(os.path.join(folder, name)).replace(os.path.join(where, name))
 
 
 def move_old_run(folder: str) -> str | None:
@@ -102,20 +91,60 @@ def move_old_run(folder: str) -> str | None:
       OSError: the folder cannot be written.
     """
     clear_leftovers(folder)
-    of_checkpoints = [
-        name for names in checkpoint_files.names_by_step(folder).values() for name in names
-    ]
-    others = filter(_RUN_FILES.fullmatch, checkpoint_files.list_names(folder))
-    # Checkpoints go first: without their curves they are whole, curves alone are of no use.
-    names = [*of_checkpoints, *others]
-    if not names:
+    of_checkpoints = checkpoint_files.names_by_step(folder)
+    others = [name for name in checkpoint_files.list_names(folder) if _is_of_run(folder, name)]
+    if not of_checkpoints and not others:
         return None
-    base = time.strftime("overwritten-%Y-%m-%d-%H%M%S")
-    where = _free_folder(folder, base, [*names, *_COPIED_FILES])
+    names = {*others, *_DESCRIPTIONS}.union(*of_checkpoints.values())
+    base = time.strftime(f"{moving_aside.OVERWRITTEN}-%Y-%m-%d-%H%M%S")
+    where = moving_aside.free_folder(folder, base, names)
+    _copy_descriptions(folder, where)
+    # The newest checkpoint goes last: up to then the old model can be used where it is.
+    steps = sorted(of_checkpoints)
+    for step in steps[:-1]:
+        moving_aside.move(folder, step, where)
+    for name in others:
+        epath.Path(os.path.join(folder, name)).replace(os.path.join(where, name))
+    for step in steps[-1:]:
+        moving_aside.move(folder, step, where)
+    return where
+
+
+def _copy_descriptions(folder: str, where: str) -> None:
     epath.Path(where).mkdir(parents=True, exist_ok=True)
-    for name in _COPIED_FILES:
+    for name in _DESCRIPTIONS:
         path = epath.Path(os.path.join(folder, name))
         if path.exists():
-            path.copy(os.path.join(where, name))
-    _move(folder, where, names)
-    return where
+            atomic_write.write_bytes(os.path.join(where, name), path.read_bytes())
+
+
+def is_free(folder: str, ignored: Collection[str] = ()) -> bool:
+    """Returns whether a folder holds nothing but what a first save that died in it may have left.
+
+    Args:
+      folder: the folder, which need not exist.
+      ignored: names that do not count.
+    """
+    names = {name for name in checkpoint_files.list_names(folder) if name not in ignored}
+    died = [
+        files
+        for step, files in checkpoint_files.names_by_step(folder).items()
+        if checkpoint_files.is_unfinished(step, files)
+    ]
+    left = {*_DESCRIPTIONS}.union(*died) if died else set()
+    return all(name in left or checkpoint_files.is_leftover(name) for name in names)
+
+
+def clear_first_save(folder: str) -> None:
+    """Removes what a first save that failed has left in a folder that was free before."""
+    clear_leftovers(folder)
+    for name in _DESCRIPTIONS:
+        checkpoint_saving.delete(folder, name)
+
+
+def _is_of_run(folder: str, name: str) -> bool:
+    """Returns whether a name is that of a run's own file, or of a folder of its evaluations."""
+    if _RUN_FILES.fullmatch(name):
+        return True
+    inside = checkpoint_files.list_names(os.path.join(folder, name))
+    return bool(_EVALUATIONS.fullmatch(name)) and any(map(_NUMBERS.fullmatch, inside))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from etils import epath
 
@@ -49,8 +50,29 @@ class Manifest(NamedTuple):
     files: tuple[FileRecord, ...]
 
 
-# Checksums of files that this process has read or written, by path and state.
-_checksums: dict[tuple[str, int, int, int], str] = {}
+# What tells one state of a file from another: its path, size, time, and place on the disk.
+FileState: TypeAlias = tuple[str, int, int, int]
+
+# Checksums of files that this process has read or written.
+_checksums: dict[FileState, str] = {}
+
+# Errors of the system by which a file is certainly not there; others may pass.
+NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+# Errors of file systems, or rights, that do not let a folder be flushed. What is in it is written.
+_NO_FLUSH = (
+    errno.EINVAL,
+    errno.EBADF,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EACCES,
+    errno.EPERM,
+)
+
+
+class LaterFormatError(ValueError):
+    """A manifest is of a later version of hmoe; its checkpoint may be whole."""
 
 
 def name_of(step: int) -> str:
@@ -84,27 +106,66 @@ def _write(folder: str, manifest: Manifest) -> None:
     fields = {**manifest._asdict(), "files": [record._asdict() for record in manifest.files]}
     text = json.dumps({"format": FORMAT, **fields}, indent=1) + "\n"
     atomic_write.write_text(os.path.join(folder, name_of(manifest.step)), text)
-    _flush(folder or ".")
+    if "://" not in folder:
+        _flush_folder(folder or ".")
 
 
 def read(folder: str, step: int) -> Manifest:
     """Reads the manifest of a checkpoint.
 
     Raises:
-      ValueError: there is none that can be read; the message names the file.
+      ValueError: there is none, or it is damaged; the message names the file.
+      LaterFormatError: a later version of hmoe has written it.
+      OSError: the system cannot read it now, whatever its state.
     """
     name = name_of(step)
     try:
-        fields = json.loads(epath.Path(os.path.join(folder, name)).read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        with whatever_its_state(os.path.join(folder, name)):
+            content = epath.Path(os.path.join(folder, name)).read_bytes()
+        fields = json.loads(content)
+    except (*NOT_THERE, ValueError, RecursionError) as error:
         raise ValueError(f"{name} is damaged and cannot be read") from error
-    if isinstance(fields, dict) and fields.get("format", FORMAT) != FORMAT:
-        raise ValueError(f"{name} has a format that this version of hmoe does not know")
+    _check_format(folder, name, fields)
     manifest = _manifest(fields)
     if manifest is None:
         raise ValueError(f"{name} is damaged and cannot be read")
     _check(manifest, step)
     return manifest
+
+
+def _check_format(folder: str, name: str, fields: object) -> None:
+    """Raises LaterFormatError for the format of a later version, which may be whole."""
+    number = fields.get("format") if isinstance(fields, dict) else None
+    if type(number) is int and number > FORMAT:
+        raise LaterFormatError(
+            f"{os.path.join(folder, name)} has format {number}, and this version of hmoe knows "
+            f"formats up to {FORMAT}: a later version saved the checkpoint. Nothing was changed; "
+            "use that version, or move the checkpoint's files out of the folder"
+        )
+
+
+@contextlib.contextmanager
+def whatever_its_state(path: str) -> Iterator[None]:
+    """Says of a file that the system cannot read now that nothing was changed for it.
+
+    Rights, a store that does not answer, or too many open files say nothing of what is in the file.
+    That it is not there, or is a folder, does (`NOT_THERE`).
+
+    Raises:
+      OSError: as the system raised it, with the file and the remedy.
+    """
+    try:
+        yield
+    except NOT_THERE:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            error.errno or errno.EIO,
+            f"cannot be read now ({reason}); its checkpoint may be whole, so nothing was changed. "
+            "Run the same command again when it can be read",
+            path,
+        ) from error
 
 
 def _manifest(fields: object) -> Manifest | None:
@@ -113,6 +174,8 @@ def _manifest(fields: object) -> Manifest | None:
     if not _has_types(fields, types):
         return None
     assert isinstance(fields, dict)
+    if fields["format"] != FORMAT:
+        return None
     of_file = {"name": str, "size": int, "blake2b": str}
     if not all(_has_types(record, of_file) for record in fields["files"]):
         return None
@@ -142,9 +205,16 @@ def _check(manifest: Manifest, step: int) -> None:
 
 
 def problem_of(folder: str, step: int) -> str | None:
-    """Returns what is wrong with a checkpoint that has a manifest; None if it is whole."""
+    """Returns what is wrong with a checkpoint that has a manifest; None if it is whole.
+
+    Raises:
+      LaterFormatError: a later version of hmoe has saved it.
+      OSError: the system cannot read a file now, whatever its state.
+    """
     try:
         manifest = read(folder, step)
+    except LaterFormatError:
+        raise
     except ValueError as error:
         return str(error)
     for record in manifest.files:
@@ -157,15 +227,16 @@ def problem_of(folder: str, step: int) -> str | None:
 def _problem_of_file(folder: str, record: FileRecord) -> str | None:
     path = os.path.join(folder, record.name)
     try:
-        size = epath.Path(path).stat().length
-        if size != record.size:
-            return f"{record.name} has {size:,} bytes, but had {record.size:,} when it was saved"
-        if checksum(path) != record.blake2b:
-            return f"{record.name} is damaged: its checksum is not that of when it was saved"
-    except FileNotFoundError:
+        with whatever_its_state(path):
+            size = epath.Path(path).stat().length
+            if size != record.size:
+                return (
+                    f"{record.name} has {size:,} bytes, but had {record.size:,} when it was saved"
+                )
+            if checksum(path) != record.blake2b:
+                return f"{record.name} is damaged: its checksum is not that of when it was saved"
+    except NOT_THERE:
         return f"{record.name} is missing"
-    except OSError as error:
-        return f"{record.name} cannot be read: {error.strerror}"
     return None
 
 
@@ -180,13 +251,13 @@ def checksum(path: str) -> str:
     Raises:
       OSError: the file cannot be read.
     """
-    state = _state(path)
+    state = state_of(path)
     if state not in _checksums:
         _checksums[state] = _compute(path)
     return _checksums[state]
 
 
-def _state(path: str) -> tuple[str, int, int, int]:
+def state_of(path: str) -> FileState:
     """Returns what changes when a file is written: its size, its time, its place on the disk."""
     if "://" in path:
         stat = epath.Path(path).stat()
@@ -204,7 +275,7 @@ def _compute(path: str) -> str:
 
 
 def _flush(path: str) -> None:
-    """Makes sure that a file or a folder survives a loss of power as it is now."""
+    """Makes sure that a file survives a loss of power as it is now."""
     if "://" in path:
         return
     number = os.open(path, os.O_RDONLY)
@@ -215,3 +286,19 @@ def _flush(path: str) -> None:
             raise
     finally:
         os.close(number)
+
+
+def _flush_folder(path: str) -> None:
+    """Makes sure, where that can be asked for, that the names in a folder survive a loss of power.
+
+    Many file systems (of networks, for one) flush no folders; that is no fault of a checkpoint.
+    """
+    try:
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator
 from etils import epath
 
 from hmoe.storage import atomic_write, checkpoint_files, checkpoint_manifest
+from hmoe.storage.checkpoint_manifest import Manifest
 
 # One checkpoint of each such span is kept for good, as TensorFlow's saver does it.
 KEEP_EVERY_SECONDS = 2 * 60 * 60
@@ -43,9 +44,10 @@ def saving(folder: str, step: int, retention: Retention | None = None) -> Iterat
         yield checkpoint_files.prefix(folder, step)
         finish(folder, step)
     except BaseException:
-        # Gives back the space, which may be what was missing.
+        # Gives back the space, which may be what was missing; what has its manifest is whole.
         with contextlib.suppress(Exception):
-            clear_unfinished(folder, step)
+            if checkpoint_manifest.name_of(step) not in checkpoint_files.list_names(folder):
+                clear_unfinished(folder, step)
         raise
     surplus = retention.surplus(folder) if retention else []
     write_state(folder, without=surplus)
@@ -69,11 +71,16 @@ def finish(folder: str, step: int) -> None:
 def write_state(folder: str, without: Collection[int] = ()) -> None:
     """Writes TensorFlow's file `checkpoint`, for its own tools, if it does not say so already.
 
+    A folder without checkpoints gets none, and loses one that may point out of the folder.
+
     Args:
       folder: the folder; all checkpoints in it are listed.
       without: steps of checkpoints that are about to be removed.
     """
     steps = sorted(set(checkpoint_files.saved_steps(folder)).difference(without))
+    if not steps:
+        delete(folder, checkpoint_files.STATE_FILE)
+        return
     path = epath.Path(os.path.join(folder, checkpoint_files.STATE_FILE))
     text = checkpoint_files.state_text(steps)
     with contextlib.suppress(OSError):
@@ -146,23 +153,22 @@ class Retention:
         if not self._keep:
             return []
         surplus = []
-        for step in sorted(self._removable(folder)[self._keep :]):
-            manifest = checkpoint_manifest.read(folder, step)
+        for manifest in reversed(self._removable(folder)[self._keep :]):
             if manifest.saved > self._next_kept:
                 self._next_kept += KEEP_EVERY_SECONDS
                 checkpoint_manifest.keep(folder, manifest)
             else:
-                surplus.append(step)
+                surplus.append(manifest.step)
         return surplus
 
-    def _removable(self, folder: str) -> list[int]:
-        """Returns the steps of the checkpoints with a manifest that are not kept, newest first."""
-        steps = []
+    def _removable(self, folder: str) -> list[Manifest]:
+        """Returns the manifests of the checkpoints that are not kept for good, newest first."""
+        found = []
         for step in checkpoint_files.saved_steps(folder):
-            with contextlib.suppress(ValueError):
-                if not checkpoint_manifest.read(folder, step).kept:
-                    steps.append(step)
-        return steps
+            # What cannot be read now stays, and does not stop a training that could go on.
+            with contextlib.suppress(ValueError, OSError):
+                found.append(checkpoint_manifest.read(folder, step))
+        return [manifest for manifest in found if not manifest.kept]
 
 
 def check_keep(keep: object) -> None:

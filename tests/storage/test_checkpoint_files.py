@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from etils import epath
 
-from hmoe.storage import checkpoint_files, checkpoint_folder, checkpoint_saving
+from hmoe.storage import (
+    checkpoint_files,
+    checkpoint_folder,
+    checkpoint_manifest,
+    checkpoint_saving,
+)
 from tests.storage import fake_checkpoints as fake
 
 INDEX = "model.ckpt-4.index"
@@ -177,7 +185,7 @@ def test_a_training_that_goes_on_meanwhile(folder: Path, monkeypatch: pytest.Mon
     """It saves step 6 and removes step 4 after a look at the names."""
     problem_of = checkpoint_files.problem_of
 
-    def look(where: str, step: int, names: list[str]) -> str | None:
+    def look(where: str, step: int, names: list[str], read: None) -> str | None:
         if step == 4:
             fake.save(folder, 6)
             checkpoint_saving.remove(where, 4)
@@ -230,10 +238,87 @@ def test_a_manifest_cannot_name_files_outside(folder: Path, other: Path) -> None
 
 
 def test_a_manifest_of_a_later_version(folder: Path) -> None:
+    """It may be whole, so it is not taken for damaged; a version is always a whole number."""
     (folder / MANIFEST).write_text(json.dumps({"format": 2}))
-    assert checkpoint_files.newest_whole(str(folder)).problems == {
-        4: "model.ckpt-4.manifest.json has a format that this version of hmoe does not know"
-    }
+    before = fake.contents(folder)
+    with pytest.raises(ValueError) as error:
+        checkpoint_files.newest_whole(str(folder))
+    assert str(error.value) == (
+        f"{folder}/{MANIFEST} has format 2, and this version of hmoe knows formats up to 1: a "
+        "later version saved the checkpoint. Nothing was changed; use that version, or move the "
+        "checkpoint's files out of the folder"
+    )
+    assert fake.contents(folder) == before
+    for number in (0, "2", None, 1.5):
+        (folder / MANIFEST).write_text(json.dumps({"format": number}))
+        assert checkpoint_files.newest_whole(str(folder)).problems == {4: MANIFEST + TORN}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+@pytest.mark.parametrize("name", [INDEX, DATA, MANIFEST, "index without manifest"])
+def test_what_cannot_be_read_now_is_not_taken_for_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    if name == "index without manifest":
+        (folder / MANIFEST).unlink()
+        name = INDEX
+    before = fake.contents(folder)
+    path_type = type(epath.Path("x"))
+
+    def fail(function: Callable[..., object]) -> Callable[..., object]:
+        def look(path: epath.Path, *arguments: object) -> object:
+            if path.name == name:
+                raise OSError(number, os.strerror(number))
+            return function(path, *arguments)
+
+        return look
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_manifest, "_checksums", {})
+        for method in ("read_bytes", "open"):
+            patch.setattr(path_type, method, fail(getattr(path_type, method)))
+        with pytest.raises(OSError, match="cannot be read now") as error:
+            checkpoint_files.newest_whole(str(folder))
+    assert (error.value.errno, error.value.filename) == (number, str(folder / name))
+    assert error.value.strerror == (
+        f"cannot be read now ({os.strerror(number)}); its checkpoint may be whole, so nothing was "
+        "changed. Run the same command again when it can be read"
+    )
+    assert fake.contents(folder) == before
+
+
+def test_what_cannot_be_read_since_it_was_removed_meanwhile(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a store on another machine says it of a file that is gone."""
+    compute = checkpoint_manifest._compute
+
+    def look(path: str) -> str:
+        if "model.ckpt-4" in path:
+            checkpoint_saving.remove(str(folder), 4)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return compute(path)
+
+    monkeypatch.setattr(checkpoint_manifest, "_checksums", {})
+    monkeypatch.setattr(checkpoint_manifest, "_compute", look)
+    assert checkpoint_files.newest_whole(str(folder)) == (str(folder / "model.ckpt-2"), {})
+
+
+def test_whole_ones_before_a_step(folder: Path) -> None:
+    assert checkpoint_files.has_whole_before(str(folder), 4)
+    assert not checkpoint_files.has_whole_before(str(folder), 2)
+    empty(folder / "model.ckpt-2.index")
+    assert not checkpoint_files.has_whole_before(str(folder), 4)
+
+
+def test_those_without_a_manifest_are_read(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    found = checkpoint_files.newest_whole(str(folder), lambda path: f"{path} cannot be read")
+    assert found == (
+        str(folder / "model.ckpt-2"),
+        {4: f"{folder}/model.ckpt-4 cannot be read"},
+    )
+    assert checkpoint_files.newest_whole(str(folder), lambda path: None).problems == {}
 
 
 def test_links_that_leave_the_folder_are_not_loaded_and_what_they_name_stays(

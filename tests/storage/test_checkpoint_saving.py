@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hmoe.storage import atomic_write, checkpoint_files, checkpoint_folder, checkpoint_saving
+from hmoe.storage import (
+    atomic_write,
+    checkpoint_files,
+    checkpoint_folder,
+    checkpoint_manifest,
+    checkpoint_saving,
+)
 from tests.storage import fake_checkpoints as fake
 
 
@@ -40,7 +49,7 @@ def kill_at_call(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         return change
 
     # Every change to the disk goes through one of these.
-    monkeypatch.setattr(atomic_write, "write_text", counted(atomic_write.write_text))
+    monkeypatch.setattr(atomic_write, "write_bytes", counted(atomic_write.write_bytes))
     monkeypatch.setattr(checkpoint_saving, "delete", counted(checkpoint_saving.delete))
     monkeypatch.setattr(Path, "write_bytes", counted(Path.write_bytes))
     path_type = type(checkpoint_saving.epath.Path("x"))
@@ -193,20 +202,180 @@ def test_wrong_numbers_of_checkpoints_to_keep(keep: object) -> None:
     )
 
 
+# What a run leaves beside its checkpoints; the first ones describe the next run too.
+DESCRIPTIONS = ("config.gin", "run.json", "vocabulary.model")
+CURVES = ("metrics.jsonl", "validation_eval/metrics.jsonl", "eval_x/events.out.tfevents.1.host")
+# What a user may have put there.
+OTHERS = ("log.txt", "mine.txt", "eval_set.tsv", "eval_set/a.tsv", "my_eval/data")
+
+
+def write_run(folder: Path) -> dict[str, bytes]:
+    """Checkpoints of steps 2 and 4, and other files; returns all of them."""
+    for step in (2, 4):
+        fake.save(folder, step)
+    for name in (*DESCRIPTIONS, *CURVES, *OTHERS):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    return fake.contents(folder)
+
+
+def without(files: dict[str, bytes], *names: str) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name not in names}
+
+
 def test_an_old_run_is_moved_aside(tmp_path: Path) -> None:
-    fake.save(tmp_path, 2)
-    (tmp_path / "model.ckpt-4.index").write_text("damaged")
-    for name in ("metrics.jsonl", "config.gin", "run.json", "log.txt", "mine.txt"):
-        (tmp_path / name).write_text(name)
-    (tmp_path / "validation_eval").mkdir()
-    (tmp_path / "validation_eval" / "metrics.jsonl").write_text("numbers")
-    before = fake.contents(tmp_path)
+    before = write_run(tmp_path)
     where = checkpoint_folder.move_old_run(str(tmp_path))
     assert where is not None
     assert Path(where).parent == tmp_path
     assert Path(where).name.startswith("overwritten-")
-    rest = {"config.gin", "run.json", "log.txt", "mine.txt"}
-    assert {n for n in fake.contents(tmp_path) if not n.startswith("overwritten")} == rest
-    moved = {name: text for name, text in before.items() if name not in ("log.txt", "mine.txt")}
-    assert fake.contents(Path(where)) == moved
+    rest = {n for n in fake.contents(tmp_path) if not n.startswith("overwritten")}
+    assert rest == {*DESCRIPTIONS, *OTHERS}
+    assert fake.contents(Path(where)) == without(before, *OTHERS)
     assert checkpoint_folder.move_old_run(str(tmp_path)) is None
+
+
+def test_a_damaged_checkpoint_of_an_old_run_is_moved_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt-4.index").write_text("damaged")
+    where = checkpoint_folder.move_old_run(str(tmp_path))
+    assert fake.contents(Path(str(where))) == {"model.ckpt-4.index": b"damaged"}
+
+
+# More than the moves make changes.
+@pytest.mark.parametrize("number", range(1, 29))
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_killed_while_an_old_run_is_moved_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, has_manifest: bool
+) -> None:
+    """No checkpoint is taken for damaged or lost, and the next start finishes what was begun."""
+    write_run(tmp_path)
+    if not has_manifest:
+        for step in (2, 4):
+            (tmp_path / f"model.ckpt-{step}.manifest.json").unlink()
+    before = fake.contents(tmp_path)
+
+    def move() -> None:
+        kill_at_call(monkeypatch, number)
+        checkpoint_folder.move_old_run(str(tmp_path))
+
+    killed = in_a_child(move) == 9
+    newest = checkpoint_files.newest_whole(str(tmp_path))
+    assert newest.problems == {}
+    assert newest.path in (f"{tmp_path}/model.ckpt-4", None), "the newest goes last"
+    checkpoint_folder.take_up(str(tmp_path), newest.problems, pytest.fail)
+    assert not list(tmp_path.glob("*.unfinished"))
+    for path in tmp_path.glob("overwritten-*/*.unfinished"):
+        path.unlink()  # a copy that was not finished
+    moved = re.compile(r"overwritten-[^/]*/")
+    after = {moved.sub("", name): text for name, text in fake.contents(tmp_path).items()}
+    assert without(after, "checkpoint") == without(before, "checkpoint"), "nothing is lost"
+    folders = [tmp_path, *tmp_path.glob("overwritten-*")]
+    whole = [step for folder in folders for step in fake.whole_steps(folder)]
+    assert sorted(whole) == [2, 4], "each is whole in one place"
+    if number == 28:
+        assert (killed, newest.path) == (False, None), "the range covers all changes"
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_killed_while_a_checkpoint_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for step in (2, 4):
+        fake.save(tmp_path, step)
+    flipped = tmp_path / "model.ckpt-4.index"
+    flipped.write_bytes(flipped.read_bytes()[::-1])
+    before = fake.contents(tmp_path)
+
+    def take_up() -> None:
+        kill_at_call(monkeypatch, number)
+        newest = checkpoint_files.newest_whole(str(tmp_path))
+        checkpoint_folder.take_up(str(tmp_path), newest.problems, lambda line: None)
+
+    assert in_a_child(take_up) == 9
+    newest = checkpoint_files.newest_whole(str(tmp_path))
+    assert newest.path == f"{tmp_path}/model.ckpt-2"
+    checkpoint_folder.take_up(str(tmp_path), newest.problems, lambda line: None)
+    moved = {name: text for name, text in before.items() if name.startswith("model.ckpt-4.")}
+    assert fake.contents(tmp_path / "damaged") == moved
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "damaged",
+        *(set(before) - set(moved)),
+    }
+
+
+def test_a_mark_cannot_move_files_out_of_the_folder(tmp_path: Path) -> None:
+    fake.save(tmp_path / "model", 2)
+    fake.write_files(str(tmp_path / "model" / "model.ckpt-4"))
+    (tmp_path / "model" / "model.ckpt-4.unfinished").write_text("moved to ../other\n")
+    checkpoint_folder.take_up(str(tmp_path / "model"), {}, pytest.fail)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_state_file_of_a_folder_without_checkpoints_is_not_left(tmp_path: Path) -> None:
+    """TensorFlow's own estimators would begin with what it names."""
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "../other/model.ckpt-1"\n')
+    checkpoint_folder.take_up(str(tmp_path), {}, pytest.fail)
+    assert fake.names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "answers.1.unfinished",
+        "answers.txt.unfinished",
+        "model.ckpt-4_template.txt",
+        "checkpoint.tmp-of-mine",
+        "my.gin.7.unfinished",
+    ],
+)
+def test_files_of_others_are_no_leftovers(tmp_path: Path, name: str) -> None:
+    """What predict promises to keep, for one."""
+    (tmp_path / name).write_text("mine")
+    checkpoint_folder.take_up(str(tmp_path), {}, pytest.fail)
+    assert fake.contents(tmp_path) == {name: b"mine"}
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOTSUP, errno.EINVAL, errno.EACCES])
+def test_folders_that_cannot_be_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fsync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    fake.save(tmp_path, 2)
+    assert fake.whole_steps(tmp_path) == [2]
+
+
+def test_an_error_after_the_manifest_does_not_remove_what_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checkpoint_manifest, "_flush_folder", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        fake.save(tmp_path, 2)
+    assert fake.whole_steps(tmp_path) == [2]
+
+
+def test_an_old_checkpoint_that_cannot_be_read_does_not_stop_a_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.save(tmp_path, 1)
+    fake.save(tmp_path, 2)
+    read = checkpoint_manifest.read
+
+    def fail(folder: str, step: int) -> checkpoint_manifest.Manifest:
+        if step == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(folder, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_manifest, "read", fail)
+        fake.save(tmp_path, 3, checkpoint_saving.Retention(1))
+    assert fake.whole_steps(tmp_path) == [1, 3]

@@ -17,20 +17,21 @@ _SEED = 0
 
 def evaluate(request: Request, console: Console) -> None:
     """Evaluates the checkpoints that gin names, or else the newest."""
-    checkpoints.warn_of_damage(request.model_dir, console.say)
+    checkpoints.warn_of_damage(checkpoints.newest(request.model_dir), console.say)
     request = configure.configure_trained(request, console)
     mode = configure.mode_of("eval")
     make_repeatable()
     if mode == "eval":
         run_evaluation(request, console)
         return
-    T5Run(
+    run = T5Run(
         mode=mode,
         model_dir=request.model_dir,
         say=console.say,
         machine=request.machine,
         arguments=_arguments(),
-    ).start()
+    )
+    checkpoints.again_if_removed(run.start, console.say)
     console.say(f"Wrote the scores to TensorBoard and text files in {request.model_dir}")
 
 
@@ -39,14 +40,15 @@ def run_evaluation(request: Request, console: Console) -> None:
     make_repeatable()
     # TPUEstimator has methods of its own for this, which upstream's function knows.
     on_tpu = request.machine.tpu is not None
-    T5Run(
+    run = T5Run(
         mode="eval",
         model_dir=request.model_dir,
         say=console.say,
         machine=request.machine,
         evaluate=None if on_tpu else eval_model_function(console.say),
         arguments=_arguments(),
-    ).start()
+    )
+    checkpoints.again_if_removed(run.start, console.say)
 
 
 def make_repeatable() -> None:

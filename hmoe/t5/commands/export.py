@@ -17,12 +17,13 @@ def export(request: Request, console: Console) -> None:
     request = configure.configure_trained(request, console)
     folder = request.export_dir or gin_config.bound("run.export_path")
     folder = folder or os.path.join(request.model_dir, "export")
-    T5Run(
+    run = T5Run(
         mode=configure.mode_of("export"),
         model_dir=request.model_dir,
         say=console.say,
         machine=request.machine,
         arguments={"export_path": folder},
-    ).start()
+    )
+    checkpoints.again_if_removed(run.start, console.say)
     if request.machine.tpu:  # elsewhere the estimator prints it
         console.say(f"Wrote the model to {folder}/<time>")

@@ -58,26 +58,40 @@ def _infer_model_function(request: Request, console: Console) -> Callable[..., N
         model_dir: str,
         eval_checkpoint_step: Any,
     ) -> None:
-        path = next(evaluate.checkpoint_paths(eval_checkpoint_step, model_dir))
-        few = decode_lines.smallest_batch(estimator)
-        if request.input_file:
-            lines = text_lines.read("--input_file", request.input_file)
-            _answer_lines(LineDecoder(estimator, path), lines, request.output_file, console)
-        elif request.text:
-            size = few if len(request.text) <= few else batch_size
-            decoder = LineDecoder(estimator.with_batch_size(size), path)
-            _answer_lines(decoder, request.text, None, console)
-        elif sys.stdin and sys.stdin.isatty():
-            with _closing(LineDecoder(estimator.with_batch_size(few), path), console) as decoder:
-                decode_lines.decode_interactively(
-                    decoder,
-                    lambda: prompt.ask(console),
-                    lambda text: console.answer(one_line(text)),
-                )
-        else:
-            _answer_standard_input(LineDecoder(estimator, path), console)
+        # The newest is chosen when the model is built: a training that goes on may save meanwhile.
+        path = None
+        if eval_checkpoint_step != -1:
+            path = next(evaluate.checkpoint_paths(eval_checkpoint_step, model_dir))
+        _answer(request, console, estimator, path, batch_size)
 
     return infer_model
+
+
+def _answer(
+    request: Request,
+    console: Console,
+    estimator: SessionEstimator,
+    path: str | None,
+    batch_size: int,
+) -> None:
+    """Answers with a checkpoint, or the newest for None."""
+    few = decode_lines.smallest_batch(estimator)
+    if request.input_file:
+        lines = text_lines.read("--input_file", request.input_file)
+        _answer_lines(LineDecoder(estimator, path), lines, request.output_file, console)
+    elif request.text:
+        size = few if len(request.text) <= few else batch_size
+        decoder = LineDecoder(estimator.with_batch_size(size), path)
+        _answer_lines(decoder, request.text, None, console)
+    elif sys.stdin and sys.stdin.isatty():
+        with _closing(LineDecoder(estimator.with_batch_size(few), path), console) as decoder:
+            decode_lines.decode_interactively(
+                decoder,
+                lambda: prompt.ask(console),
+                lambda text: console.answer(one_line(text)),
+            )
+    else:
+        _answer_standard_input(LineDecoder(estimator, path), console)
 
 
 def _decode_from_file_function(console: Console) -> Callable[..., None]:

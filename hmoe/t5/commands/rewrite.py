@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import gin
@@ -13,6 +14,7 @@ from hmoe.startup import path_checks, run_lock
 from hmoe.startup.command_line import command
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
+from hmoe.storage import checkpoint_folder
 from hmoe.t5.commands import configure, run_files
 from hmoe.t5.sessions import checkpoints
 
@@ -44,16 +46,24 @@ def _rewrite(
     assert target is not None, "the command line requires --output_dir"
     path = checkpoints.require_latest(request.model_dir, console.say)
     if tf.io.gfile.exists(target) and (
-        not tf.io.gfile.isdir(target) or set(tf.io.gfile.listdir(target)).difference(run_lock.FILES)
+        not tf.io.gfile.isdir(target) or not checkpoint_folder.is_free(target, run_lock.FILES)
     ):
         path_checks.raise_not_empty(target)
+    checkpoint_folder.clear_first_save(target)
     request = configure.configure_trained(request, console)
     before = checkpoints.read(path)
     after = function(before)
     with gin.unlock_config():
         gin.bind_parameter("hmoe.FeedForwardExperts.separate", separate)
-    written = checkpoints.write(target, checkpoints.step_of(path), after)
-    run_files.write(target, request)
+    try:
+        written = checkpoints.write(
+            target, checkpoints.step_of(path), after, lambda: run_files.write(target, request)
+        )
+    except BaseException:
+        # So that the same command can be given again.
+        with contextlib.suppress(Exception):
+            checkpoint_folder.clear_first_save(target)
+        raise
     console.say(
         f"Rewrote the {len(before)} variables of {path} as {len(after)} variables of {written}, "
         f"without those of the optimizer. To answer: "

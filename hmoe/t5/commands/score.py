@@ -38,14 +38,15 @@ def score(request: Request, console: Console) -> None:
     from_strings = mode == "score_from_strings"
     if not from_strings and request.data:
         configure.check_saved_data(request)
-    T5Run(
+    run = T5Run(
         mode=mode,
         model_dir=request.model_dir,
         say=console.say,
         machine=request.machine,
         score=_score_function(request, console) if from_strings else None,
         arguments={**configure.newest_checkpoint(), **configure.held_out_data()},
-    ).start()
+    )
+    checkpoints.again_if_removed(run.start, console.say)
 
 
 def _score_function(request: Request, console: Console) -> Callable[..., None]:

@@ -77,7 +77,13 @@ def _evaluate(request: EvalRequest, say: Callable[[str], None]) -> None:
     lengths = request.sequence_length or task_examples.longest(tasks)
     estimator = request.estimator(sequence_length=lengths)
     for path in checkpoint_paths(request.eval_checkpoint_step, request.model_dir):
-        evaluations, numbers = _evaluate_checkpoint(request, estimator, tasks, lengths, path)
+        try:
+            evaluations, numbers = _evaluate_checkpoint(request, estimator, tasks, lengths, path)
+        except checkpoints.RemovedError:
+            if request.eval_checkpoint_step not in (None, "all"):
+                raise
+            say(f"{path} was removed before it was evaluated, and is left out")
+            continue
         result_files.write(request.folder, evaluations, numbers, request.output_eval_examples)
         report.print_evaluation(say, evaluations, numbers)
 

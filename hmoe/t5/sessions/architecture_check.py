@@ -29,7 +29,7 @@ def check_matches(path: str, with_optimizer: bool) -> None:
     """
     saved, built = saved_shapes(path), graph_shapes()
     if not with_optimizer:
-        saved = {name: shape for name, shape in saved.items() if not _is_slot(name)}
+        saved = {name: shape for name, shape in saved.items() if not is_slot(name)}
     differences = shape_differences(saved, built)
     differences += [f"{name}: only in the model" for name in sorted(set(built) - set(saved))]
     differences += [f"{name}: only in the checkpoint" for name in sorted(set(saved) - set(built))]
@@ -42,7 +42,7 @@ def check_matches(path: str, with_optimizer: bool) -> None:
         )
 
 
-def _is_slot(name: str) -> bool:
+def is_slot(name: str) -> bool:
     """Returns whether a variable is an optimizer's, by Mesh TensorFlow's names."""
     return bool(re.search(r"_slot_\w+$", name))
 

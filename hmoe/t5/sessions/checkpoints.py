@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -14,6 +15,8 @@ from mesh_tensorflow.transformer import utils
 from hmoe.compat.stack import tf
 from hmoe.startup import path_checks
 from hmoe.storage import checkpoint_files, checkpoint_manifest, checkpoint_saving
+from hmoe.storage.checkpoint_files import Newest
+from hmoe.storage.checkpoint_manifest import FileState
 from hmoe.t5.sessions.plain_paths import readable
 
 Shapes = dict[str, tuple[int, ...]]
@@ -30,9 +33,39 @@ _READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, IndexError)
 _REASONS = ("model.ckpt", "sstable", "corrupt", "hecksum", "runcated", "TensorBundle", "Read less")
 
 
+# What reading checkpoints without a manifest has found, by the states of their files.
+_found_in_reading: dict[tuple[FileState, ...], str | None] = {}
+
+
+class DamagedError(ValueError):
+    """TensorFlow cannot read a checkpoint.
+
+    Attributes:
+      reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str, remedy: str):
+        super().__init__(f"checkpoint {path} is damaged: {reason}. {remedy}")
+        self.reason = reason
+
+
+class RemovedError(ValueError):
+    """A checkpoint is not there, or no more: a training that goes on removes old ones."""
+
+
+def newest(model_dir: str) -> Newest:
+    """Returns the newest whole checkpoint of a folder, and what is wrong with newer ones.
+
+    Raises:
+      OSError: the system cannot read a file now, whatever its state.
+      ValueError: a later version of hmoe has saved a checkpoint.
+    """
+    return checkpoint_files.newest_whole(model_dir, problem_in_reading)
+
+
 def latest(model_dir: str) -> str | None:
     """Returns the path prefix of the newest whole checkpoint in a folder, or None."""
-    return checkpoint_files.newest_whole(model_dir).path
+    return newest(model_dir).path
 
 
 def require_latest(model_dir: str, say: Callable[[str], None] | None = None) -> str:
@@ -45,23 +78,36 @@ def require_latest(model_dir: str, say: Callable[[str], None] | None = None) -> 
     Raises:
       ValueError: there is none.
     """
-    newest = checkpoint_files.newest_whole(model_dir)
-    if newest.path is None:
-        checkpoint_files.check_some_whole(model_dir, newest)
+    found = newest(model_dir)
+    if found.path is None:
+        checkpoint_files.check_some_whole(model_dir, found)
         path_checks.raise_no_checkpoint(model_dir, tf.io.gfile.isdir(model_dir))
     if say:
-        warn_of_damage(model_dir, say)
-    return newest.path
+        warn_of_damage(found, say)
+    return found.path
 
 
-def warn_of_damage(model_dir: str, say: Callable[[str], None]) -> None:
-    """Says what is wrong with checkpoints that are newer than the newest whole one."""
-    newest = checkpoint_files.newest_whole(model_dir)
-    if newest.path and newest.problems:
+def warn_of_damage(found: Newest, say: Callable[[str], None]) -> None:
+    """Prints what is wrong with checkpoints that are newer than the newest whole one."""
+    if found.path and found.problems:
         say(
-            f"Warning: {checkpoint_files.listed(newest.problems)}. Damaged checkpoints are left "
-            f"alone; {newest.path} is used instead"
+            f"Warning: {checkpoint_files.listed(found.problems)}. Damaged checkpoints are left "
+            f"alone; {found.path} is used instead"
         )
+
+
+def again_if_removed(act: Callable[[], None], say: Callable[[str], None]) -> None:
+    """Does something with the newest checkpoint, and once more if that was removed meanwhile.
+
+    Args:
+      act: chooses the checkpoint each time.
+      say: prints a line for the user.
+    """
+    try:
+        act()
+    except RemovedError:
+        say("The newest checkpoint was removed by a training that goes on; using its next one")
+        act()
 
 
 def paths(step: CheckpointStep, model_dir: str) -> Iterator[str]:
@@ -78,12 +124,12 @@ def paths(step: CheckpointStep, model_dir: str) -> Iterator[str]:
     """
     if step is None:
         return _as_they_appear(model_dir)
-    newest = require_latest(model_dir)
+    path = require_latest(model_dir)
     if isinstance(step, str):
         return _all_whole(step, model_dir)
     steps = [step] if isinstance(step, int) else sorted(set(step))
     if steps == [-1]:
-        return iter([newest])
+        return iter([path])
     for each in steps:
         checkpoint_files.check_step(model_dir, each)
     return (checkpoint_files.require_whole(model_dir, each) for each in steps)
@@ -100,7 +146,7 @@ def _all_whole(word: str, model_dir: str) -> Iterator[str]:
     return (
         checkpoint_files.prefix(model_dir, each)
         for each in steps
-        if checkpoint_files.problem_of(model_dir, each) is None
+        if checkpoint_files.problem_of(model_dir, each, read=problem_in_reading) is None
     )
 
 
@@ -135,7 +181,7 @@ def saved_shapes(path: str) -> Shapes:
         return {name: tuple(shape) for name, shape in tf.train.list_variables(readable(path))}
     except _READ_ERRORS as error:
         if not tf.io.gfile.exists(f"{path}.index"):
-            raise ValueError(
+            raise RemovedError(
                 f"no checkpoint can be read at {path!r}; give its path like "
                 "model_dir/model.ckpt-1000 (without .index)"
             ) from error
@@ -151,17 +197,40 @@ def read(path: str) -> dict[str, np.ndarray]:
     return dict(_each_variable(path))
 
 
-def check_readable(path: str) -> None:
-    """Reads all variables of a checkpoint once, unless its checksums have been compared already.
+def problem_in_reading(path: str) -> str | None:
+    """Reads all variables of a checkpoint, once in a process if it stays as it is.
+
+    Args:
+      path: its path prefix, such as "m/model.ckpt-1000".
+
+    Returns:
+      What is wrong with it, or None.
 
     Raises:
-      ValueError: it is damaged.
+      OSError: the system cannot read a file now, whatever its state; or there is no such file.
     """
     folder, step = os.path.dirname(path), step_of(path)
-    if checkpoint_manifest.name_of(step) in checkpoint_files.list_names(folder or "."):
-        return
-    for _ in _each_variable(path):
-        pass
+    names = checkpoint_files.names_by_step(folder).get(step, [])
+    states = tuple(checkpoint_manifest.state_of(os.path.join(folder, name)) for name in names)
+    if states not in _found_in_reading:
+        found = _problem_in_reading(path)
+        if found is not None:
+            # A store that did not answer for a moment is no damage.
+            checkpoint_files.check_can_be_read(folder, step)
+            found = _problem_in_reading(path)
+        _found_in_reading[states] = found
+    return _found_in_reading[states]
+
+
+def _problem_in_reading(path: str) -> str | None:
+    try:
+        for _ in _each_variable(path):
+            pass
+    except DamagedError as error:
+        return error.reason
+    except RemovedError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+    return None
 
 
 def _each_variable(path: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -189,26 +258,40 @@ def read_variable(path: str, name: str) -> np.ndarray:
 
 
 def damaged(path: str, error: Exception) -> ValueError:
-    """Returns an error for a checkpoint that TensorFlow could not read, with the remedy."""
+    """Returns an error for a checkpoint that TensorFlow could not read, with the remedy.
+
+    It is a `DamagedError`; or a `RemovedError`, if the checkpoint is no more in its folder.
+    """
     lines = [line for line in str(error).splitlines() if any(word in line for word in _REASONS)]
     reason = (lines or [type(error).__name__])[0].split("{{")[0].strip()
     folder, name = os.path.split(path)
     match = re.fullmatch(r"model\.ckpt-(\d+)", name)
     steps = checkpoint_files.saved_steps(folder) if match else []
+    if match and int(match[1]) not in steps:
+        return RemovedError(
+            f"checkpoint {path} was removed before it was read, as training removes old ones; run "
+            "the same command again"
+        )
     earlier = [step for step in steps if match and step < int(match[1])]
     remedy = f"Restore its files ({name}.*) from a copy"
     if earlier:
         remedy += f", or move them out of {folder!r} to use model.ckpt-{earlier[0]}"
-    return ValueError(f"checkpoint {path} is damaged: {reason}. {remedy}")
+    return DamagedError(path, reason, remedy)
 
 
-def write(model_dir: str, step: int, variables: Mapping[str, np.ndarray]) -> str:
+def write(
+    model_dir: str,
+    step: int,
+    variables: Mapping[str, np.ndarray],
+    write_first: Callable[[], None] = lambda: None,
+) -> str:
     """Writes variables as `model_dir/model.ckpt-<step>`, which becomes the newest checkpoint.
 
     Args:
       model_dir: the folder, which is made if it does not exist.
       step: the training step.
       variables: values by name.
+      write_first: writes what must be in the folder before the checkpoint is.
 
     Returns:
       The checkpoint's path prefix.
@@ -218,6 +301,7 @@ def write(model_dir: str, step: int, variables: Mapping[str, np.ndarray]) -> str
         tf.Graph().as_default(),
         tf.Session() as session,
     ):
+        write_first()
         # Fed rather than constant, since a graph holds at most 2 GB.
         tensors = [tf.placeholder(value.dtype, value.shape) for value in variables.values()]
         save = tf.raw_ops.SaveV2(

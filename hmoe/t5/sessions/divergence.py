@@ -9,7 +9,12 @@ import numpy as np
 
 from hmoe.compat.stack import tf
 from hmoe.layer import metric_sums
-from hmoe.storage import checkpoint_files, checkpoint_folder, checkpoint_saving
+from hmoe.storage import (
+    checkpoint_files,
+    checkpoint_folder,
+    checkpoint_saving,
+    moving_aside,
+)
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.sums import SumKey, model_sum
 from hmoe.t5.sessions import checkpoints
@@ -109,7 +114,7 @@ def what_is_left(model_dir: str) -> str:
 
 
 def what_is_left_of(model_dir: str, step: int, first_step: int) -> str:
-    """Returns such a phrase after a loss that is not finite, which may be a checkpoint's fault.
+    """Returns a phrase about the checkpoints after a loss that is not finite.
 
     A checkpoint of the step before holds the weights that give this loss. If this session has saved
     it, and there is an older one, it is moved to a subfolder.
@@ -122,13 +127,13 @@ def what_is_left_of(model_dir: str, step: int, first_step: int) -> str:
     path = checkpoints.latest(model_dir)
     if path is None or checkpoints.step_of(path) != step - 1:
         return what_is_left(model_dir)
-    has_older = any(each < step - 1 for each in checkpoint_files.saved_steps(model_dir))
+    has_older = checkpoint_files.has_whole_before(model_dir, step - 1)
     if step - 1 == first_step or not has_older:
         older = "an older one" if has_older else "another"
         return (
             f"{path}, the newest checkpoint, holds the weights that give this loss: if another "
             f"configuration does not help, move its files away and resume from {older}"
         )
-    where = checkpoint_folder.set_aside(model_dir, step - 1, checkpoint_folder.DIVERGED)
+    where = checkpoint_folder.set_aside(model_dir, step - 1, moving_aside.DIVERGED)
     checkpoint_saving.write_state(model_dir)
     return f"{path}, whose weights give this loss, was moved to {where}; {what_is_left(model_dir)}"

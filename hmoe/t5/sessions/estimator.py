@@ -7,6 +7,7 @@ a model (`estimator_protocol.Estimator`), so these work with it as they do with 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -116,8 +117,14 @@ class SessionEstimator(Estimator):
                 self.settings, session_graph.next_batch(input_fn), mode, self._mesh()
             )
             fetches = (graph.predictions, graph.below_zero)
-            path = self._checkpoint(checkpoint_path)
-            batches = inference.run_batches(self.session, graph.lowering, fetches, path)
+            newest = functools.partial(checkpoints.require_latest, self.settings.model_dir)
+            batches = inference.run_batches(
+                self.session,
+                graph.lowering,
+                fetches,
+                checkpoint_path or newest(),
+                newer=None if checkpoint_path else newest,
+            )
             for number, (predictions, below_zero) in enumerate(batches, 1):
                 loss_alarm.check_probabilities(float(below_zero), f"in batch {number}")
                 for row in range(len(next(iter(predictions.values())))):

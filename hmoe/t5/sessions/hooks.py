@@ -53,7 +53,7 @@ def training_hooks(
         session,
         saver,
         settings.save_checkpoints_steps,
-        WeightCheck(settings, session, saver).check,
+        WeightCheck(settings, session).check,
         progress.keep_sums,
         _keeper(model_dir, beginning, has_checkpoint=steps.first > 0),
     )
@@ -157,6 +157,7 @@ class SaveHook(CountingHook):
             self._save(session)
 
     def _save(self, session: tf.Session) -> None:
+        self._saver.collect(session)
         self._check(session, self.step)
         path = self._saver.save(session, self._model_dir, self.step, self._write_beside)
         self._saved_step = self.step

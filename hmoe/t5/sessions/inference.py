@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.t5.sessions import architecture_check
+from hmoe.t5.sessions import architecture_check, checkpoints
 from hmoe.t5.sessions.hooks import ToSlicesHook
 from hmoe.t5.sessions.mesh_saver import MeshSaver
 from hmoe.t5.sessions.session_settings import SessionSettings
@@ -16,7 +16,11 @@ Fetches = TypeVar("Fetches")
 
 
 def run_batches(
-    session: SessionSettings, lowering: mtf.Lowering, fetches: Fetches, path: str
+    session: SessionSettings,
+    lowering: mtf.Lowering,
+    fetches: Fetches,
+    path: str,
+    newer: Callable[[], str] | None = None,
 ) -> Iterator[Fetches]:
     """Fetches tensors of the default graph until the data ends.
 
@@ -25,6 +29,7 @@ def run_batches(
       lowering: the lowered graph.
       fetches: tensors in dicts and tuples.
       path: the checkpoint's path prefix.
+      newer: returns another checkpoint, if that one has been removed in the meantime.
 
     Yields:
       The arrays of each batch, in the structure of `fetches`.
@@ -33,9 +38,15 @@ def run_batches(
       ValueError: the checkpoint does not match the model.
     """
     saver = MeshSaver(lowering)
-    architecture_check.check_matches(path, with_optimizer=False)
+    try:
+        architecture_check.check_matches(path, with_optimizer=False)
+    except checkpoints.RemovedError:
+        if newer is None:
+            raise
+        path = newer()
+        architecture_check.check_matches(path, with_optimizer=False)
     creator = tf.train.ChiefSessionCreator(
-        saver.scaffold(path), master=session.master, config=session.config()
+        saver.scaffold(path, newer), master=session.master, config=session.config()
     )
     with tf.train.MonitoredSession(creator, [ToSlicesHook(saver)]) as tf_session:
         while True:

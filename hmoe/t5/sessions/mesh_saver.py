@@ -40,10 +40,14 @@ class MeshSaver:
     """
 
     def __init__(self, lowering: mtf.Lowering, keep: int | None = None):
-        self.to_masters = lowering.copy_slices_to_masters()
+        self._to_masters = lowering.copy_slices_to_masters()
         self.to_slices = lowering.copy_masters_to_slices()
         self.saver = variable_saver(keep)
         self._retention = checkpoint_saving.Retention(keep)
+
+    def collect(self, session: tf.Session) -> None:
+        """Copies the weights from the slices of the mesh to the variables that are saved."""
+        session.run(self._to_masters)
 
     def save(
         self,
@@ -54,6 +58,8 @@ class MeshSaver:
     ) -> str:
         """Writes `model_dir/model.ckpt-<step>`, removes old checkpoints, and returns its path.
 
+        The weights are those that `collect` has copied.
+
         Args:
           session: the session that trains.
           model_dir: the folder.
@@ -63,7 +69,6 @@ class MeshSaver:
         Raises:
           OSError: the files cannot be written.
         """
-        session.run(self.to_masters)
         saver = self.saver.saver_def
         # Not by the saver's own method, which takes folders and names of files for patterns, and
         # removes whatever files the file `checkpoint` lists.
@@ -85,16 +90,28 @@ class MeshSaver:
         except (tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError) as e:
             raise checkpoints.damaged(path, e) from e
 
-    def scaffold(self, path: str | None) -> tf.train.Scaffold:
-        """Returns what gives a session its variables: a checkpoint's, or else initial ones.
+    def scaffold(
+        self, path: str | None, newer: Callable[[], str] | None = None
+    ) -> tf.train.Scaffold:
+        """Returns the scaffold of a session whose variables come from a checkpoint.
 
         Args:
-          path: the checkpoint's path prefix, or None.
+          path: the checkpoint's path prefix; None to initialize the variables instead.
+          newer: returns another checkpoint, if that one has been removed by then.
         """
         if path is None:
             return tf.train.Scaffold(saver=self.saver)
+
+        def restore(scaffold: tf.train.Scaffold, session: tf.Session) -> None:
+            try:
+                self.restore(session, path)
+            except checkpoints.RemovedError:
+                if newer is None:
+                    raise
+                self.restore(session, newer())
+
         return tf.train.Scaffold(
             saver=self.saver,
             init_op=tf.no_op(),
-            init_fn=lambda scaffold, session: self.restore(session, path),
+            init_fn=restore,
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from hmoe.storage import checkpoint_files, checkpoint_folder
 from hmoe.storage.checkpoint_files import Newest
+from hmoe.t5.sessions import checkpoints
 
 
 def _keep_nothing() -> None:
@@ -81,7 +82,7 @@ def newest(model_dir: str, begins_anew: bool) -> Newest:
     """
     if begins_anew:
         return Newest(None, {})
-    found = checkpoint_files.newest_whole(model_dir)
+    found = checkpoints.newest(model_dir)
     checkpoint_files.check_some_whole(model_dir, found)
     return found
 

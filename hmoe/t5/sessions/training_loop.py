@@ -83,7 +83,6 @@ def _choose_initial_values(
     """Checks the run's own checkpoint, which the session restores, or starts from another's."""
     if path:
         architecture_check.check_matches(path, with_optimizer=True)
-        checkpoints.check_readable(path)
         session.say(f"Resuming from {path}")
         return
     message = warm_start.initialize(settings)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 from hmoe.compat.stack import tf
 from hmoe.startup.errors import RunFailedError
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.sessions import divergence
-from hmoe.t5.sessions.mesh_saver import MeshSaver
+from hmoe.t5.sessions.architecture_check import is_slot
 from hmoe.t5.sessions.session_settings import SessionSettings
 
 
@@ -23,13 +21,11 @@ class WeightCheck:
     Args:
       settings: the model's settings.
       session: settings of sessions.
-      saver: copies the weights from the mesh to the variables that are checked and saved.
     """
 
-    def __init__(self, settings: ModelSettings, session: SessionSettings, saver: MeshSaver):
+    def __init__(self, settings: ModelSettings, session: SessionSettings):
         self._settings = settings
         self._session = session
-        self._to_masters = saver.to_masters
         variables = [v for v in tf.global_variables() if v.dtype.is_floating]
         # The values as they are when this is run, not those that a step reads once.
         self._values = {v.op.name: v.read_value() for v in variables}
@@ -40,7 +36,7 @@ class WeightCheck:
         }
 
     def check(self, tf_session: tf.Session, step: int) -> None:
-        """Checks the weights after a step.
+        """Checks the weights after a step, which `MeshSaver.collect` has copied from the mesh.
 
         Args:
           tf_session: the session that trains.
@@ -50,7 +46,6 @@ class WeightCheck:
           RunFailedError: a variable holds values that are not finite or beyond the bound; the
             message names the variable, the last good checkpoint and the likely cause.
         """
-        tf_session.run(self._to_masters)
         fits = tf_session.run(self._fits)
         wrong = [name for name, fit in fits.items() if not fit]
         if not wrong:
@@ -63,7 +58,7 @@ class WeightCheck:
 
     def _description(self, tf_session: tf.Session, wrong: list[str]) -> str:
         """Describes the first weight that is wrong, or the first slot if only slots are."""
-        name = next((name for name in wrong if not _is_slot(name)), wrong[0])
+        name = next((name for name in wrong if not is_slot(name)), wrong[0])
         sizes = np.abs(np.asarray(tf_session.run(self._values[name]), np.float64))
         is_finite = np.isfinite(sizes)
         largest = np.max(sizes, where=is_finite, initial=0.0)
@@ -77,11 +72,6 @@ class WeightCheck:
         )
 
     def _bound(self, name: str) -> float:
-        bound = self._session.largest_weight ** (2 if _is_slot(name) else 1)
+        bound = self._session.largest_weight ** (2 if is_slot(name) else 1)
         # Infinity must not pass, whatever the bound.
         return min(bound, float(self._values[name].dtype.max))
-
-
-def _is_slot(name: str) -> bool:
-    """Returns whether a variable is an optimizer's, by Mesh TensorFlow's names."""
-    return bool(re.search(r"_slot_\w+$", name))

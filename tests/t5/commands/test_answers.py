@@ -101,7 +101,7 @@ def test_bindings_of_t5_write_the_same_text(
     assert written == "".join(f"{answer}\n" for answer in answers)
     missing = hmoe("predict", model, "--gin_param=decode_from_file.input_filename = 'none'")
     assert (missing.returncode, missing.stderr.splitlines()[-1]) == (
-        1,
+        2,
         "hmoe: error: decode_from_file.input_filename 'none' does not exist",
     )
 
@@ -219,13 +219,13 @@ def test_what_cannot_be_scored(hmoe: server.Server, trained: Path, model: str) -
     (trained / "one").write_text("said 017\n", encoding="utf-8")
     alone = hmoe("score", model, f"--target_file={trained}/one")
     assert (alone.returncode, alone.stderr.splitlines()[-1]) == (
-        1,
+        2,
         "hmoe: error: a model of utils.run.model_type = 'bitransformer' scores targets beside their "
         "inputs; name the file of inputs with --input_file (only an 'lm' scores targets alone)",
     )
     nothing = hmoe("score", model)
     assert (nothing.returncode, nothing.stderr.splitlines()[-1]) == (
-        1,
+        2,
         "hmoe: error: there is nothing to score: name the file of targets with --target_file, and "
         "that of their inputs with --input_file; in gin, score_from_strings.targets and .inputs",
     )

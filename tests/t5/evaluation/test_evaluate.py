@@ -103,6 +103,43 @@ def test_evaluation_by_scores_is_upstreams(trained: Path, monkeypatch: pytest.Mo
     assert named == {"eval_with_score": True}
 
 
+@pytest.mark.parametrize("asked", ["all", None, -1])
+def test_what_training_removes_meanwhile_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any
+) -> None:
+    """Where all checkpoints are asked for; the newest alone is chosen again by the command."""
+    evaluated: list[str] = []
+
+    def fail_for_one(request: Any, estimator: Any, tasks: Any, lengths: Any, path: str) -> Any:
+        if path == "m/model.ckpt-1":
+            raise checkpoints.RemovedError(path)
+        evaluated.append(path)
+        return [], {}
+
+    given = ["m/model.ckpt-1", "m/model.ckpt-2"]
+    monkeypatch.setattr(evaluate, "checkpoint_paths", lambda *arguments: iter(given))
+    monkeypatch.setattr(evaluate, "_evaluate_checkpoint", fail_for_one)
+    monkeypatch.setattr(evaluate.task_examples, "load_tasks", lambda *arguments: [])
+    monkeypatch.setattr(evaluate.task_examples, "longest", lambda tasks: {})
+    monkeypatch.setattr(evaluate.report, "print_evaluation", lambda *arguments: None)
+    monkeypatch.setattr(evaluate.result_files, "write", lambda *arguments: None)
+    lines: list[str] = []
+    evaluate_model = evaluate.eval_model_function(lines.append)
+
+    def act() -> None:
+        evaluate_model(
+            lambda **named: None, None, {}, 8, "validation", str(tmp_path), None, None, asked
+        )
+
+    if asked == -1:
+        with pytest.raises(checkpoints.RemovedError):
+            act()
+        return
+    act()
+    assert evaluated == ["m/model.ckpt-2"]
+    assert lines == ["m/model.ckpt-1 was removed before it was evaluated, and is left out"]
+
+
 def test_folder_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as error:
         evaluate.checkpoint_paths(-1, str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hmoe.storage import checkpoint_saving
 from hmoe.t5.sessions import checkpoints
 
 VALUES = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "global_step": np.int64(3)}
@@ -152,16 +154,109 @@ def keep_the_end(path: Path) -> None:
 def test_damage_that_shows_only_in_reading(
     folder: Path, file: str, damage: Callable[[Path], None], reason: str
 ) -> None:
-    """A checkpoint without a manifest, such as T5's."""
+    """Of checkpoints without a manifest, such as T5's, the newest one that can be read is used."""
     path = folder / "model.ckpt-3"
     (folder / "model.ckpt-3.manifest.json").unlink()
     damage(folder / f"model.ckpt-3.{file}")
-    said = message_of(lambda: checkpoints.read(checkpoints.require_latest(str(folder))))
-    assert said.startswith(f"checkpoint {path} is damaged: {reason.format(path=path)}")
+    said = message_of(lambda: checkpoints.read(str(path)))
+    start = f"checkpoint {path} is damaged: "
+    assert said.startswith(f"{start}{reason.format(path=path)}")
     assert "\n" not in said
     remedy = ". Restore its files (model.ckpt-3.*) from a copy"
-    assert said.endswith(f"{remedy}, or move them out of '{folder}' to use model.ckpt-2")
+    end = f"{remedy}, or move them out of '{folder}' to use model.ckpt-2"
+    assert said.endswith(end)
+    problem = said.removeprefix(start).removesuffix(end)
+    older = f"{folder}/model.ckpt-2"
+    assert checkpoints.newest(str(folder)) == (older, {3: problem})
+    lines: list[str] = []
+    assert checkpoints.require_latest(str(folder), lines.append) == older
+    assert lines == [
+        f"Warning: model.ckpt-3: {problem}. Damaged checkpoints are left alone; {older} is used "
+        "instead"
+    ]
+    assert [checkpoints.step_of(each) for each in checkpoints.paths("all", str(folder))] == [1, 2]
     for other in (1, 2):
         for each in folder.glob(f"model.ckpt-{other}.*"):
             each.unlink()
     assert message_of(lambda: checkpoints.read(str(path))).endswith(remedy)
+    assert message_of(lambda: checkpoints.require_latest(str(folder))).startswith(
+        f"no checkpoint in model_dir '{folder}' is whole (model.ckpt-3: {problem}); nothing was "
+    )
+
+
+def test_what_has_no_manifest_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "model.ckpt-3.manifest.json").unlink()
+    read: list[str] = []
+    each_variable = checkpoints._each_variable
+    monkeypatch.setattr(
+        checkpoints, "_each_variable", lambda path: [read.append(path), each_variable(path)][1]
+    )
+    for _ in range(3):
+        assert checkpoints.latest(str(folder)) == f"{folder}/model.ckpt-3"
+    assert read == [f"{folder}/model.ckpt-3"]
+
+
+def test_a_store_that_does_not_answer_is_no_damage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow's errors do not tell one from the other."""
+    (folder / "model.ckpt-3.manifest.json").unlink()
+
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            checkpoints, "_problem_in_reading", lambda path: "Unable to read model.ckpt-3"
+        )
+        patch.setattr(checkpoints.checkpoint_manifest, "_checksums", {})
+        patch.setattr(checkpoints.checkpoint_manifest, "_compute", fail)
+        with pytest.raises(OSError, match="cannot be read now") as error:
+            checkpoints.newest(str(folder))
+    assert error.value.filename == f"{folder}/model.ckpt-3.data-00000-of-00001"
+    once = iter(["Unable to read model.ckpt-3"])
+    monkeypatch.setattr(checkpoints, "_problem_in_reading", lambda path: next(once, None))
+    assert checkpoints.newest(str(folder)) == (f"{folder}/model.ckpt-3", {})
+
+
+def test_a_checkpoint_that_training_removed_is_not_called_damaged(folder: Path) -> None:
+    path = checkpoints.require_latest(str(folder))
+    checkpoint_saving.mark_unfinished(str(folder), 3)
+    (folder / "model.ckpt-3.manifest.json").unlink()
+    (folder / "model.ckpt-3.data-00000-of-00001").unlink()
+    with pytest.raises(checkpoints.RemovedError) as error:
+        checkpoints.read(path)
+    assert str(error.value) == (
+        f"checkpoint {path} was removed before it was read, as training removes old ones; run the "
+        "same command again"
+    )
+    checkpoint_saving.remove(str(folder), 3)
+    with pytest.raises(checkpoints.RemovedError):
+        checkpoints.saved_shapes(path)
+
+
+def test_the_newest_is_chosen_once_more_if_it_was_removed(folder: Path) -> None:
+    lines: list[str] = []
+    chosen: list[str] = []
+
+    def act() -> None:
+        chosen.append(checkpoints.require_latest(str(folder)))
+        checkpoint_saving.remove(str(folder), checkpoints.step_of(chosen[-1]))
+        if len(chosen) == 1:
+            checkpoints.read(chosen[-1])
+
+    checkpoints.again_if_removed(act, lines.append)
+    assert chosen == [f"{folder}/model.ckpt-3", f"{folder}/model.ckpt-2"]
+    assert lines == [
+        "The newest checkpoint was removed by a training that goes on; using its next one"
+    ]
+
+
+def test_what_must_be_there_before_a_checkpoint_is(tmp_path: Path) -> None:
+    def fail() -> None:
+        assert checkpoints.latest(str(tmp_path)) is None
+        raise OSError("no configuration")
+
+    with pytest.raises(OSError, match="no configuration"):
+        checkpoints.write(str(tmp_path), 3, VALUES, fail)
+    assert list(tmp_path.iterdir()) == []

@@ -7,11 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hmoe.compat.stack import tf
 from hmoe.startup.errors import RunFailedError
+from hmoe.storage import checkpoint_saving
 from hmoe.t5.sessions import checkpoints
+from hmoe.t5.sessions.mesh_saver import MeshSaver
 from hmoe.t5.sessions.training_folder import Beginning
 from tests.storage import fake_checkpoints as fake
 from tests.t5 import tiny
@@ -68,15 +71,67 @@ def test_the_newest_is_moved_aside_and_trained_again(copy: Path) -> None:
     assert checkpoints.latest(str(copy)) == f"{copy}/model.ckpt-4"
 
 
-def test_damage_without_a_manifest_is_found_before_anything_changes(copy: Path) -> None:
-    (copy / "model.ckpt-4.manifest.json").unlink()
+def test_damage_without_a_manifest_is_moved_aside_too(copy: Path) -> None:
+    for path in copy.glob("*.manifest.json"):
+        path.unlink()
     flip(copy / DATA)
-    said = refusal(copy)
-    assert said.startswith(f"checkpoint {copy}/model.ckpt-4 is damaged: TensorBundle at ")
-    assert said.endswith(
-        "Restore its files (model.ckpt-4.*) from a copy, or move them out of "
-        f"'{copy}' to use model.ckpt-2"
+    lines: list[str] = []
+    train(copy, 5, lines)
+    assert f"Resuming from {copy}/model.ckpt-2" in lines
+    (line,) = [line for line in lines if "damaged" in line]
+    assert line.startswith(f"model.ckpt-4 is damaged (TensorBundle at {copy}/model.ckpt-4 ")
+    assert line.endswith(f": moved to {copy}/damaged")
+    assert (copy / "damaged" / DATA).exists()
+
+
+class LoseTheSession(tf.train.SessionRunHook):
+    """Fails once after a step, as a server that is started anew lets a session fail."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def after_run(self, *arguments: object) -> None:
+        self.steps += 1
+        if self.steps == 2:
+            raise tf.errors.AbortedError(None, None, "the server was started anew")
+
+
+def test_a_session_that_is_lost_ends_the_run(copy: Path) -> None:
+    """TensorFlow would begin another with the old weights, under the new numbers of steps."""
+    before = fake.contents(copy)
+    estimator = tiny.make(copy, save_checkpoints_steps=100)
+    with pytest.raises(RunFailedError) as error:
+        estimator.train(tiny.input_fn(tiny.ids(64)), max_steps=8, hooks=[LoseTheSession()])
+    assert str(error.value) == (
+        "the session was lost after step 6 (the server of hmoe.Session.master has stopped or was "
+        "started anew), and the weights since the last checkpoint with it; run the same command "
+        "again to resume from there"
     )
+    after = fake.contents(copy)
+    assert {n: c for n, c in after.items() if n.startswith("model.")} == {
+        n: c for n, c in before.items() if n.startswith("model.")
+    }
+    assert [line["step"] for line in tiny.curves(copy)] == [1, 2, 3, 4, 5]
+
+
+def test_a_checkpoint_that_is_removed_while_predict_begins(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest is chosen again; one that was asked for by its path is not replaced."""
+    data = tiny.input_fn(tiny.ids(8))
+    restore = MeshSaver.restore
+
+    def remove_first(saver: MeshSaver, session: tf.Session, path: str) -> None:
+        if path.endswith("-4"):
+            checkpoint_saving.remove(str(copy), 4)
+        restore(saver, session, path)
+
+    expected = [row["outputs"] for row in tiny.make(copy).predict(data, f"{copy}/model.ckpt-2")]
+    monkeypatch.setattr(MeshSaver, "restore", remove_first)
+    found = [row["outputs"] for row in tiny.make(copy).predict(data)]
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(checkpoints.RemovedError):
+        list(tiny.make(copy).predict(data, f"{copy}/model.ckpt-4"))
 
 
 def test_refusals(copy: Path) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from hmoe.compat.stack import tf
+from hmoe.t5.sessions.hooks import SaveHook
 from hmoe.t5.sessions.session_settings import SessionSettings
+from hmoe.t5.sessions.training_folder import RunKeeper
 from hmoe.t5.sessions.weight_check import WeightCheck
 from tests.t5 import tiny
 
@@ -60,8 +62,8 @@ def test_one_value_is_found(tmp_path: Path, name: str, value: float, found: str 
             initial[1, 0] = value if each == name else 0.5
             tf.get_variable(each, initializer=initial)
         tf.train.create_global_step()
-        saver: Any = SimpleNamespace(to_masters=tf.global_variables_initializer())
-        check = WeightCheck(settings, SessionSettings(), saver)
+        session.run(tf.global_variables_initializer())
+        check = WeightCheck(settings, SessionSettings())
         if found is None:
             check.check(session, 7)
             return
@@ -72,3 +74,25 @@ def test_one_value_is_found(tmp_path: Path, name: str, value: float, found: str 
         f"training diverged: at step 7, {name} holds {found}, where hmoe.Session.largest_weight lets "
         f"it hold at most {limit}. Nothing of this step was saved; "
     )
+
+
+def test_weights_are_copied_from_the_mesh_once_and_then_checked_and_saved() -> None:
+    done: list[str] = []
+    saver: Any = SimpleNamespace(
+        collect=lambda session: done.append("collect"),
+        save=lambda *arguments: done.append("save"),
+    )
+    hook = SaveHook(
+        first_step=0,
+        model_dir="m",
+        session=SessionSettings(say=done.append),
+        saver=saver,
+        every_steps=0,
+        check=lambda session, step: done.append(f"check {step}"),
+        keep_sums=lambda path: None,
+        keeper=RunKeeper(lambda: done.append("keep"), has_checkpoint=True),
+    )
+    context: Any = SimpleNamespace(session=None)
+    hook.after_run(context, context)
+    hook.end(context)
+    assert done == ["collect", "check 1", "save", "keep", "Saved None"]
