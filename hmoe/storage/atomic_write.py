@@ -17,7 +17,7 @@ UNFINISHED = ".unfinished"
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a text file in UTF-8 as `write_bytes` does."""
+    """Writes a text file in UTF-8, as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))
 
 

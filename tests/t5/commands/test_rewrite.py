@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hmoe.startup import path_checks
+from hmoe.startup import path_checks, saved_run
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
 from hmoe.t5.commands import rewrite, run_files
@@ -70,7 +70,7 @@ def test_one_that_was_killed(
 def succeed(request: Request, new: Path) -> None:
     rewrite.split(request, Console())
     assert checkpoints.latest(str(new)) == f"{new}/model.ckpt-4"
-    assert run_files.read(str(new)) is not None
+    assert saved_run.read(str(new)) is not None
     with pytest.raises(ValueError, match="exists and is not empty"):
         path_checks.check_new_folder(str(new))
 

@@ -13,6 +13,7 @@ import pytest
 from hmoe.compat.stack import tf
 from hmoe.t5.sessions.hooks import SaveHook
 from hmoe.t5.sessions.session_settings import SessionSettings
+from hmoe.t5.sessions.training_folder import RunKeeper
 from hmoe.t5.sessions.weight_check import WeightCheck
 from tests.t5 import tiny
 
@@ -88,9 +89,10 @@ def test_weights_are_copied_from_the_mesh_once_and_then_checked_and_saved() -> N
         saver=saver,
         every_steps=0,
         check=lambda session, step: done.append(f"check {step}"),
-        write_beside=lambda path: None,
+        keep_sums=lambda path: None,
+        keeper=RunKeeper(lambda: done.append("keep"), has_checkpoint=True),
     )
     context: Any = SimpleNamespace(session=None)
     hook.after_run(context, context)
     hook.end(context)
-    assert done == ["collect", "check 1", "save", "Saved None"]
+    assert done == ["collect", "check 1", "save", "keep", "Saved None"]
