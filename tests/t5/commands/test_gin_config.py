@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import types
 from pathlib import Path
 
 import gin
@@ -99,16 +100,18 @@ def test_unknown_configurable_names_those_that_come_close() -> None:
 def test_code_of_a_users_own_is_what_gin_knows_beside_the_packages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    known = gin_config.gin_internals._REGISTRY.copy()
-    for name, each in list(known.items()):
-        if each.wrapped.__module__.startswith("tests."):
-            known.pop(name)
-    monkeypatch.setattr(gin_config.gin_internals, "_REGISTRY", known)
+    known = [
+        (name, each)
+        for name, each in gin_config.gin_internals._REGISTRY.items()
+        if not each.wrapped.__module__.startswith("tests.")
+    ]
+    registry = types.SimpleNamespace(items=lambda: known)
+    monkeypatch.setattr(gin_config.gin_internals, "_REGISTRY", registry)
     assert not gin_config.knows_own_code()
 
-    @gin.configurable
     def of_my_own() -> None: ...
 
+    known.append(("of_my_own", types.SimpleNamespace(wrapped=of_my_own)))
     assert gin_config.knows_own_code()
 
 
