@@ -52,7 +52,8 @@ def held(request: Request, warn: Callable[[str], None]) -> Iterator[None]:
         yield
         return
     release = functools.partial(_release, lock, folder, made)
-    with signals.cleanup(release):
+    # Last: while the command still writes, another must not begin to.
+    with signals.cleanup(release, last=True):
         try:
             yield
         finally:

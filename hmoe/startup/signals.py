@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -51,6 +51,7 @@ class Guard:
         self.received: int | None = None
         self._tell: Callable[[str], None] = _print_error
         self._cleanups: list[Callable[[], None]] = []
+        self._last_cleanups: list[Callable[[], None]] = []
         self._raises = False
         self._left_to_others = 0  # signals that an `OrderlyStop` takes
         self._raised = False
@@ -103,13 +104,19 @@ class Guard:
             self._raises = False
 
     @contextlib.contextmanager
-    def cleanup(self, function: Callable[[], None]) -> Iterator[None]:
-        """Has a function called if the process is ended inside; otherwise it is not called."""
-        self._cleanups.append(function)
+    def cleanup(self, function: Callable[[], None], *, last: bool = False) -> Iterator[None]:
+        """Has a function called if the process is ended inside; otherwise it is not called.
+
+        Args:
+          function: the function.
+          last: whether it is called at the very end, after the line for the user.
+        """
+        cleanups = self._last_cleanups if last else self._cleanups
+        cleanups.append(function)
         try:
             yield
         finally:
-            self._cleanups.remove(function)
+            cleanups.remove(function)
 
     def farewell(self) -> int:
         """Prints, once, that the command was interrupted, and returns its exit status."""
@@ -159,11 +166,9 @@ class Guard:
         return not readable or bool(os.read(pipe, 1))
 
     def _end(self) -> None:
+        _call(self._cleanups)
         status = self.farewell()
-        # At the very end: the other thread still writes, and another command must not begin to.
-        for cleanup in reversed(self._cleanups):
-            with contextlib.suppress(Exception):
-                cleanup()
+        _call(self._last_cleanups)
         os._exit(status)
 
 
@@ -216,10 +221,17 @@ _active: Guard | None = None
 
 
 @contextlib.contextmanager
-def cleanup(function: Callable[[], None]) -> Iterator[None]:
-    """Has a function called if a signal ends the process inside; otherwise it is not called."""
-    with _active.cleanup(function) if _active else contextlib.nullcontext():
+def cleanup(function: Callable[[], None], *, last: bool = False) -> Iterator[None]:
+    """Has a function called if a signal ends the process inside; see `Guard.cleanup`."""
+    with _active.cleanup(function, last=last) if _active else contextlib.nullcontext():
         yield
+
+
+def _call(functions: Sequence[Callable[[], None]]) -> None:
+    """Calls functions, the newest first, whatever becomes of each."""
+    for function in reversed(functions):
+        with contextlib.suppress(Exception):
+            function()
 
 
 def _replace_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
