@@ -1,8 +1,8 @@
 """Kills the process that imports it, as `kill -9` does: at a named point, or after some time.
 
 A command imports it with `--module_import`. The file that the environment variable `KILLED` names
-says when: a number of seconds after "now" or "step" (the first step), or the name of a point and how
-often it is passed before.
+says when: a number of seconds after "now"; a number such as 3.04 after "step", for 0.04 seconds after
+the third step of the session; or the name of a point and how often it is passed before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hmoe.storage import atomic_write, checkpoint_manifest, checkpoint_saving
-from hmoe.t5.sessions import operative_config, saved_sums
+from hmoe.t5.sessions import hooks, saved_sums
 
 KILLED = "HMOE_TESTS_KILLED"
 
@@ -89,15 +89,17 @@ def after(seconds: float) -> None:
     timer.start()
 
 
-def after_first_step(seconds: float) -> None:
-    """Kills this process some time after its first training step."""
-    show = operative_config.show
+def after_steps(moment: float) -> None:
+    """Kills this process after some steps of its session, and the fraction of a second."""
+    after_step, left = hooks.SaveHook.after_step, [int(moment)]
 
     def replacement(*arguments: Any) -> None:
-        after(seconds)
-        show(*arguments)
+        left[0] -= 1
+        if left[0] == 0:
+            after(moment % 1)
+        after_step(*arguments)
 
-    operative_config.show = replacement
+    hooks.SaveHook.after_step = replacement  # type: ignore[method-assign]
 
 
 def _read() -> None:
@@ -108,7 +110,7 @@ def _read() -> None:
     if start in POINTS:
         at(start, int(number))
     else:
-        {"now": after, "step": after_first_step}[start](float(number))
+        {"now": after, "step": after_steps}[start](float(number))
 
 
 if KILLED in os.environ:
