@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-
 # What the user named is not there, is of another kind, or must not be touched: bad input as well.
 _BAD_NAMES = (
     FileNotFoundError,
@@ -12,7 +10,6 @@ _BAD_NAMES = (
     IsADirectoryError,
     PermissionError,
 )
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class RunFailedError(ValueError):
@@ -31,8 +28,3 @@ def is_bad_input(error: Exception) -> bool:
 def is_unbound(error: Exception) -> bool:
     """Returns whether an error is gin's about an argument that nothing binds."""
     return str(error).strip().startswith("Required bindings for")
-
-
-def is_full_disk(error: OSError) -> bool:
-    """Returns whether a file could not be written because there is no room for it."""
-    return error.errno in _NO_ROOM

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 
-from hmoe.startup import errors, run_lock
+from hmoe.startup import run_lock
 from hmoe.startup.console import LOG_FILE
 from hmoe.startup.request import Request
 from hmoe.storage import disk_full
@@ -148,7 +148,7 @@ def _first_line() -> bytes:
 
 
 def _cannot_write(folder: str, error: OSError) -> Exception:
-    if errors.is_full_disk(error):
+    if disk_full.is_full(error):
         return error
     named = f": {error.filename!r}" if error.filename else ""
     return ValueError(

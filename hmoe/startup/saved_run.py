@@ -12,6 +12,7 @@ from etils import epath
 
 from hmoe.startup import bindings
 from hmoe.startup.request import Request, frozen
+from hmoe.storage.local_files import is_elsewhere
 
 # The whole configuration, which we write; and the part of it that training used, as T5 writes it.
 CONFIGURATIONS = ("config.gin", "operative_config.gin")
@@ -141,7 +142,7 @@ def _whole_copy(lines: Sequence[str]) -> str:
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
+    return path if is_elsewhere(path) else os.path.abspath(path)
 
 
 def _configuration(path: str, needs_end: bool = False) -> str:

@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 from etils import epath
 
 from hmoe.storage import checkpoint_manifest
+from hmoe.storage.local_files import is_elsewhere
 
 # The file in which TensorFlow's own tools look for the newest checkpoint.
 STATE_FILE = "checkpoint"
@@ -199,7 +200,7 @@ def problem_of(
 
 
 def _leads_elsewhere(folder: str, name: str) -> bool:
-    if "://" in folder or not os.path.islink(os.path.join(folder, name)):
+    if is_elsewhere(folder) or not os.path.islink(os.path.join(folder, name)):
         return False
     target = os.path.realpath(os.path.join(folder, name))
     return os.path.dirname(target) != os.path.realpath(folder)

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 from etils import epath
 
 from hmoe.storage import atomic_write
+from hmoe.storage.local_files import is_elsewhere
 
 FORMAT = 1
 _CHUNK = 1 << 22
@@ -106,7 +107,7 @@ def _write(folder: str, manifest: Manifest) -> None:
     fields = {**manifest._asdict(), "files": [record._asdict() for record in manifest.files]}
     text = json.dumps({"format": FORMAT, **fields}, indent=1) + "\n"
     atomic_write.write_text(os.path.join(folder, name_of(manifest.step)), text)
-    if "://" not in folder:
+    if not is_elsewhere(folder):
         _flush_folder(folder or ".")
 
 
@@ -259,7 +260,7 @@ def checksum(path: str) -> str:
 
 def state_of(path: str) -> FileState:
     """Returns what changes when a file is written: its size, its time, its place on the disk."""
-    if "://" in path:
+    if is_elsewhere(path):
         stat = epath.Path(path).stat()
         return (path, stat.length, int(stat.mtime), 0)
     status = os.stat(path)
@@ -276,7 +277,7 @@ def _compute(path: str) -> str:
 
 def _flush(path: str) -> None:
     """Makes sure that a file survives a loss of power as it is now."""
-    if "://" in path:
+    if is_elsewhere(path):
         return
     number = os.open(path, os.O_RDONLY)
     try:

@@ -17,6 +17,7 @@ from etils import epath
 
 from hmoe.storage import atomic_write, checkpoint_files, checkpoint_manifest
 from hmoe.storage.checkpoint_manifest import Manifest
+from hmoe.storage.local_files import is_elsewhere
 
 # One checkpoint of each such span is kept for good, as TensorFlow's saver does it.
 KEEP_EVERY_SECONDS = 2 * 60 * 60
@@ -119,7 +120,7 @@ def clear_unfinished(folder: str, step: int) -> None:
 def delete_leftover(folder: str, name: str) -> None:
     """Removes a file, or a folder with all that is in it; of a link, only the link."""
     path = epath.Path(os.path.join(folder, name))
-    if path.is_dir() and not ("://" not in folder and os.path.islink(path)):
+    if path.is_dir() and not (not is_elsewhere(folder) and os.path.islink(path)):
         path.rmtree(missing_ok=True)
     else:
         delete(folder, name)

@@ -21,7 +21,7 @@ def message(error: BaseException, folder: str) -> str | None:
       folder: the folder that the command writes to, for errors that name no file.
     """
     for each in _chain(error):
-        if _is_full(each):
+        if is_full(each):
             path = _path_in(each) or folder
             where = _existing_folder(path)
             return (
@@ -51,7 +51,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _is_full(error: BaseException) -> bool:
+def is_full(error: BaseException) -> bool:
+    """Returns whether an error is of a disk that has no room, whichever library raised it."""
     if isinstance(error, OSError) and error.errno in _NUMBERS:
         return True
     # TensorFlow's errors have no number, and must not be imported here.

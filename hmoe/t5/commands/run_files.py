@@ -20,6 +20,7 @@ from hmoe.startup.saved_run import (
     VOCABULARY_FILE,
 )
 from hmoe.storage import atomic_write
+from hmoe.storage.local_files import is_elsewhere
 
 
 class RunFiles(NamedTuple):
@@ -48,7 +49,7 @@ class RunFiles(NamedTuple):
         """
         epath.Path(model_dir).mkdir(parents=True, exist_ok=True)
         flags = {**self.flags, COPY: self.configuration.splitlines()}
-        if self.vocabulary is not None and "://" not in model_dir:
+        if self.vocabulary is not None and not is_elsewhere(model_dir):
             # So the model can be used when its folder is moved, and whatever happens to the file
             # that was given.
             atomic_write.write_bytes(os.path.join(model_dir, VOCABULARY_FILE), self.vocabulary)
@@ -83,6 +84,6 @@ def kept_flags(request: Request) -> dict[str, Any]:
     """Returns the flags in `KEPT_FLAGS` that a request gives, by name, with absolute paths."""
     kept = {name: getattr(request, name) for name in KEPT_FLAGS if getattr(request, name)}
     return {
-        name: os.path.abspath(value) if name in PATHS and "://" not in value else value
+        name: os.path.abspath(value) if name in PATHS and not is_elsewhere(value) else value
         for name, value in kept.items()
     }

@@ -9,6 +9,8 @@ import re
 import shutil
 import tempfile
 
+from hmoe.storage.local_files import is_elsewhere
+
 
 @functools.cache
 def _alias(folder: str) -> str:
@@ -25,7 +27,7 @@ def readable(path: str) -> str:
 
     TensorFlow takes a path to read as a pattern, in which `[`, `*` and `?` do not mean themselves.
     """
-    if "://" in path or not re.search(r"[\[*?\\]", path):
+    if is_elsewhere(path) or not re.search(r"[\[*?\\]", path):
         return path
     folder, name = os.path.split(os.path.abspath(path))
     return os.path.join(_alias(folder), name)
