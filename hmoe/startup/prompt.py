@@ -29,7 +29,9 @@ def ask(console: Console) -> str | None:
     """
     line = None
     try:
-        with _terminal_put_back():
+        # A signal between the prompt and the wait for a key interrupts neither: the guard ends the
+        # process then, and its line must not stand behind the prompt.
+        with signals.cleanup(lambda: console.say("")), _terminal_put_back():
             line = _edited_line() if _can_edit(console) else _plain_line(console)
     finally:
         if line is None:

@@ -7,6 +7,8 @@ import dataclasses
 import os
 from typing import Any
 
+from hmoe.startup.workers import Workers
+
 DEFAULT_MODEL_DIR = "runs/default"
 
 
@@ -37,6 +39,7 @@ class Request:
       command: "train", "eval", "predict", "score", "export", "split" or "merge".
       model_dir: folder of checkpoints, curves and log.
       machine: the machine to run on.
+      workers: the processes that share the run's mesh; None for this process alone.
       gin_file: gin files, later ones winning.
       gin_param: single lines of gin.
       gin_location_prefix: folders to look for gin files in.
@@ -66,6 +69,7 @@ class Request:
     command: str
     model_dir: str
     machine: Machine = Machine()
+    workers: Workers | None = None
     gin_file: tuple[str, ...] = ()
     gin_param: tuple[str, ...] = ()
     gin_location_prefix: tuple[str, ...] = ()
