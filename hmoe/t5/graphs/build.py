@@ -31,6 +31,7 @@ def build_graph(
     mode: Literal["train"],
     mesh_impl: mtf.MeshImpl | None = None,
     variable_placer: VariablePlacer | None = None,
+    add_up_sums: bool = False,
 ) -> TrainingGraph: ...
 
 
@@ -60,6 +61,7 @@ def build_graph(
     mode: Mode,
     mesh_impl: mtf.MeshImpl | None = None,
     variable_placer: VariablePlacer | None = None,
+    add_up_sums: bool = False,
 ) -> TrainingGraph | EvaluationGraph | DecodingGraph:
     """Builds the graph of a mode into TensorFlow's default graph.
 
@@ -71,6 +73,8 @@ def build_graph(
       mesh_impl: the mesh implementation to lower to; by default one of CPUs and GPUs, as the
         settings list them.
       variable_placer: what spreads the saved variables over hosts; by default TensorFlow.
+      add_up_sums: in training, whether a variable of the mesh adds up the sums over steps, for a
+        host that cannot fetch them.
 
     Returns:
       A `TrainingGraph`, an `EvaluationGraph`, or a `DecodingGraph` for the two other modes.
@@ -90,7 +94,7 @@ def build_graph(
     feature_lib.check_features(settings, mode, named)
     named = feature_lib.joined_for_lm(settings, mode, named)
     if mode == TRAIN:
-        return training.build(settings, engine, named, dims[-1])
+        return training.build(settings, engine, named, dims[-1], add_up_sums)
     if mode == EVAL:
         return evaluation.build(settings, engine, named)
     build = decoding.build_scoring if mode == SCORE else decoding.build_prediction
