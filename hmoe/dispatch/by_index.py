@@ -178,7 +178,7 @@ def _sum_of_placed(
 
 
 def _sum_in_xla(flat: tf.Tensor, slots: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
-    """Sums slots [X * Q * C, T] to [Q * S, T]; XLA knows no tensors whose size depends on values."""
+    """Sums slots [X * Q * C, T] to [Q * S, T] by shapes that depend on no values, as XLA needs."""
     # [X, *g, C] -> [X * Q * C], the token in each slot, or -1, which is left out of the sum.
     tokens = tf.reshape(tf.where_v2(sources >= 0, sources // slots.shape[-1], -1), [-1])
     return tf.math.unsorted_segment_sum(flat, tokens, math.prod(slots.shape.as_list()[:-1]))

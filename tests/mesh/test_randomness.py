@@ -73,7 +73,12 @@ def philox(key, count, size):
 
 def test_numbers_are_those_of_philox():
     # A known answer of the algorithm's authors, for a key and a counter of zeros.
-    assert [hex(x) for x in philox(0, 0, 4)] == ["0x6627e8d5", "0xe169c58d", "0xbc57ac4c", "0x9b00dbd8"]
+    assert [hex(x) for x in philox(0, 0, 4)] == [
+        "0x6627e8d5",
+        "0xe169c58d",
+        "0xbc57ac4c",
+        "0x9b00dbd8",
+    ]
     source = RandomSource(3, "encoder/outer")
     for step, values in zip((0, 5), draw(uniform(3, "encoder/outer"), steps=(0, 5))):
         bits = philox(source.key, step, values.size)

@@ -43,12 +43,12 @@ class SumVariable:
         """Returns each total, from the value of the variable."""
         ends = np.cumsum([math.prod(shape) for shape in self.shapes])[:-1]
         parts = np.split(numbers, ends)
-        return {
-            key: part.reshape(shape) for key, part, shape in zip(self.keys, parts, self.shapes)
-        }
+        return {key: part.reshape(shape) for key, part, shape in zip(self.keys, parts, self.shapes)}
 
 
-def add_up(mesh: mtf.Mesh, loss: mtf.Tensor, rate: float | tf.Tensor | None, sums: Sums) -> SumVariable:
+def add_up(
+    mesh: mtf.Mesh, loss: mtf.Tensor, rate: float | tf.Tensor | None, sums: Sums
+) -> SumVariable:
     """Adds a variable that adds up, over steps, what `TrainingGraph` has of each step.
 
     Args:

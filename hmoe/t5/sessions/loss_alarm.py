@@ -101,9 +101,13 @@ class LossAlarm:
         cause = divergence.likely_cause(self._settings, self._activation_dtype, step)
         raise RunFailedError(
             f"the loss is {loss} {when}, and no later step can recover from it "
-            f"({divergence.wrong_terms(self._settings, sums)}). Nothing of this step was saved; "
-            f"{left}. {cause}"
+            f"({divergence.wrong_terms(self._settings, sums)}). Nothing of {_these(when)} was "
+            f"saved; {left}. {cause}"
         )
+
+
+def _these(when: str) -> str:
+    return "these steps" if "steps" in when else "this step"
 
 
 def check_rate(rate: float, when: str, model_dir: str) -> None:
@@ -121,7 +125,7 @@ def check_rate(rate: float, when: str, model_dir: str) -> None:
         return
     raise RunFailedError(
         f"the learning rate is {rate} {when}, and so are all weights after it. Nothing of "
-        f"this step was saved; {divergence.what_is_left(model_dir)}. Set another "
+        f"{_these(when)} was saved; {divergence.what_is_left(model_dir)}. Set another "
         "utils.run.learning_rate_schedule; a warm-up over 0 steps divides by 0 "
         "(learning_rate_schedules.linear_warmup.steps_or_fraction and "
         "truncated_rsqrt.warmup_steps; warmup_steps in shipped runs): set 1 or more"

@@ -102,10 +102,13 @@ class LoopEstimator(Estimator):
       settings: the model's settings.
       session: settings of reports and checks.
       **arguments: arguments of `TPUEstimator`, which lets no subclass replace a method.
+
+    Attributes:
+      settings: the model's settings.
     """
 
     def __init__(self, settings: ModelSettings, session: SessionSettings, **arguments: Any):
-        self._settings = settings
+        self.settings = settings
         self._session = session
         self._max_steps = 0
         self._alarm: LoopAlarmHook | None = None
@@ -127,7 +130,7 @@ class LoopEstimator(Estimator):
         Raises:
           RunFailedError: the loss, the learning rate or a weight cannot be right.
         """
-        self._max_steps, self._alarm = max_steps, LoopAlarmHook(self._settings)
+        self._max_steps, self._alarm = max_steps, LoopAlarmHook(self.settings)
         self._estimator.train(input_fn, hooks=[self._alarm, *hooks], max_steps=max_steps)
         return self
 
@@ -178,16 +181,13 @@ class LoopEstimator(Estimator):
         config: tpu_config.RunConfig | None = None,
     ) -> tpu_estimator.TPUEstimatorSpec:
         del labels, config
-        settings = self._settings
+        settings = self.settings
         context = params.get("context") if settings.use_tpu else None
         if mode != TRAIN:
             return model_spec(settings, features, mode, context)
         assert self._alarm is not None, "train makes it"
         graph = training_graph(settings, features, context)
-        with mtf.utils.outside_all_rewrites():
-            self._alarm.watch(graph)
-            report = LoopReportHook(self._alarm, settings, self._session, graph, self._max_steps)
-        return _training_spec(settings, graph, report)
+        return training_spec(settings, self._session, graph, self._alarm, self._max_steps)
 
 
 def estimator(
@@ -281,9 +281,22 @@ def _mesh(
     return engine(settings, context), variable_placer(context)
 
 
-def _training_spec(
-    settings: ModelSettings, graph: TrainingGraph, report: LoopReportHook
+def training_spec(
+    settings: ModelSettings,
+    session: SessionSettings,
+    graph: TrainingGraph,
+    alarm: LoopAlarmHook,
+    max_steps: int,
 ) -> tpu_estimator.TPUEstimatorSpec:
+    """Says what `TPUEstimator` is to do with the graph of a training step.
+
+    Args:
+      settings: the model's settings.
+      session: settings of reports and checks.
+      graph: what `training_graph` has built.
+      alarm: a hook of the session that is to train, before all others.
+      max_steps: the step that training stops at.
+    """
     host_call = None
     if settings.tpu_summaries:
         host_call = mtf.utils.create_host_call(settings.model_dir)
@@ -291,6 +304,8 @@ def _training_spec(
     with mtf.utils.outside_all_rewrites():
         warm_start.initialize(settings)
         restore = mtf.MtfRestoreHook(graph.lowering)
+        alarm.watch(graph)
+        report = LoopReportHook(alarm, settings, session, graph, max_steps)
         config = gin.tf.GinConfigSaverHook(
             settings.model_dir, summarize_config=True, include_step_in_filename=False
         )

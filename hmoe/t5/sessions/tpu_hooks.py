@@ -33,6 +33,7 @@ class LoopAlarmHook(tf.train.SessionRunHook):
       step: number of steps that are done.
       num_steps: number of steps of the last loop.
       sums: the totals of the last loop, as `SumVariable` has them, but for the number of steps.
+      loop_sums: takes the sums from the mesh; None before `watch`.
     """
 
     def __init__(self, settings: ModelSettings):
@@ -40,7 +41,7 @@ class LoopAlarmHook(tf.train.SessionRunHook):
         self.num_steps = 0
         self.sums: HostSums = {}
         self._settings = settings
-        self._loop_sums: LoopSums | None = None
+        self.loop_sums: LoopSums | None = None
 
     def watch(self, graph: TrainingGraph) -> None:
         """Adds to the default graph what is run between loops.
@@ -48,7 +49,7 @@ class LoopAlarmHook(tf.train.SessionRunHook):
         Args:
           graph: the graph of a step, which adds up its sums.
         """
-        self._loop_sums = LoopSums(graph)
+        self.loop_sums = LoopSums(graph)
         self._global_step = tf.train.get_global_step().read_value()
 
     def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
@@ -61,8 +62,8 @@ class LoopAlarmHook(tf.train.SessionRunHook):
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
         """Raises RunFailedError if a loss or the learning rate of the loop cannot be right."""
-        assert self._loop_sums is not None, "the model function calls watch"
-        self.sums = self._loop_sums.take(run_context.session)
+        assert self.loop_sums is not None, "the model function calls watch"
+        self.sums = self.loop_sums.take(run_context.session)
         self.num_steps = int(self.sums.pop(STEPS))
         self.step += self.num_steps
         loss, rate = (float(self.sums[model_sum(name)]) for name in ("loss", "learning_rate"))

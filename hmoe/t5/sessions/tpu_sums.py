@@ -30,6 +30,11 @@ class LoopSums:
             self._read = master.read_value()
             self._reset = tf.assign(master, tf.zeros_like(master))
 
+    @property
+    def operations(self) -> list[tf.Operation]:
+        """What `take` runs, in this order."""
+        return [self._to_master, self._read.op, self._reset.op, self._to_slices]
+
     def take(self, session: tf.Session) -> HostSums:
         """Returns the totals of the steps since the last call, and begins anew.
 

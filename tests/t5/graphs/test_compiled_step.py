@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -44,11 +43,7 @@ ROUTERS = sorted(
 CASES = [
     ("einsum", "top_2", 2),
     ("index", "top_2", 1),
-    *[
-        case
-        for router in ROUTERS
-        for case in (("einsum", router, 1), ("index", router, 2))
-    ],
+    *[case for router in ROUTERS for case in (("einsum", router, 1), ("index", router, 2))],
 ]
 
 
