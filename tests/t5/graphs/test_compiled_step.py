@@ -14,7 +14,9 @@ from tensorflow.python.compiler.xla import xla
 
 from hmoe.startup import gin_files
 from hmoe.t5.graphs import build
-from hmoe.t5.graphs.model_settings import TRAIN
+from hmoe.t5.graphs.model_settings import TRAIN, ModelSettings
+from hmoe.t5.graphs.training import TrainingGraph
+from hmoe.t5.sessions.tpu_sums import LoopSums
 from tests import tolerances
 from tests.gin import configs
 from tests.gin.configs import tf
@@ -55,7 +57,7 @@ def quick_compiler():
     del os.environ["XLA_FLAGS"]
 
 
-def trained(settings, compiled: bool) -> dict[str, np.ndarray]:
+def trained(settings: ModelSettings, compiled: bool) -> dict[str, np.ndarray]:
     """Trains from the same weights; returns loss and sums of each step, and the last weights."""
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(1)
@@ -64,26 +66,29 @@ def trained(settings, compiled: bool) -> dict[str, np.ndarray]:
         built = []
 
         def step() -> list[tf.Tensor]:
-            built.append(build.build_graph(settings, given, TRAIN))
+            built.append(build.build_graph(settings, given, TRAIN, add_up_sums=True))
             with tf.control_dependencies([built[0].train_op]):
                 return [tf.identity(x) for x in (built[0].loss, *built[0].sums.values())]
 
         fetches = xla.compile(step) if compiled else step()
         check_draws(graph)
-        lowering = built[0].lowering
-        names = ["loss", *(f"{key.layer}/{key.name}" for key in built[0].sums)]
-        return run(fetches, names, lowering)
+        return run(fetches, built[0])
 
 
-def run(fetches, names: list[str], lowering) -> dict[str, np.ndarray]:
-    to_slices, to_masters = lowering.copy_masters_to_slices(), lowering.copy_slices_to_masters()
+def run(fetches: list[tf.Tensor], graph: TrainingGraph) -> dict[str, np.ndarray]:
+    names = ["loss", *(f"{key.layer}/{key.name}" for key in graph.sums)]
+    to_slices = graph.lowering.copy_masters_to_slices()
+    to_masters = graph.lowering.copy_slices_to_masters()
+    loop_sums = LoopSums(graph)
     found: dict[str, np.ndarray] = {}
     with configs.session() as session:
-        session.run(tf.global_variables_initializer())
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         session.run(to_slices)
         for number in range(STEPS):
             for name, value in zip(names, session.run(fetches)):
                 found[f"{name} of step {number}"] = value
+        for key, value in loop_sums.take(session).items():
+            found[f"total of {key.layer}/{key.name}"] = value
         session.run(to_masters)
         for variable in tf.global_variables():
             found[variable.op.name] = session.run(variable)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hmoe import compat
+from hmoe.compat.stack import tf
 from hmoe.startup.errors import RunFailedError
 from hmoe.storage import checkpoint_files
 from hmoe.t5.sessions.session_settings import SessionSettings
@@ -104,14 +105,16 @@ def test_evaluates_and_predicts_like_sessions(trained: Path) -> None:
 
 
 def test_exported_model_has_its_weights_on_the_mesh(trained: Path, tmp_path: Path) -> None:
+    """Whoever loads it has no hooks, which copy the weights elsewhere."""
     ours = balanced(trained)
     folder = tiny.export(tpu_estimator_of(ours), tmp_path)
     texts = ["one", "two", "three", "five", "seven", "a", "bc", "def"]
-    expected = [
-        tiny.text(row["outputs"])
-        for row in ours.predict(tiny.input_fn({"inputs": tiny.rows_of_texts(texts)}))
-    ]
-    assert tiny.answers_of_export(folder, texts) == [expected]
+    rows = tiny.rows_of_texts(texts)
+    expected = [row["outputs"] for row in ours.predict(tiny.input_fn({"inputs": rows}))]
+    with tf.Graph().as_default(), tf.Session() as session:
+        loaded = tf.saved_model.load(session, ["serve"], folder).signature_def["serving_default"]
+        found = session.run(loaded.outputs["outputs"].name, {loaded.inputs["inputs"].name: texts})
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_loss_that_is_not_a_number(tmp_path: Path) -> None:
