@@ -432,6 +432,34 @@ GIN_WRAPPED = Internal(
     used_in=("hmoe/t5/commands/gin_config.py",),
 )
 
+UPDATE_INPUT = Internal(
+    **TENSORFLOW,
+    module="tensorflow.python.framework.ops",
+    name="Operation._update_input",
+    parameters="index, tensor",
+    reason="Puts a collective in the place that was kept for it once the graph is whole, so that "
+    "several exchanges can share one.",
+    used_in=("hmoe/lowering/graph_hooks.py",),
+)
+
+SAVE_SLICE_INFO = Internal(
+    **TENSORFLOW,
+    module="tensorflow.python.ops.variables",
+    name="Variable._set_save_slice_info",
+    parameters="save_slice_info",
+    reason="Saves and restores a variable as a part of a larger one, as partitioned variables are.",
+    used_in=("hmoe/lowering/slice_variables.py",),
+)
+
+SAVED_SLICE_INFO = Internal(
+    **TENSORFLOW,
+    module="tensorflow.python.ops.variables",
+    name="Variable._get_save_slice_info",
+    parameters="",
+    reason="Tells which part of a larger variable a variable is.",
+    used_in=("hmoe/lowering/slice_variables.py",),
+)
+
 LOCALE_DATA = Internal(
     **BABEL,
     module="babel",
