@@ -70,7 +70,8 @@ class SliceVariable:
         self.laid_out_tensor = Slice([self.slice])
         # There is no master to copy from or to.
         self.copy_master_to_slices = self.copy_slices_to_master = tf.no_op()
-        if mesh_impl.is_first_with(shape):
+        mesh_impl.variable_shapes.append(shape)
+        if mesh_impl.is_first_with(shape, mesh_impl.number):
             mesh_impl.own_variables.append(self.slice)
 
     def assign_to_slices(
@@ -90,6 +91,7 @@ class CollectiveMesh(mtf.MeshImpl):
       pnum: the number of its slice, as Mesh TensorFlow counts.
       coordinates: where the slice is along each axis of the mesh.
       device: name of the device of this process.
+      variable_shapes: the shape of each variable, whole.
       own_variables: the slices that this process is the one to save.
       exchanges: the exchanges with other processes.
     """
@@ -109,6 +111,7 @@ class CollectiveMesh(mtf.MeshImpl):
         super().__init__(shape, layout)
         self.number = number
         self.device = device
+        self.variable_shapes: list[mtf.Shape] = []
         self.own_variables: list[tf.Variable] = []
         self.exchanges = Exchanges(device, hint)
         self._sizes = {dim.name: dim.size for dim in self.shape.dims}
@@ -119,10 +122,16 @@ class CollectiveMesh(mtf.MeshImpl):
         self._numbers = {self._coordinates_of(each): each for each in range(self.size)}
         self._peers: dict[tuple[int, ...], Peers] = {}
 
-    def is_first_with(self, shape: mtf.Shape) -> bool:
-        """Returns whether no process before this one has the same slice of tensors of a shape."""
+    def is_first_with(self, shape: mtf.Shape, number: int) -> bool:
+        """Returns whether a process is the first of those that have its slice of a tensor.
+
+        Args:
+          shape: shape of the whole tensor.
+          number: number of the process.
+        """
         split = self.tensor_layout(shape).tensor_axis_to_mesh_axis
-        return all(at == 0 for axis, at in enumerate(self.coordinates) if axis not in split)
+        coordinates = self._coordinates_of(number)
+        return all(at == 0 for axis, at in enumerate(coordinates) if axis not in split)
 
     def finish(self, roots: Iterable[tf.Tensor | tf.Operation]) -> None:
         """Makes the collectives of the graph.

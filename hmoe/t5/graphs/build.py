@@ -65,7 +65,8 @@ def build_graph(
 
     Args:
       settings: the model's settings.
-      features: int [batch, length] each; may hold "predict_batch_size", the number of rows that
+      features: int [batch, length] each, or on a mesh of processes the rows of this one's slice
+        alone; may hold "predict_batch_size", the number of rows that
         are asked for, the others being padding that fills up the batch.
       mode: TRAIN, EVAL, PREDICT or SCORE.
       mesh_impl: the mesh implementation to lower to; by default one of CPUs and GPUs, as the
@@ -86,12 +87,26 @@ def build_graph(
     )
     mesh = mtf.Mesh(mtf.Graph(), "mesh", variable_placer)
     dims = feature_lib.batch_dims(settings, with_outer_batch=mode in (TRAIN, EVAL))
-    named = feature_lib.import_features(settings, mesh, features, dims)
+    named = feature_lib.import_features(settings, mesh, features, dims, engine)
     feature_lib.check_features(settings, mode, named)
     named = feature_lib.joined_for_lm(settings, mode, named)
+    graph = _build(settings, engine, named, dims[-1], mode, num_rows)
+    if isinstance(engine, CollectiveMesh):
+        engine.finish(tf.nest.flatten(graph[1:]))  # all but the lowering
+    return graph
+
+
+def _build(
+    settings: ModelSettings,
+    engine: mtf.MeshImpl,
+    features: dict[str, mtf.Tensor],
+    batch_dim: mtf.Dimension,
+    mode: Mode,
+    num_rows: tf.Tensor | None,
+) -> TrainingGraph | EvaluationGraph | DecodingGraph:
     if mode == TRAIN:
-        return training.build(settings, engine, named, dims[-1])
+        return training.build(settings, engine, features, batch_dim)
     if mode == EVAL:
-        return evaluation.build(settings, engine, named)
+        return evaluation.build(settings, engine, features)
     build = decoding.build_scoring if mode == SCORE else decoding.build_prediction
-    return build(settings, engine, named, num_rows)
+    return build(settings, engine, features, num_rows)

@@ -5,12 +5,25 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hmoe.compat.stack import mtf, tf
+from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.lower import lower
 from hmoe.t5.graphs import gradients as gradient_lib
 from hmoe.t5.graphs import sums as sum_lib
 from hmoe.t5.graphs.model_settings import ModelSettings, learning_rate, trained_variable
 from hmoe.t5.graphs.sums import ExportedSums, SumKey, Sums, model_sum
 from hmoe.t5.layers import metric_collection
+
+
+class StopVote(NamedTuple):
+    """A vote on whether training stops after this step, in which each process has a voice.
+
+    Attributes:
+      own: float32 [], to be fed with 1 where this process is asked to stop.
+      all: float32 [], the sum over all processes.
+    """
+
+    own: tf.Tensor
+    all: tf.Tensor
 
 
 class TrainingGraph(NamedTuple):
@@ -22,6 +35,7 @@ class TrainingGraph(NamedTuple):
       train_op: runs the step and increments the global step.
       sums: sums over the step.
       learning_rate: float32 [].
+      stop: lets any process of a mesh of processes stop all; None on other meshes.
     """
 
     lowering: mtf.Lowering
@@ -29,6 +43,7 @@ class TrainingGraph(NamedTuple):
     train_op: tf.Operation
     sums: ExportedSums
     learning_rate: tf.Tensor
+    stop: StopVote | None = None
 
 
 def build(
@@ -56,7 +71,7 @@ def build(
             "training needs utils.run.optimizer; in gin, for example: "
             "utils.run.optimizer = @optimize.AdafactorOptimizer"
         )
-    if isinstance(engine, mtf.placement_mesh_impl.PlacementMeshImpl):
+    if isinstance(engine, (mtf.placement_mesh_impl.PlacementMeshImpl, CollectiveMesh)):
         read_weights_once()
     targets = features["targets"]
     step = gradient_lib.step_gradients(settings, features, batch_dim)
@@ -76,7 +91,14 @@ def build(
         train_op=_counted([lowering.lowered_operation(op) for op in [*updates, *bias_updates]]),
         sums=sum_lib.export(lowering, sums),
         learning_rate=tf.convert_to_tensor(0.0 if rate is None else rate, tf.float32),
+        stop=_stop_vote(engine) if isinstance(engine, CollectiveMesh) else None,
     )
+
+
+def _stop_vote(engine: CollectiveMesh) -> StopVote:
+    own = tf.placeholder_with_default(0.0, [])
+    voices = engine.LaidOutTensor([own])
+    return StopVote(own, engine.allreduce(voices, range(engine.ndims), "SUM").one_slice)
 
 
 def read_weights_once() -> None:
@@ -86,7 +108,7 @@ def read_weights_once() -> None:
     each read it. Since the gradient of a last layer's weights does not need their value, the
     optimizer may assign them before the backward pass of the layer below reads them.
     """
-    tf.get_variable_scope().set_caching_device(lambda op: op.device)
+    tf.get_variable_scope().set_caching_device(lambda op: op.inputs[0].device)
 
 
 def _add_tpu_summaries(loss: mtf.Tensor, sums: Sums) -> None:

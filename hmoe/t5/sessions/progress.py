@@ -13,7 +13,13 @@ from hmoe.startup.console import duration
 from hmoe.storage import checkpoint_files
 from hmoe.t5.graphs.sums import SumKey, model_sum
 from hmoe.t5.graphs.training import TrainingGraph
-from hmoe.t5.sessions import metrics_file, operative_config, run_metrics, saved_sums
+from hmoe.t5.sessions import (
+    metrics_file,
+    operative_config,
+    processes,
+    run_metrics,
+    saved_sums,
+)
 from hmoe.t5.sessions.counting_hook import CountingHook
 from hmoe.t5.sessions.session_settings import SessionSettings
 
@@ -52,7 +58,7 @@ class ProgressHook(CountingHook):
 
     def begin(self) -> None:
         """Reads the sums that the checkpoint's steps left."""
-        if self.step:
+        if self.step and processes.is_first():
             self._take_up_sums()
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
@@ -63,6 +69,8 @@ class ProgressHook(CountingHook):
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
         """Adds up the sums, and reports if it is time."""
+        if not processes.is_first():  # it takes part in the sums, which the first reports
+            return
         if self._writer is None:
             self._writer = self._begin_curves(run_values.results)
         self._collector.add(run_values.results)
