@@ -16,6 +16,10 @@ class RunFailedError(ValueError):
     """A command was asked for the right thing and failed while it ran, as by a loss of NaN."""
 
 
+class ProcessLostError(RunFailedError):
+    """Another process of the run ended, hangs or cannot be reached."""
+
+
 def is_bad_input(error: Exception) -> bool:
     """Returns whether an error is one of the command line, of gin, or of files that it names."""
     if isinstance(error, RunFailedError):
