@@ -45,10 +45,12 @@ class Guard:
 
     Attributes:
       received: the number of the last signal; None before there was one.
+      hard_exit: whether the process has to leave without waiting for threads that are not Python's.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.hard_exit = False
         self._tell: Callable[[str], None] = _print_error
         self._cleanups: list[Callable[[], None]] = []
         self._last_cleanups: list[Callable[[], None]] = []
