@@ -158,6 +158,10 @@ class CollectiveMesh(mtf.MeshImpl):
             return tuple(Slice([each]) for each in result)
         return Slice([result])
 
+    def _on_slice(self, fn: Callable[[tf.Tensor], tf.Tensor], x: LaidOut) -> Slice:
+        with tf.device(self.device):
+            return Slice([fn(x.to_laid_out_tensor().one_slice)])
+
     def allreduce(self, x: LaidOut, mesh_axes: Sequence[int], reduction_fn_string: str) -> Slice:
         """Reduces over the processes that differ along these axes alone."""
         peers = self.peers(mesh_axes)
@@ -173,9 +177,9 @@ class CollectiveMesh(mtf.MeshImpl):
         if peers.size == 1:
             return x
         # [..., concat, ...] -> [concat, ...] -> [processes * concat, ...] -> and back
-        front = self.slicewise(lambda t: _to_front(t, concat_axis), x)
+        front = self._on_slice(lambda t: _to_front(t, concat_axis), x)
         whole = Slice([self.exchanges.add(ALL_GATHER, front.one_slice, peers)])
-        return self.slicewise(lambda t: _from_front(t, concat_axis), whole)
+        return self._on_slice(lambda t: _from_front(t, concat_axis), whole)
 
     def alltoall(self, x: LaidOut, mesh_axis: int, split_axis: int, concat_axis: int) -> Slice:
         """Exchanges parts of slices along a mesh axis."""
@@ -183,18 +187,18 @@ class CollectiveMesh(mtf.MeshImpl):
         x = x.to_laid_out_tensor()
         if peers.size == 1:
             return x
-        parts = self.slicewise(lambda t: _parts(t, peers.size, split_axis), x)
+        parts = self._on_slice(lambda t: _parts(t, peers.size, split_axis), x)
         parts = Slice([self.exchanges.add(ALL_TO_ALL, parts.one_slice, peers)])
-        return self.slicewise(lambda t: _joined(t, concat_axis), parts)
+        return self._on_slice(lambda t: _joined(t, concat_axis), parts)
 
     def receive(self, x: LaidOut, mesh_axis: int, source_pcoord: Sequence[int | None]) -> Slice:
         """Receives the slice of another process along a mesh axis; zeros where there is none."""
         source = source_pcoord[self.coordinates[mesh_axis]]
         # All take part, those too that receive nothing: [1, ...] -> [processes, ...]
-        slices = self.allconcat(self.slicewise(lambda t: t[None], x), mesh_axis, 0)
+        slices = self.allconcat(self._on_slice(lambda t: t[None], x), mesh_axis, 0)
         if source is None:
-            return self.slicewise(lambda t: tf.zeros_like(t[0]), slices)
-        return self.slicewise(lambda t: t[source], slices)
+            return self._on_slice(lambda t: tf.zeros_like(t[0]), slices)
+        return self._on_slice(lambda t: t[source], slices)
 
     def laid_out_pnum(self) -> Slice:
         """Returns the number of the slice, in a list."""
@@ -229,7 +233,7 @@ class CollectiveMesh(mtf.MeshImpl):
     ) -> Slice:
         """See upstream, which adds to zeros."""
         size = self.slice_shape(new_shape)
-        return self.slicewise(
+        return self._on_slice(
             lambda x: tf.broadcast_to(mtf.ops._expand_dims(x, old_shape, new_shape), size),
             old_slices,
         )
@@ -267,7 +271,7 @@ def _from_front(x: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def _parts(x: tf.Tensor, number: int, axis: int) -> tf.Tensor:
-    """Cuts a dimension into parts, which become the first: [..., n * s, ...] -> [n, ..., s, ...]."""
+    """Moves n parts of a dimension to the front: [..., n * s, ...] -> [n, ..., s, ...]."""
     shape = x.shape.as_list()
     cut = tf.reshape(x, [*shape[:axis], number, shape[axis] // number, *shape[axis + 1 :]])
     return _to_front(cut, axis)

@@ -110,8 +110,9 @@ class Exchanges:
         Returns:
           What this process receives.
         """
-        if graph_hooks.loop(tf.get_default_graph()) is not None:
-            return self._add_in_loop(kind, tensor, peers, merge)
+        loop = graph_hooks.loop(tf.get_default_graph())
+        if loop is not None:
+            return self._add_in_loop(loop, _Promise(kind, peers, merge, tensor, tensor))
         with tf.device(self._device):
             received = tf.identity(tf.placeholder(tensor.dtype, _received(kind, tensor, peers)))
         self._promises.append(_Promise(kind, peers, merge, tensor, received))
@@ -151,14 +152,10 @@ class Exchanges:
             found.append(Traffic(kind, axes, len(each), tensors, size))
         return found
 
-    def _add_in_loop(
-        self, kind: str, tensor: tf.Tensor, peers: Peers, merge: str
-    ) -> tf.Tensor:
-        loop = graph_hooks.loop(tf.get_default_graph())
-        promise = _Promise(kind, peers, merge, tensor, tensor)
+    def _add_in_loop(self, loop: int, promise: _Promise) -> tf.Tensor:
         before = self._last_in_loop.get(loop)
         with tf.device(self._device), tf.control_dependencies([before] if before else []):
-            received = self._collective(promise, tensor)
+            received = self._collective(promise, promise.tensor)
         self._last_in_loop[loop] = received.op
         self._lines.append(f"in a loop: {_line([promise])}")
         return received
@@ -179,9 +176,7 @@ class Exchanges:
     def _count(self, promises: list[_Promise]) -> None:
         kind, axes = promises[0].kind, promises[0].peers.axes
         size = sum(_bytes_sent(promise) for promise in promises)
-        self._sent.setdefault((kind, axes), []).append(
-            Traffic(kind, axes, 1, len(promises), size)
-        )
+        self._sent.setdefault((kind, axes), []).append(Traffic(kind, axes, 1, len(promises), size))
 
     def _collective(self, promise: _Promise, tensor: tf.Tensor) -> tf.Tensor:
         dtype = tensor.dtype

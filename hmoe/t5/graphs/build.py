@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, overload
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
+from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.lower import make_mesh
 from hmoe.t5.graphs import batch_features as feature_lib
 from hmoe.t5.graphs import decoding, evaluation, training

@@ -6,7 +6,7 @@ Processes that run other collectives, or in another order, would wait for one an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -78,12 +78,10 @@ def _raise_difference(name: str, texts: list[str], other: int) -> None:
 
 def _gather(value: np.ndarray, number: int) -> np.ndarray:
     """Joins the arrays of all processes along their first dimension."""
-    return _exchange(
-        lambda **keys: tf.raw_ops.CollectiveGatherV2(input=value, **keys), number
-    )
+    return _exchange(lambda **keys: tf.raw_ops.CollectiveGatherV2(input=value, **keys), number)
 
 
-def _exchange(operation: object, number: int) -> np.ndarray:
+def _exchange(operation: Callable[..., tf.Tensor], number: int) -> np.ndarray:
     found = processes.current()
     assert found is not None
     config = processes.session_config(tf.ConfigProto())

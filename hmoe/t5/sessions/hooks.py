@@ -123,9 +123,7 @@ class StopHook(CountingHook):
         self._stop = stop
         self._vote = vote
 
-    def before_run(
-        self, run_context: tf.train.SessionRunContext
-    ) -> tf.train.SessionRunArgs | None:
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs | None:
         """Tells the other processes whether this one is to stop, and asks them."""
         if self._vote is None:
             return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from hmoe.compat.stack import tf
 from hmoe.lowering import slice_variables
 from hmoe.lowering.collective import CollectiveMesh
-from hmoe.lowering.exchanges import ALL_REDUCE
 from hmoe.t5.sessions import processes
 
 
@@ -22,7 +21,9 @@ class PartWriter:
     def __init__(self, mesh_impl: CollectiveMesh):
         self._path = tf.placeholder(tf.string, [])
         files = {
-            number: tf.strings.join([self._path, f"_temp/part-{number:05d}-of-{mesh_impl.size:05d}"])
+            number: tf.strings.join(
+                [self._path, f"_temp/part-{number:05d}-of-{mesh_impl.size:05d}"]
+            )
             for number in range(mesh_impl.size)
             if number == 0 or _owns_parts(mesh_impl, number)
         }

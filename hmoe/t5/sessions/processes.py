@@ -192,7 +192,7 @@ class SessionOfRun:
     """A session with hooks that ends at the first error, in one process or several.
 
     `MonitoredSession` would wait for a lost process, and then run steps again under other numbers.
-    And a session is not closed while collectives wait for a process that is gone: closing waits too.
+    Nor is a session closed while collectives wait for a process that is gone: closing would wait.
 
     Args:
       scaffold: initializes or restores the variables.

@@ -57,9 +57,7 @@ def train(
         # Nothing in the folder has been changed up to here, where the model is known to be right.
         if not beginning.anew and processes.is_first():
             training_folder.take_up(settings.model_dir, newest, session.say)
-        hooks = training_hooks(
-            settings, session, graph, saver, steps, stop, beginning, more_hooks
-        )
+        hooks = training_hooks(settings, session, graph, saver, steps, stop, beginning, more_hooks)
         _run_steps(settings, session, graph, saver.scaffold(path), hooks, stop)
         if stop.asked():
             _report_stop(settings, session)

@@ -114,9 +114,7 @@ def _sizes_of(variables: list[tf.Variable]) -> _Sizes:
     return _Sizes(tf.stack(largest), tf.stack(not_finite))
 
 
-def _over_all(
-    sizes: _Sizes, variables: list[tf.Variable], mesh_impl: CollectiveMesh
-) -> _Sizes:
+def _over_all(sizes: _Sizes, variables: list[tf.Variable], mesh_impl: CollectiveMesh) -> _Sizes:
     """Returns the sizes of whole variables from those of the parts that processes hold."""
     # What several processes hold alike is counted by the one that saves it.
     own = {id(variable) for variable in mesh_impl.own_variables}
