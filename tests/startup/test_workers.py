@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
 
 from hmoe.cli import main
-from hmoe.startup import workers
+from hmoe.startup import saved_run, workers
 from hmoe.startup.request import Request
 from hmoe.startup.workers import Workers
 
@@ -123,6 +124,11 @@ def test_errors_name_what_gave_the_addresses() -> None:
     assert message("--workers=a:1,b:2,a:1", "--worker_index=0") == (
         "--workers has 'a:1' twice, for processes 0 and 2; each needs an address of its own"
     )
+
+
+def test_no_address_is_kept_with_a_model() -> None:
+    fields = {field.name for field in dataclasses.fields(Workers)}
+    assert not {"workers", "worker_index", *fields} & set(saved_run.KEPT_FLAGS)
 
 
 def test_the_notice_about_the_server() -> None:
