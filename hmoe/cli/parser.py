@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             message = self._unknown_choice(*unknown.groups())
         # The values of flags get messages like those of other checks.
-        super().error(re.sub(r"^argument (--\w+): is ", r"\1 is ", message))
+        super().error(re.sub(r"^argument (--?\w+): is ", r"\1 is ", message))
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses a command line, and reports unknown flags with the usage of their subcommand."""

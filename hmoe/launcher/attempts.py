@@ -96,7 +96,7 @@ def _attempt(
             watch.wait(children, stop.asked, launch.patience)
         finally:
             children_lib.kill(children)
-        found = verdict.of(children, lambda number: _log(launch.model_dir, number))
+        found = verdict.of(children, lambda n: _log(launch.model_dir, n), told_to_stop=stop.asked())
     for child in children:
         if child.output:
             child.output.close()

@@ -35,16 +35,21 @@ class Verdict:
         return self.status not in (0, BAD_INPUT, _READER_GONE, *STOPPED)
 
 
-def of(children: Sequence[Child], log_of: Callable[[int], str]) -> Verdict:
+def of(
+    children: Sequence[Child], log_of: Callable[[int], str], *, told_to_stop: bool = False
+) -> Verdict:
     """Returns how a run ended, all of whose processes have ended.
 
     Args:
       children: the processes.
       log_of: returns a phrase about the log of the process of a number.
+      told_to_stop: whether the launcher told all of them to save and stop.
     """
-    failed = [child for child in children if child.status]
+    # A process that was told to stop before it handled signals was killed by that one.
+    fine = (0, *STOPPED, -signal.SIGTERM) if told_to_stop else (0,)
+    failed = [child for child in children if child.status not in fine]
     if not failed:
-        return Verdict(0)
+        return Verdict(max(_exit_status(child) for child in children))
     by_themselves = [child for child in failed if not child.told]
     causes = [child for child in by_themselves if child.status != LOST]
     cause = min(causes or by_themselves or failed, key=_order)
@@ -62,9 +67,9 @@ def of(children: Sequence[Child], log_of: Callable[[int], str]) -> Verdict:
 def _order(child: Child) -> tuple[bool, float, bool, int]:
     """Sorts by time, and of those that ended together a killed one first.
 
-    Bad input, which all find, comes from the one that has shown its message.
+    What several find alike comes from the one that has shown its message.
     """
-    has_shown = child.number == 0 and child.status == BAD_INPUT
+    has_shown = child.number == 0 and child.status in (BAD_INPUT, LOST)
     return not has_shown, child.ended_at or 0.0, (child.status or 0) > 0, child.number
 
 
@@ -74,9 +79,9 @@ def _exit_status(child: Child) -> int:
 
 
 def _printed(child: Child, cause: Child) -> list[str]:
-    """Returns what a process printed, for the cause and those whose errors are their own."""
-    says_the_same = child.status in (LOST, BAD_INPUT) and child.status == cause.status
-    if child is not cause and (says_the_same or child.told or child.status == LOST):
+    """Returns the lines that a process printed, unless another says the same."""
+    repeats = child.status == LOST or child.status == cause.status == BAD_INPUT
+    if (repeats and child is not cause) or child.told or child.status in STOPPED:
         return []
     return [f"process {child.number}: {line}" for line in child.printed().splitlines()]
 
