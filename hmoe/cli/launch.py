@@ -32,7 +32,7 @@ ANSWERS = ("predict", "score")
 OK = 0
 FAILED = 1
 BAD_INPUT = 2
-LOST = 3  # another process of the run
+LOST = errors.LOST_STATUS  # another process of the run
 READER_GONE = 141  # as of a process that SIGPIPE ended
 
 
@@ -50,7 +50,8 @@ def run(request: Request, guard: Guard) -> int:
     """
     quiet = request.workers is not None and not request.workers.is_first
     console = Console(answers_only=request.command in ANSWERS, quiet=quiet)
-    guard.hard_exit = request.workers is not None
+    if request.workers is not None:
+        guard.leave_hard()
     guard.tell_by(console.error)
     with contextlib.ExitStack() as stack:
         try:

@@ -44,7 +44,11 @@ EXPAND_DIMS = Patch(
     parameters="x, input_shape, output_shape",
     reason="Aligns the dimensions of two tensors with one TensorFlow operation or none, "
     "where Mesh TensorFlow uses several.",
-    used_in=("hmoe/lowering/graph_hooks.py", "hmoe/lowering/placement.py"),
+    used_in=(
+        "hmoe/lowering/graph_hooks.py",
+        "hmoe/lowering/placement.py",
+        "hmoe/lowering/collective.py",
+    ),
 )
 
 RANDOM_UNIFORM = Patch(
@@ -293,7 +297,11 @@ LAYOUT_PAIRS = Internal(
     name="LayoutRules._pairs",
     has=("__iter__", "__sub__"),
     reason="Gives the rules of a layout, for which there is no public accessor.",
-    used_in=("hmoe/mesh/layout.py", "hmoe/t5/layers/layout_check.py"),
+    used_in=(
+        "hmoe/lowering/collective.py",
+        "hmoe/mesh/layout.py",
+        "hmoe/t5/layers/layout_check.py",
+    ),
 )
 
 MULTIPLIED_BY = Internal(

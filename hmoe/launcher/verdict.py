@@ -7,10 +7,11 @@ import signal
 from collections.abc import Callable, Sequence
 
 from hmoe.launcher.children import Child
+from hmoe.startup.errors import LOST_STATUS
 
 BAD_INPUT = 2
 # Status of a process that lost another one of the run: it failed, and is not the cause.
-LOST = 3
+LOST = LOST_STATUS
 # Nobody reads its answers any more.
 _READER_GONE = 141
 # Statuses of a process that a signal made end in good order.

@@ -120,6 +120,10 @@ class Guard:
         finally:
             cleanups.remove(function)
 
+    def leave_hard(self) -> None:
+        """Makes the process leave, at its end, without waiting for threads that are not Python's."""
+        self.hard_exit = True
+
     def farewell(self) -> int:
         """Prints, once, that the command was interrupted, and returns its exit status."""
         number = signal.Signals(self.received or signal.SIGINT)

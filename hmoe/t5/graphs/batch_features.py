@@ -44,7 +44,7 @@ def import_features(
     mesh: mtf.Mesh,
     features: dict[str, tf.Tensor],
     dims: list[mtf.Dimension],
-    engine: mtf.MeshImpl,
+    engine: mtf.MeshImpl | None = None,
 ) -> dict[str, mtf.Tensor]:
     """Imports token ids onto the mesh.
 
@@ -54,7 +54,7 @@ def import_features(
       features: int [batch, length] each, by name; on a mesh of processes perhaps the rows of this
         one's slice alone, which `rows_of_slice` numbers.
       dims: the batch dimensions.
-      engine: the mesh implementation.
+      engine: the mesh implementation; only one of processes matters.
 
     Returns:
       int32 [*dims, length] each; an ensemble's dimension, if there is one, comes first.
