@@ -121,7 +121,7 @@ class Guard:
             cleanups.remove(function)
 
     def leave_hard(self) -> None:
-        """Makes the process leave, at its end, without waiting for threads that are not Python's."""
+        """Makes the process leave at its end without waiting for threads that are not Python's."""
         self.hard_exit = True
 
     def farewell(self) -> int:
