@@ -298,9 +298,9 @@ LAYOUT_PAIRS = Internal(
     has=("__iter__", "__sub__"),
     reason="Gives the rules of a layout, for which there is no public accessor.",
     used_in=(
-        "hmoe/lowering/collective.py",
         "hmoe/mesh/layout.py",
         "hmoe/t5/layers/layout_check.py",
+        "hmoe/lowering/collective.py",
     ),
 )
 

@@ -219,12 +219,11 @@ def _described(
         fusion.Exchange(
             source=numbers[promise.tensor.op],
             result=numbers[promise.result.op],
-            alike=(promise.kind, promise.peers, promise.merge, promise.tensor.dtype)
-            + ((number,) if promise.kind == ALL_GATHER else ()),
-            is_reduction=promise.kind == ALL_REDUCE,
+            alike=(promise.kind, promise.peers, promise.merge, promise.tensor.dtype),
+            may_wait=promise.kind != ALL_TO_ALL,
             size=promise.tensor.shape.num_elements() * promise.tensor.dtype.size,
         )
-        for number, promise in enumerate(promises)
+        for promise in promises
     ]
     return graph, exchanges, numbers
 
@@ -235,17 +234,18 @@ def _joined(
     """Joins what several promises send, and returns how to divide what is received."""
     if len(promises) == 1:
         return promises[0].tensor, lambda received: [received]
-    # An all-to-all sends [processes, ...]; a part for each process stays a part for each.
-    kept = 1 if promises[0].kind == ALL_TO_ALL else 0
-    shapes = [promise.tensor.shape.as_list() for promise in promises]
-    flat = [tf.reshape(p.tensor, [*shape[:kept], -1]) for p, shape in zip(promises, shapes)]
+    # An all-to-all sends a part to each process, [processes, ...], and an all-gather joins what all
+    # send, [1, ...], along the first dimension: what comes of either is [processes, ...].
+    first = promises[0]
+    rows = {ALL_TO_ALL: [first.peers.size], ALL_GATHER: [1], ALL_REDUCE: []}[first.kind]
+    flat = [tf.reshape(promise.tensor, [*rows, -1]) for promise in promises]
     sizes = [each.shape.as_list()[-1] for each in flat]
 
     def divide(received: tf.Tensor) -> list[tf.Tensor]:
-        parts = tf.split(received, sizes, kept)
-        return [tf.reshape(part, shape) for part, shape in zip(parts, shapes)]
+        parts = tf.split(received, sizes, len(rows))
+        return [tf.reshape(part, promise.result.shape) for part, promise in zip(parts, promises)]
 
-    return tf.concat(flat, kept), divide
+    return tf.concat(flat, len(rows)), divide
 
 
 def _received(kind: str, tensor: tf.Tensor, peers: Peers) -> list[int]:

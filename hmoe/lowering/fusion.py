@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
-# Bytes that a shared all-reduce is filled up to. Larger ones gain nothing, and begin later: the
+# Bytes that an exchange off the path of the tokens is filled up to. Larger ones gain nothing, and begin later: the
 # first waits for the whole backward pass.
 BUCKET_BYTES = 16 * 2**20
 
@@ -25,14 +25,14 @@ class Exchange(NamedTuple):
       source: number of the operation that makes what is sent.
       result: number of the operation that passes on what is received.
       alike: equal for exchanges that may share their messages: kind, processes and type.
-      is_reduction: whether it is an all-reduce.
+      may_wait: whether it is off the path of the tokens, as all-reduces and all-gathers are.
       size: bytes.
     """
 
     source: int
     result: int
     alike: Hashable
-    is_reduction: bool
+    may_wait: bool
     size: int
 
 
@@ -48,9 +48,9 @@ def plan(graph: Graph, exchanges: Sequence[Exchange]) -> list[Group]:
 
     All-to-alls share messages if the same number of exchanges lies before them on the longest path:
     then none of them can wait for another. They stand on the path of the tokens, so each goes as
-    soon as it can. All-reduces share messages if the same number of all-reduces lies before them,
-    however many all-to-alls do: gradients of all layers, which nobody waits for but the optimizer,
-    go together, in the order of the backward pass, in buckets.
+    soon as it can. All-reduces and all-gathers share messages if the same number of them lies before
+    them, however many all-to-alls do: gradients of all layers, which nobody waits for but the
+    optimizer, go together, in the order of the backward pass, in buckets.
 
     Args:
       graph: the operations.
@@ -62,12 +62,10 @@ def plan(graph: Graph, exchanges: Sequence[Exchange]) -> list[Group]:
     """
     alone = [[number] for number in range(len(exchanges))]
     depths = _depths(graph, exchanges, alone, lambda exchange: True)
-    groups = _grouped(exchanges, depths, lambda exchange: not exchange.is_reduction)
-    reductions = [[n] for n, exchange in enumerate(exchanges) if exchange.is_reduction]
-    depths = _depths(
-        graph, exchanges, [*groups, *reductions], lambda exchange: exchange.is_reduction
-    )
-    for group in _grouped(exchanges, depths, lambda exchange: exchange.is_reduction):
+    groups = _grouped(exchanges, depths, lambda exchange: not exchange.may_wait)
+    waiting = [[n] for n, exchange in enumerate(exchanges) if exchange.may_wait]
+    depths = _depths(graph, exchanges, [*groups, *waiting], lambda exchange: exchange.may_wait)
+    for group in _grouped(exchanges, depths, lambda exchange: exchange.may_wait):
         groups += _buckets(exchanges, group)
     return _ordered(graph, exchanges, groups)
 
@@ -127,7 +125,7 @@ def _grouped(
 
 
 def _buckets(exchanges: Sequence[Exchange], group: Group) -> list[Group]:
-    """Cuts a group of all-reduces where it would grow too large."""
+    """Cuts a group where it would grow too large."""
     buckets: list[Group] = []
     room = 0
     for number in group:

@@ -57,6 +57,24 @@ def topics(lowering: mtf.Lowering) -> dict[str, str]:
     }
 
 
+def traffic_lines(lowering: mtf.Lowering) -> list[str]:
+    """Returns a line with what each process sends when the graph runs once; none on one process."""
+    mesh_impl = next(iter(lowering.mesh_to_impl.values()))
+    if not isinstance(mesh_impl, CollectiveMesh):
+        return []
+    traffic = mesh_impl.traffic
+    parts = [
+        f"{each.collectives} {each.kind} along {' and '.join(each.axes)} "
+        f"({each.tensors} tensors, {each.size / 1e6:.2f} MB)"
+        for each in traffic
+    ]
+    count, size = sum(each.collectives for each in traffic), sum(each.size for each in traffic)
+    return [
+        f"Each step has {count} collectives, and each process sends {size / 1e6:.1f} MB: "
+        f"{'; '.join(parts)}"
+    ]
+
+
 def next_batch(input_fn: InputFn) -> dict[str, tf.Tensor]:
     """Reads the next batch of a dataset each time that the graph runs."""
     return _next(input_fn({}))

@@ -53,6 +53,7 @@ def train(
         graph = _build(settings, session, input_fn)
         saver = MeshSaver(graph.lowering, settings.keep_checkpoint_max)
         _choose_initial_values(settings, session, path)
+        _say_traffic(graph.lowering, session)
         agreement.check(_what_is_to_be_done(graph.lowering, path))
         # Nothing in the folder has been changed up to here, where the model is known to be right.
         if not beginning.anew and processes.is_first():
@@ -68,6 +69,12 @@ def _build(settings: ModelSettings, session: SessionSettings, input_fn: InputFn)
     features = session_graph.next_batch(input_fn)
     mesh_impl = session_graph.mesh_of(settings, session)
     return build.build_graph(settings, features, TRAIN, mesh_impl)
+
+
+def _say_traffic(lowering: mtf.Lowering, session: SessionSettings) -> None:
+    """Prints what the step of a mesh of processes sends."""
+    for line in session_graph.traffic_lines(lowering):
+        session.say(line)
 
 
 def _what_is_to_be_done(lowering: mtf.Lowering, path: str | None) -> dict[str, str]:
