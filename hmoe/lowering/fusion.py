@@ -13,8 +13,8 @@ import heapq
 from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
-# Bytes that an exchange off the path of the tokens is filled up to. Larger ones gain nothing, and begin later: the
-# first waits for the whole backward pass.
+# Bytes that an exchange off the path of the tokens is filled up to. Larger ones gain nothing, and
+# begin later: the first waits for the whole backward pass.
 BUCKET_BYTES = 16 * 2**20
 
 
@@ -46,11 +46,12 @@ Group = list[int]
 def plan(graph: Graph, exchanges: Sequence[Exchange]) -> list[Group]:
     """Groups exchanges, and puts the groups in an order in which none waits for a later one.
 
-    All-to-alls share messages if the same number of exchanges lies before them on the longest path:
-    then none of them can wait for another. They stand on the path of the tokens, so each goes as
-    soon as it can. All-reduces and all-gathers share messages if the same number of them lies before
-    them, however many all-to-alls do: gradients of all layers, which nobody waits for but the
-    optimizer, go together, in the order of the backward pass, in buckets.
+    All-to-alls share messages if the same number of all-to-alls lies before them on the longest
+    path: then none of them can wait for another. They stand on the path of the tokens, so each goes
+    as soon as it can, unless nobody needs it so soon. All-reduces and all-gathers share messages if
+    the same number of them lies before them, however many all-to-alls do: gradients of all layers,
+    which nobody waits for but the optimizer, go together, in the order of the backward pass, in
+    buckets.
 
     Args:
       graph: the operations.
@@ -61,11 +62,11 @@ def plan(graph: Graph, exchanges: Sequence[Exchange]) -> list[Group]:
       The groups, each with its exchanges in the order of their sources.
     """
     alone = [[number] for number in range(len(exchanges))]
-    depths = _depths(graph, exchanges, alone, lambda exchange: True)
-    groups = _grouped(exchanges, depths, lambda exchange: not exchange.may_wait)
+    depths = _depths(graph, exchanges, alone, lambda exchange: not exchange.may_wait)
+    groups = _at_once(graph, exchanges, depths)
     waiting = [[n] for n, exchange in enumerate(exchanges) if exchange.may_wait]
     depths = _depths(graph, exchanges, [*groups, *waiting], lambda exchange: exchange.may_wait)
-    for group in _grouped(exchanges, depths, lambda exchange: exchange.may_wait):
+    for group in _grouped(exchanges, depths):
         groups += _buckets(exchanges, group)
     return _ordered(graph, exchanges, groups)
 
@@ -98,28 +99,70 @@ def _depths(
             before = max(before, *(found[each] for each in sources[number]))
         return before + (number in counted)
 
-    return _until_stable(len(graph), depth, 0)
+    return _until_stable(range(len(graph)), depth, 0)
 
 
-def _until_stable(size: int, value: Callable[[int, list[int]], int], start: int) -> list[int]:
+def _until_stable(order: range, value: Callable[[int, list[int]], int], start: int) -> list[int]:
     """Computes a value of each operation from those of others until nothing changes."""
-    found = [start] * size
+    found = [start] * len(order)
     changes = True
     while changes:
         changes = False
-        for number in range(size):
+        for number in order:
             new = value(number, found)
             if new != found[number]:
                 found[number], changes = new, True
     return found
 
 
-def _grouped(
-    exchanges: Sequence[Exchange], depths: Sequence[int], selects: Callable[[Exchange], bool]
-) -> list[Group]:
+def _at_once(graph: Graph, exchanges: Sequence[Exchange], depths: Sequence[int]) -> list[Group]:
+    """Groups the exchanges on the path of the tokens by their depths.
+
+    One that no exchange of the next depths waits for goes with the next that is alike, if there is
+    one: numbers about tokens go back with the tokens.
+    """
+    latest = _latest(graph, exchanges, depths)
+    by_key: dict[Hashable, dict[int, Group]] = {}
+    numbers = [n for n, exchange in enumerate(exchanges) if not exchange.may_wait]
+    # Those that cannot be put off first, so that others find them.
+    for number in sorted(numbers, key=lambda n: latest[n] - depths[exchanges[n].result]):
+        depth = depths[exchanges[number].result]
+        found = by_key.setdefault(exchanges[number].alike, {})
+        later = [each for each in found if depth <= each <= latest[number]]
+        found.setdefault(min(later, default=depth), []).append(number)
+    return [
+        sorted(group, key=lambda n: exchanges[n].source)
+        for found in by_key.values()
+        for group in found.values()
+    ]
+
+
+def _latest(graph: Graph, exchanges: Sequence[Exchange], depths: Sequence[int]) -> list[int]:
+    """Returns the depth that each exchange may be put off to, on the path of the tokens."""
+    consumers: list[list[int]] = [[] for _ in graph]
+    for number, before in enumerate(graph):
+        for each in before:
+            consumers[each].append(number)
+    at_source: dict[int, list[Exchange]] = {}
+    for exchange in exchanges:
+        at_source.setdefault(exchange.source, []).append(exchange)
+
+    def limit(number: int, found: list[int]) -> int:
+        limits = [found[each] for each in consumers[number]]
+        for exchange in at_source.get(number, ()):
+            own = depths[exchange.result] - 1
+            limits.append(found[exchange.result] if exchange.may_wait else own)
+        return min(limits, default=len(exchanges))
+
+    found = _until_stable(range(len(graph) - 1, -1, -1), limit, len(exchanges))
+    return [found[exchange.result] for exchange in exchanges]
+
+
+def _grouped(exchanges: Sequence[Exchange], depths: Sequence[int]) -> list[Group]:
+    """Groups the exchanges off the path of the tokens by their depths."""
     groups: dict[Hashable, Group] = {}
     for number, exchange in enumerate(exchanges):
-        if selects(exchange):
+        if exchange.may_wait:
             groups.setdefault((exchange.alike, depths[exchange.result]), []).append(number)
     return [sorted(group, key=lambda n: exchanges[n].source) for group in groups.values()]
 
@@ -176,5 +219,5 @@ def _groups_before(
             bits |= of_group(place_of[number], found) | 1 << place_of[number]
         return bits
 
-    found = _until_stable(len(graph), before, 0)
+    found = _until_stable(range(len(graph)), before, 0)
     return [of_group(place, found) for place in range(len(groups))]
