@@ -133,10 +133,13 @@ class Exchanges:
         groups = fusion.plan(graph, [exchanges[number] for number in used])
         last = None
         for group in groups:
-            last = self._keep([promises[used[number]] for number in group], last)
-        for number, each in enumerate(needed):
+            shared = [promises[used[number]] for number in group]
+            last = self._keep(shared, last)
+            self._lines.append(_line(shared))
+            self._count(shared)
+        for promise, each in zip(promises, needed):
             if not each:
-                self._keep([promises[number]], None)
+                self._keep([promise], None)
 
     @property
     def lines(self) -> list[str]:
@@ -169,8 +172,6 @@ class Exchanges:
                 received = self._collective(first, joined)
             for promise, part in zip(promises, divide(received)):
                 graph_hooks.replace_input(promise.result.op, 0, part)
-        self._lines.append(_line(promises))
-        self._count(promises)
         return received.op
 
     def _count(self, promises: list[_Promise]) -> None:
