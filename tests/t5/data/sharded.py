@@ -24,8 +24,8 @@ def pair(number: int) -> tuple[str, str]:
     return f"in {number:03d}" + "x" * (number % 5), f"out {number:03d}" + "y" * (number % 3)
 
 
-def _pairs(split, shard, number):
-    return lambda: shard.of_rows(pair(index) for index in range(number))
+def _pairs(split, shard, number, first):
+    return lambda: shard.of_rows(pair(first + index) for index in range(number))
 
 
 def _texts(split, shard):
@@ -35,13 +35,14 @@ def _texts(split, shard):
 
 
 def add_pairs(
-    name: str, number: int = NUM_PAIRS, seen: Callable[[bytes], None] | None = None
+    name: str, number: int = NUM_PAIRS, first: int = 0, seen: Callable[[bytes], None] | None = None
 ) -> None:
     """Registers a task of short pairs, once.
 
     Args:
       name: the task's name.
       number: number of pairs.
+      first: number of the first pair.
       seen: called with each input before it becomes tokens.
     """
 
@@ -60,7 +61,7 @@ def add_pairs(
     if name not in seqio.TaskRegistry.names():
         tasks.add_task(
             name,
-            functools.partial(_pairs, number=number),
+            functools.partial(_pairs, number=number, first=first),
             ("inputs", "targets"),
             ("train",),
             tasks.features(BYTES, ("inputs", "targets")),

@@ -14,6 +14,9 @@ from hmoe.t5.data.vocabularies import BYTES
 from tests.t5.data import sharded
 from tests.t5.data.sharded import BATCH, LENGTHS, dataset, take
 
+# Pipelines of many shards are built for each case.
+pytestmark = pytest.mark.slow
+
 PAIRS, TEXTS, MIXTURE = "test_shard_pairs", "test_shard_texts", "test_shard_mixture"
 OTHER = "test_shard_other_pairs"
 
@@ -28,7 +31,7 @@ def graph():
 @pytest.fixture(autouse=True, scope="module")
 def registered():
     sharded.add_pairs(PAIRS)
-    sharded.add_pairs(OTHER, 71)
+    sharded.add_pairs(OTHER, 71, first=500)
     sharded.add_texts(TEXTS)
     sharded.add_mixture(MIXTURE, [PAIRS, OTHER])
 
@@ -150,9 +153,9 @@ def test_a_shard_is_what_t5_reads_of_its_examples_alone():
 
 def test_shards_of_a_mixture_draw_its_tasks_in_different_orders():
     (batch,) = take(dataset(MIXTURE, 24, pack=False), 1)
-    first = [sharded.text_of(row) for row in batch["inputs"]]
-    numbers = {int(text[3:6]) // 24 for text in first}
-    assert len(numbers) > 2  # shards of one seed would all be at one place of one task
+    texts = [sharded.text_of(row) for row in batch["inputs"]]
+    # Shards of one seed would all begin with the same task.
+    assert {int(text[3:6]) >= 500 for text in texts} == {True, False}
 
 
 def test_one_epoch_has_each_example_once():
