@@ -22,6 +22,7 @@ TENSORFLOW: _Release = {"package": "tensorflow", "versions": "2.15.1 and 2.21.0"
 MESH_TENSORFLOW: _Release = {"package": "mesh_tensorflow", "versions": "0.1.21"}
 T5: _Release = {"package": "t5", "versions": "0.9.4"}
 GIN: _Release = {"package": "gin", "versions": "0.5.0"}
+SEQIO: _Release = {"package": "seqio", "versions": "0.0.18.dev20250227 (seqio-nightly)"}
 BABEL: _Release = {"package": "babel", "versions": "2.18.0"}
 
 
@@ -116,6 +117,29 @@ SCORE_FROM_STRINGS = Patch(
     "eos_id, score_eos, score_with_estimator_fn",
     reason="Scores the files of the command line; upstream's function reads its files from gin.",
     used_in=("hmoe/t5/commands/t5_run.py", "hmoe/t5/commands/score.py"),
+)
+
+TASK_DATASET = Patch(
+    **SEQIO,
+    module="seqio",
+    name="Task.get_dataset",
+    parameters="sequence_length, split, use_cached, shuffle, shuffle_buffer_size, seed, "
+    "shard_info, num_epochs, trim_output_features, try_in_mem_cache",
+    reason="Lets T5's `mesh_train_dataset_fn` read one shard of its data, for which it has no "
+    "argument.",
+    used_in=("hmoe/t5/data/training_data.py",),
+)
+
+MIXTURE_DATASET = Patch(
+    **SEQIO,
+    module="seqio",
+    name="Mixture.get_dataset",
+    parameters="sequence_length, split, use_cached, shuffle, seed, shard_info, num_epochs, "
+    "copy_pretokenized, compute_stats_empirically, log_mixing_proportions, "
+    "passthrough_features, trim_output_features, try_in_mem_cache",
+    reason="Lets T5's `mesh_train_dataset_fn` read one shard of a mixture, with a seed of its own "
+    "for the order of the tasks.",
+    used_in=("hmoe/t5/data/training_data.py",),
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from hmoe.startup import mesh_text
 from hmoe.startup.request import Machine
 from hmoe.t5.commands import gin_config
 from hmoe.t5.commands.gin_config import value
+from hmoe.t5.data import training_batches
 from hmoe.t5.evaluation import evaluate
 from hmoe.t5.graphs import model_settings as settings_lib
 from hmoe.t5.layers import layout_check
@@ -88,8 +90,16 @@ class T5Run:
                 tpu_zone=self.machine.tpu_zone,
                 model_dir=self.model_dir,
                 mode=self.mode,
+                **self._training_function(),
                 **self.arguments,
             )
+
+    def _training_function(self) -> dict[str, object]:
+        """Returns what trains with sharded data, unless there is a function of the user's own."""
+        name = "train_model_fn"
+        if self.mode != "train" or name in self.arguments or value(f"run.{name}") is not None:
+            return {}
+        return {name: functools.partial(training_batches.train_model, say=self.say)}
 
     def _estimator_function(self, session: SessionSettings) -> Callable[..., object]:
         """Returns a function in place of upstream's `get_estimator`."""
