@@ -113,7 +113,8 @@ def test_one_ends_and_the_others_notice(
     own = {0: ["error of 0"], 1: ["process 1: line of 1"]}.get(
         number, ["process 2: line of 2", "process 2: error of 2"]
     )
-    # The first prints to the user itself, that it lost another one as well.
+    # They had time to end by themselves. The first prints to the user that it lost another one.
+    assert not list((tmp_path / "m").glob("stopped_*"))
     assert [line for line in lines[:-1] if line != f"process {number} was lost"] == own
 
 
