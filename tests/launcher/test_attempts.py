@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,14 @@ from tests.launcher import stand_in
 
 # Processes whose actions are not named are done after a moment.
 Actions = dict[int, Sequence[str]]
+
+
+@pytest.fixture(autouse=True)
+def _none_is_left(tmp_path: Path) -> Iterator[None]:
+    """Kills what a launcher that fails a test has left."""
+    yield
+    for pid in running(tmp_path):
+        os.kill(pid, signal.SIGKILL)
 
 
 def started(folder: Path, n: int, actions: Actions, **given: object) -> subprocess.Popen:
