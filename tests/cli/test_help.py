@@ -227,6 +227,8 @@ def test_completion_in_bash(capsys: pytest.CaptureFixture) -> None:
         ("gin show runs/def", "runs/default.gin runs/default_dense.gin runs/default_one_level.gin"),
         ("train --model_dir gi", "gin"),
         ("train --gin_file setup", "setup.py"),
+        ("launch --restarts 2 -- tr", "train"),
+        ("launch --host", "--hosts --host_index"),
     ):
         line = f"COMP_WORDS=(hmoe {typed}); {asked}"
         done = subprocess.run(

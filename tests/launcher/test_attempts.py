@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,14 @@ from tests.launcher import stand_in
 
 # Processes whose actions are not named are done after a moment.
 Actions = dict[int, Sequence[str]]
+
+
+@pytest.fixture(autouse=True)
+def _none_is_left(tmp_path: Path) -> Iterator[None]:
+    """Kills what a launcher that fails a test has left."""
+    yield
+    for pid in running(tmp_path):
+        os.kill(pid, signal.SIGKILL)
 
 
 def started(folder: Path, n: int, actions: Actions, **given: object) -> subprocess.Popen:
@@ -113,7 +121,8 @@ def test_one_ends_and_the_others_notice(
     own = {0: ["error of 0"], 1: ["process 1: line of 1"]}.get(
         number, ["process 2: line of 2", "process 2: error of 2"]
     )
-    # The first prints to the user itself, that it lost another one as well.
+    # They had time to end by themselves. The first prints to the user that it lost another one.
+    assert not list((tmp_path / "m").glob("stopped_*"))
     assert [line for line in lines[:-1] if line != f"process {number} was lost"] == own
 
 

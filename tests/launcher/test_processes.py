@@ -108,7 +108,7 @@ def machine(tmp_path: Path) -> dict[str, str]:
     program.write_text(
         "#!/bin/sh\n[ \"$1\" = -L ] || exit 1\n"
         "for i in 0 1 2; do echo \"GPU $i: NVIDIA GPU (UUID: GPU-$i$i)\"; done\n"
-        "echo '  MIG 1g.10gb Device 0: (UUID: MIG-7)'\n"
+        "echo '  MIG 1g.10gb Device 0: (UUID: MIG-GPU-7)'\n"
     )  # fmt: skip
     program.chmod(0o755)
     return {"PATH": f"{tmp_path}:/usr/bin:/bin"}

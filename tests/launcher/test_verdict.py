@@ -31,6 +31,7 @@ def judged(*children: Child, told_to_stop: bool = False) -> tuple[int, list[str]
 
 
 LOST = verdict.LOST
+LOST_LINE = "hmoe launch: process 0 lost another process of the run; log 0"
 
 
 def test_success() -> None:
@@ -56,6 +57,15 @@ def test_the_first_that_failed_by_itself_is_the_cause() -> None:
 
 def test_of_two_at_once_the_killed_one_is_the_cause() -> None:
     assert judged(child(1, 1, 2.0), child(2, -9, 2.0))[0] == 137
+
+
+@pytest.mark.parametrize(("status", "lines"), [(2, []), (3, [LOST_LINE])])
+def test_what_process_0_has_shown_is_not_shown_again(status: int, lines: list[str]) -> None:
+    """It prints to the user itself, and may be the last to find what all find."""
+    shown = child(0, status, 5.0)
+    shown.output = None
+    others = [child(number, status, 1.0, printed="the same") for number in (1, 2)]
+    assert judged(shown, *others) == (status, lines)
 
 
 def test_processes_of_another_host_lost_one() -> None:
