@@ -26,7 +26,7 @@ from hmoe.t5.data import training_batches
 from hmoe.t5.evaluation import evaluate
 from hmoe.t5.graphs import model_settings as settings_lib
 from hmoe.t5.layers import layout_check
-from hmoe.t5.sessions import training_folder
+from hmoe.t5.sessions import processes, training_folder
 from hmoe.t5.sessions.estimator import SessionEstimator
 from hmoe.t5.sessions.hooks import FirstStepHook
 from hmoe.t5.sessions.session_settings import SessionSettings
@@ -202,7 +202,7 @@ def make_estimator(
     Raises:
       ValueError: the layout does not suit the mesh or the experts.
     """
-    if not session.master:
+    if not session.master and processes.current() is None:
         check_devices(arguments.get("mesh_devices") or [])
     settings = settings_lib.from_gin(
         model_type=model_type,
