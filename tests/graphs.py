@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from hmoe.compat.stack import mtf, tf
+from hmoe.lowering import collective
+from hmoe.t5.sessions import processes
 from tests import seeded
 
 # Returns the value of a variable from its name and shape.
@@ -18,7 +21,18 @@ def quick_session() -> tf.Session:
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     config.graph_options.optimizer_options.opt_level = -1
-    return tf.Session(config=config)
+    found = processes.current()
+    if found is None:
+        return tf.Session(config=config)
+    return _SessionOfProcess(found.target, config=processes.session_config(config))
+
+
+class _SessionOfProcess(tf.Session):
+    """A session whose runs may hold collectives."""
+
+    def run(self, fetches: Any, feed_dict: Any = None, **unused: Any) -> Any:
+        """Runs a graph with the options that collectives need."""
+        return super().run(fetches, feed_dict, options=processes.run_options())
 
 
 def read_variables_once() -> None:
@@ -54,10 +68,26 @@ def load_weights(
 ) -> None:
     """Gives every variable of the model its value by name, on all devices."""
     for variable in model_variables(lowering.graph):
+        if isinstance(lowering.variables[variable], collective.SliceVariable):
+            _load_slice(session, lowering, variable, values)
+            continue
         for master in _masters(variable):
             value = values(master.op.name, master.shape.as_list())
             master.load(value.astype(master.dtype.as_numpy_dtype), session)
     session.run(lowering.copy_masters_to_slices())
+
+
+def _load_slice(
+    session: tf.Session, lowering: mtf.Lowering, variable: mtf.Variable, values: Values
+) -> None:
+    """Gives a variable of which this process holds a slice its part of the value."""
+    mesh_impl = lowering.mesh_impl(variable)
+    begin = mesh_impl.slice_begin(variable.shape, mesh_impl.pnum)
+    size = mesh_impl.slice_shape(variable.shape)
+    whole = values(variable.name, variable.shape.to_integer_list)
+    part = whole[tuple(slice(b, b + s) for b, s in zip(begin, size))]
+    target = lowering.variables[variable].slice
+    target.load(part.astype(target.dtype.as_numpy_dtype), session)
 
 
 def _masters(variable: mtf.Variable) -> list[tf.Variable]:

@@ -11,14 +11,22 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hmoe.compat.stack import mtf
+from hmoe.compat.stack import mtf, tf
 from hmoe.lowering import lower as shipped
+from hmoe.lowering.collective import CollectiveMesh
+from hmoe.t5.sessions import processes
 
 #: Layout rules that split two levels over the axes `rows` and `cols`.
 TWO_AXES = "outer_batch:rows;batch:cols;expert_x:cols;expert_y:rows"
 
 HMOE, MESH_TENSORFLOW = ENGINES = ("hmoe", "mesh_tensorflow")
-_KINDS = {HMOE: shipped.make_mesh, MESH_TENSORFLOW: mtf.placement_mesh_impl.PlacementMeshImpl}
+#: The mesh of `hmoe train --workers`, inside a process of `tests.process_pool`.
+PROCESSES = "processes"
+_KINDS = {
+    HMOE: shipped.make_mesh,
+    MESH_TENSORFLOW: mtf.placement_mesh_impl.PlacementMeshImpl,
+    PROCESSES: lambda shape, layout, devices: processes.mesh(shape, layout),
+}
 _current = [HMOE]
 
 
@@ -80,3 +88,15 @@ def lower(
         return mtf.Lowering(mesh.graph, {mesh: engine}, autostack=autostack)
     some = mesh.graph.operations[0].outputs[0]
     return shipped.lower(some, engine, autostack=autostack)
+
+
+def finish(lowering: mtf.Lowering, roots: Any) -> None:
+    """Completes a lowered graph once everything is exported.
+
+    Args:
+      lowering: the lowered graph.
+      roots: everything that is to be run, in dicts and lists.
+    """
+    for mesh_impl in lowering.mesh_to_impl.values():
+        if isinstance(mesh_impl, CollectiveMesh):
+            mesh_impl.finish(tf.nest.flatten(roots))

@@ -110,6 +110,7 @@ def run_layer_each(
         }
         fetched = tf.nest.map_structure(lowering.export_to_tf_tensor, wanted)
         update = tf.group([lowering.lowered_operation(op) for op in updates])
+        meshes.finish(lowering, [fetched, update])
         with graphs.quick_session() as session:
             session.run(tf.global_variables_initializer())
             graphs.load_weights(session, lowering, values)

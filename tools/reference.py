@@ -45,6 +45,7 @@ FIRST = (
     "ExpertsSelfAttention",
     "ExpertsEncDecAttention",
     "Session",
+    "TrainingData",
 )
 
 SOURCES = {

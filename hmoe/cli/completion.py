@@ -25,6 +25,8 @@ def script(parser: Parser, shell: str) -> str:
             action.complete = _COMPLETES[action.metavar]  # type: ignore[attr-defined]
         elif action.metavar == flags.GIN_NAME:
             action.choices = gin_command.known_files()
+        elif action.nargs == argparse.REMAINDER:  # the command that hmoe launch starts
+            action.choices = flags.OF_MANY_PROCESSES
     return shtab.complete(parser, shell=shell)
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 from typing import Any, Protocol
 
+from hmoe.startup import tf_config, workers
 from hmoe.startup.request import DEFAULT_MODEL_DIR
 
 # Placeholders in the help that also say what a shell completes.
 FILE = "FILE"
 FOLDER = "FOLDER"
 GIN_NAME = "NAME"
+
+# Commands that many processes can run together.
+OF_MANY_PROCESSES = ("train", "eval", "predict", "score")
 
 
 class Container(Protocol):
@@ -43,6 +49,31 @@ def steps(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"is {text!r}; it must be an integer of at least 1"
         ) from None
+
+
+def from_zero(text: str) -> int:
+    """Returns the value of a flag that is a number of a process, or counts from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"is {text!r}; it must be an integer from 0")
+    return int(text)
+
+
+def count(text: str) -> int:
+    """Returns the value of a flag that counts."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}; it must be an integer of at least 1")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Returns the value of a flag that is a time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"is {text!r}; it must be a number of seconds above 0")
+    return value
 
 
 def add_switch(parser: Container, name: str, text: str) -> None:
@@ -137,6 +168,95 @@ def _add_tpu(group: Container) -> None:
     add("--gcp_project", metavar="PROJECT", help="project of the TPU")
 
 
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of commands that many processes can run together."""
+    group = parser.add_argument_group(
+        "many processes",
+        "Each process runs this command with its own number; hmoe launch starts all of a machine.\n"
+        "Without --workers, the environment's TF_CONFIG may name them.",
+    )
+    group.add_argument(
+        "--workers",
+        type=names,
+        metavar="ADDRESSES",
+        help="comma-separated host:port of each process, one for each slice of the mesh",
+    )
+    group.add_argument(
+        "--worker_index",
+        type=from_zero,
+        metavar="N",
+        help="the number of this process in --workers, from 0; the first prints",
+    )
+    add_waits(group)
+
+
+def add_launch(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `hmoe launch`, and the command that it starts."""
+    here = parser.add_argument_group("processes on this machine")
+    here.add_argument(
+        "-n",
+        dest="number",
+        type=count,
+        metavar="N",
+        help="how many, one for each slice of the mesh (default: one for each visible GPU)",
+    )
+    here.add_argument(
+        "--restarts",
+        type=from_zero,
+        default=0,
+        metavar="N",
+        help="start all again after a failure, at most N times, from the last checkpoint",
+    )
+    hosts = parser.add_argument_group(
+        "processes on several hosts", "Each host runs this command with its own --host_index."
+    )
+    hosts.add_argument(
+        "--hosts",
+        type=names,
+        metavar="ADDRESSES",
+        help="comma-separated host:port of the first process of each host; others of a host take "
+        "the ports after it",
+    )
+    hosts.add_argument(
+        "--host_index", type=from_zero, metavar="N", help="the number of this host, from 0"
+    )
+    hosts.add_argument(
+        "--workers_per_host",
+        type=count,
+        metavar="N",
+        help="processes on each host (default: one for each visible GPU)",
+    )
+    add_waits(parser.add_argument_group("what each process is given"))
+    parser.add_argument(
+        "words",
+        nargs=argparse.REMAINDER,
+        metavar="COMMAND",
+        help=f"{', '.join(OF_MANY_PROCESSES)}, with its flags",
+    )
+
+
+def add_waits(group: Container) -> None:
+    """Adds what processes also take from the command that starts them."""
+    add_switch(
+        group,
+        "trust_network",
+        "allow addresses that other machines reach, whose users could run code as you",
+    )
+    group.add_argument(
+        "--lost_after",
+        type=seconds,
+        metavar="SECONDS",
+        help="time without an answer after which a process is lost "
+        f"(default: {workers.LOST_AFTER:g})",
+    )
+    group.add_argument(
+        "--start_within",
+        type=seconds,
+        metavar="SECONDS",
+        help=f"time for all processes to start (default: {workers.START_WITHIN:g})",
+    )
+
+
 def add_train(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `hmoe train`."""
     training = parser.add_argument_group("training")
@@ -223,16 +343,34 @@ def add_rewriting(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(flags: argparse.Namespace) -> None:
-    """Exits with a message if flags do not go together."""
+def check(flags: argparse.Namespace, *, launched: bool = False) -> None:
+    """Exits with a message if flags do not go together.
+
+    Args:
+      flags: the flags of a command.
+      launched: whether `hmoe launch` is to add the flags that name the processes.
+    """
     data_flags = ("validation_data", "vocabulary", "data_format", "skip_bad_lines")
     if flags.command == "train" and flags.data is None:
         given = [name for name in data_flags if getattr(flags, name)]
         if given:
             flags.parser.error(f"--{given[0]} goes with --data")
+    if hasattr(flags, "workers") and not launched:
+        _check_workers(flags)
     if flags.command == "predict" and flags.text and flags.input_file is not None:
         flags.parser.error("give either a text or --input_file")
     if flags.command == "predict" and flags.output_file and flags.input_file is None:
         flags.parser.error("--output_file goes with --input_file")
     if flags.command == "score" and flags.output_file and flags.target_file is None:
         flags.parser.error("--output_file goes with --target_file")
+
+
+def _check_workers(flags: argparse.Namespace) -> None:
+    if flags.workers is None and flags.worker_index is not None:
+        flags.parser.error("--worker_index goes with --workers")
+    if flags.workers is not None and flags.worker_index is None:
+        flags.parser.error("--workers goes with --worker_index")
+    if flags.workers is None and not os.environ.get(tf_config.NAME):
+        for name in ("trust_network", "lost_after", "start_within"):
+            if getattr(flags, name):
+                flags.parser.error(f"--{name} goes with --workers")

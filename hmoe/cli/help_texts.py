@@ -64,6 +64,14 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "hmoe merge --model_dir=/tmp/experts --output_dir=runs/b",
         ),
     ),
+    "launch": (
+        "run a command in many processes, each with one slice of the mesh",
+        (
+            "hmoe launch -n 4 --restarts=3 -- train --model_dir=runs/a",
+            "hmoe launch --hosts=10.0.0.2:2222,10.0.0.3:2222 --host_index=0 --workers_per_host=2 "
+            "--trust_network -- train",
+        ),
+    ),
     "gin": (
         "list, show and copy the gin files of this package",
         ("hmoe gin list", "hmoe gin copy runs/default.gin my.gin"),

@@ -17,6 +17,7 @@ from hmoe.startup import (
     new_run,
     request_checks,
     run_lock,
+    workers,
 )
 from hmoe.startup.console import Console, ReaderGoneError
 from hmoe.startup.log_file import Log
@@ -25,12 +26,13 @@ from hmoe.startup.signals import Guard
 from hmoe.storage import disk_full
 
 # Commands whose standard output is kept for their answers; what they do is said on standard error.
-_ANSWERS = ("predict", "score")
+ANSWERS = ("predict", "score")
 
 # Exit statuses; a signal adds 128 to its number.
 OK = 0
 FAILED = 1
 BAD_INPUT = 2
+LOST = errors.LOST_STATUS  # another process of the run
 READER_GONE = 141  # as of a process that SIGPIPE ended
 
 
@@ -42,10 +44,14 @@ def run(request: Request, guard: Guard) -> int:
       guard: handles signals.
 
     Returns:
-      The exit status: 0; 2 for bad input, 1 for another failure; 130, 143 or 129 if Ctrl-C, SIGTERM
-      or SIGHUP ended it; 141 if nobody reads the answers any more.
+      The exit status: 0; 2 for bad input, 3 if another process of the run was lost, 1 for any other
+      failure; 130, 143 or 129 if Ctrl-C, SIGTERM or SIGHUP ended it; 141 if nobody reads the
+      answers any more.
     """
-    console = Console(answers_only=request.command in _ANSWERS)
+    quiet = request.workers is not None and not request.workers.is_first
+    console = Console(answers_only=request.command in ANSWERS, quiet=quiet)
+    if request.workers is not None:
+        guard.leave_hard()
     guard.tell_by(console.error)
     with contextlib.ExitStack() as stack:
         try:
@@ -61,7 +67,7 @@ def run(request: Request, guard: Guard) -> int:
             console.error(describe(error, None, request))
             return BAD_INPUT if errors.is_bad_input(error) else FAILED
         for warning in warnings_found:
-            console.error(f"Warning: {warning}")
+            (console.say if quiet else console.error)(f"Warning: {warning}")
         if default_job:
             console.say(default_job)
         with guard.cleanup(log.withdraw):
@@ -74,6 +80,8 @@ def _run_logged(request: Request, console: Console, guard: Guard, log: Log) -> i
     try:
         console.log_to(log.path)
         _quiet_start()
+        if request.workers:
+            console.say(workers.notice(request.workers))
         console.say(f"Loading TensorFlow (log: {console.log_path}) ...")
         from hmoe.t5.commands import commands
 
@@ -88,7 +96,7 @@ def _run_logged(request: Request, console: Console, guard: Guard, log: Log) -> i
         status = _report(error, console, guard, log, request)
     if status == OK and log.is_temporary:
         log.remove()
-    elif status not in (OK, FAILED):
+    elif status not in (OK, FAILED, LOST):
         log.withdraw()
     return status
 
@@ -102,6 +110,8 @@ def _report(error: Exception, console: Console, guard: Guard, log: Log, request:
     console.error(describe(error, console.log_path, request))
     if errors.is_bad_input(error):
         return BAD_INPUT
+    if isinstance(error, errors.ProcessLostError):
+        return LOST
     if log.is_temporary and isinstance(error, (ValueError, OSError)):
         console.error(f"The log is {log.path}")
     return FAILED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     guard = signals.Guard()
     if argv is None:
         guard.__enter__()  # until the process ends, also while Python tidies up
-        return _run(sys.argv[1:], guard)
+        status = _run(sys.argv[1:], guard)
+        if guard.hard_exit:  # TensorFlow's server cannot be stopped, and may keep the process
+            os._exit(status)
+        return status
     with guard:
         return _run(argv, guard)
 

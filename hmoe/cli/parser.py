@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             message = self._unknown_choice(*unknown.groups())
         # The values of flags get messages like those of other checks.
-        super().error(re.sub(r"^argument (--\w+): is ", r"\1 is ", message))
+        super().error(re.sub(r"^argument (--?\w+): is ", r"\1 is ", message))
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses a command line, and reports unknown flags with the usage of their subcommand."""
@@ -113,6 +113,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, add_flags in MODEL_COMMANDS.items():
         _add_model_command(commands, name, add_flags)
+    usage = " [FLAG ...] -- COMMAND ..."
+    flags.add_launch(_add_command(commands, "launch", usage, help_texts.COMMANDS["launch"]))
     _add_gin(commands)
     completion = _add_command(commands, "completion", " SHELL", help_texts.COMMANDS["completion"])
     completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help=" or ".join(SHELLS))
@@ -129,6 +131,8 @@ def _add_model_command(
     parser = _add_command(commands, name, usage, help_texts.COMMANDS[name], help_texts.EPILOG)
     add_flags(parser)
     flags.add_common(parser)
+    if name in flags.OF_MANY_PROCESSES:
+        flags.add_workers(parser)
 
 
 def _add_command(

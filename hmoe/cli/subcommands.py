@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from hmoe.cli import flags as flags_lib
-from hmoe.cli import gin_command, launch
+from hmoe.cli import gin_command, launch, launch_command
 from hmoe.cli.parser import Parser, build_parser
 from hmoe.startup import streams
 from hmoe.startup.request import Request
@@ -30,8 +30,15 @@ def run(arguments: list[str], guard: Guard) -> int:
     flags = parser.parse_args(arguments)
     if flags.command in ("gin", "completion", "help", None):
         return _run_printing(parser, flags)
+    if flags.command == "launch":
+        return launch_command.run(parser, flags, guard)
     flags_lib.check(flags)
-    return launch.run(Request.from_flags(flags), guard)
+    try:
+        request = Request.from_flags(flags)
+    except ValueError as error:
+        print(launch.describe(error, None), file=sys.stderr)
+        return launch.BAD_INPUT
+    return launch.run(request, guard)
 
 
 def _run_printing(parser: Parser, flags: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ TENSORFLOW: _Release = {"package": "tensorflow", "versions": "2.15.1 and 2.21.0"
 MESH_TENSORFLOW: _Release = {"package": "mesh_tensorflow", "versions": "0.1.21"}
 T5: _Release = {"package": "t5", "versions": "0.9.4"}
 GIN: _Release = {"package": "gin", "versions": "0.5.0"}
+SEQIO: _Release = {"package": "seqio", "versions": "0.0.18.dev20250227 (seqio-nightly)"}
 BABEL: _Release = {"package": "babel", "versions": "2.18.0"}
 
 
@@ -44,7 +45,11 @@ EXPAND_DIMS = Patch(
     parameters="x, input_shape, output_shape",
     reason="Aligns the dimensions of two tensors with one TensorFlow operation or none, "
     "where Mesh TensorFlow uses several.",
-    used_in=("hmoe/lowering/graph_hooks.py", "hmoe/lowering/placement.py"),
+    used_in=(
+        "hmoe/lowering/graph_hooks.py",
+        "hmoe/lowering/placement.py",
+        "hmoe/lowering/collective.py",
+    ),
 )
 
 RANDOM_UNIFORM = Patch(
@@ -112,6 +117,29 @@ SCORE_FROM_STRINGS = Patch(
     "eos_id, score_eos, score_with_estimator_fn",
     reason="Scores the files of the command line; upstream's function reads its files from gin.",
     used_in=("hmoe/t5/commands/t5_run.py", "hmoe/t5/commands/score.py"),
+)
+
+TASK_DATASET = Patch(
+    **SEQIO,
+    module="seqio",
+    name="Task.get_dataset",
+    parameters="sequence_length, split, use_cached, shuffle, shuffle_buffer_size, seed, "
+    "shard_info, num_epochs, trim_output_features, try_in_mem_cache",
+    reason="Lets T5's `mesh_train_dataset_fn` read one shard of its data, for which it has no "
+    "argument.",
+    used_in=("hmoe/t5/data/training_data.py",),
+)
+
+MIXTURE_DATASET = Patch(
+    **SEQIO,
+    module="seqio",
+    name="Mixture.get_dataset",
+    parameters="sequence_length, split, use_cached, shuffle, seed, shard_info, num_epochs, "
+    "copy_pretokenized, compute_stats_empirically, log_mixing_proportions, "
+    "passthrough_features, trim_output_features, try_in_mem_cache",
+    reason="Lets T5's `mesh_train_dataset_fn` read one shard of a mixture, with a seed of its own "
+    "for the order of the tasks.",
+    used_in=("hmoe/t5/data/training_data.py",),
 )
 
 
@@ -302,7 +330,11 @@ LAYOUT_PAIRS = Internal(
     name="LayoutRules._pairs",
     has=("__iter__", "__sub__"),
     reason="Gives the rules of a layout, for which there is no public accessor.",
-    used_in=("hmoe/mesh/layout.py", "hmoe/t5/layers/layout_check.py"),
+    used_in=(
+        "hmoe/mesh/layout.py",
+        "hmoe/t5/layers/layout_check.py",
+        "hmoe/lowering/collective.py",
+    ),
 )
 
 MULTIPLIED_BY = Internal(
@@ -439,6 +471,34 @@ GIN_WRAPPED = Internal(
     has=("__call__",),
     reason="Gives the arguments of what gin configures, for suggestions in errors.",
     used_in=("hmoe/t5/commands/gin_config.py",),
+)
+
+UPDATE_INPUT = Internal(
+    **TENSORFLOW,
+    module="tensorflow.python.framework.ops",
+    name="Operation._update_input",
+    parameters="index, tensor",
+    reason="Puts a collective in the place that was kept for it once the graph is whole, so that "
+    "several exchanges can share one.",
+    used_in=("hmoe/lowering/graph_hooks.py",),
+)
+
+SAVE_SLICE_INFO = Internal(
+    **TENSORFLOW,
+    module="tensorflow.python.ops.variables",
+    name="Variable._set_save_slice_info",
+    parameters="save_slice_info",
+    reason="Saves and restores a variable as a part of a larger one, as partitioned variables are.",
+    used_in=("hmoe/lowering/slice_variables.py",),
+)
+
+SAVED_SLICE_INFO = Internal(
+    **TENSORFLOW,
+    module="tensorflow.python.ops.variables",
+    name="Variable._get_save_slice_info",
+    parameters="",
+    reason="Tells which part of a larger variable a variable is.",
+    used_in=("hmoe/lowering/slice_variables.py",),
 )
 
 LOCALE_DATA = Internal(

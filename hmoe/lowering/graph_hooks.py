@@ -100,3 +100,14 @@ def devices(graph: tf.Graph) -> list[str | None]:
     """Returns names of devices around a new operation; None for a function that chooses one."""
     names = [spec.raw_string for spec in graph._device_function_stack.peek_objs()]
     return [name for name in names if name != ""]
+
+
+def loop(graph: tf.Graph) -> int | None:
+    """Returns a number of the loop or condition that new operations are inside; None outside."""
+    context = graph._get_control_flow_context()
+    return None if context is None else id(context)
+
+
+def replace_input(operation: tf.Operation, index: int, tensor: tf.Tensor) -> None:
+    """Makes an operation read another tensor of the same type and shape."""
+    operation._update_input(index, tensor)

@@ -13,6 +13,7 @@ from typing import Any
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering import graph_hooks
+from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.placement import SharingPlacement
 
 
@@ -36,6 +37,21 @@ def make_mesh(
     return SharingPlacement(shape, layout, devices, reuse_graph=reuse_graph)
 
 
+def make_mesh_of_processes(
+    shape: mtf.Shape, layout: mtf.LayoutRules, number: int, device: str, *, hint: str = "auto"
+) -> CollectiveMesh:
+    """Makes the implementation of a mesh whose slices live in processes, one in each.
+
+    Args:
+      shape: axes of the mesh, whose size is the number of processes.
+      layout: which dimension is split over which axis.
+      number: the number of this process; `hmoe.startup.mesh_order` says where its slice is.
+      device: TensorFlow's name of the device of this process, such as "/job:worker/task:2/gpu:0".
+      hint: how TensorFlow is to communicate: "auto" for gRPC, or "nccl" between GPUs.
+    """
+    return CollectiveMesh(shape, layout, number, device, hint)
+
+
 def lower(
     some: mtf.Tensor,
     mesh_impl: mtf.MeshImpl,
@@ -54,6 +70,8 @@ def lower(
     Returns:
       The lowering.
     """
+    if isinstance(mesh_impl, CollectiveMesh):
+        autostack = False  # a stacked variable is no part of one that is saved
     with contextlib.ExitStack() as hooks:
         if not isinstance(mesh_impl, SharingPlacement) or mesh_impl.reuse_graph:
             hooks.enter_context(_shared_constants(tf.get_default_graph()))

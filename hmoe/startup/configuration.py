@@ -14,6 +14,7 @@ from hmoe.startup.gin_checks import (
     mesh,
     modes,
     names,
+    processes,
     run_arguments,
     scopes,
 )
@@ -46,7 +47,8 @@ def check(request: Request) -> list[str]:
     built = scopes.Built(reading)
     _check_values(request, reading, built)
     _check_step(request, reading)
-    warnings = _without_effect(request, reading, built)
+    shared = processes.check(reading, request)
+    warnings = _without_effect(request, reading, built) + shared
     if warnings and request.strict:
         raise ValueError("\n".join([*warnings, "--strict makes this an error"]))
     return warnings
@@ -91,7 +93,7 @@ def _check_values(request: Request, reading: Reading, built: scopes.Built) -> No
         reading,
         has_experts=built.has_layers,
         closed=_is_closed(request, reading),
-        on_tpu=on_tpu,
+        has_devices=not on_tpu and request.workers is None,
     )
     input_files.check(reading, request)
 

@@ -28,6 +28,7 @@ class Console:
       out: stream for answers, and for lines; standard output by default.
       errors: stream for errors; standard error by default.
       answers_only: whether `out` is kept for answers, so that lines go to the stream of errors.
+      quiet: whether lines and answers go to the log alone, since another process prints the same.
     """
 
     def __init__(
@@ -36,14 +37,20 @@ class Console:
         errors: TextIO | None = None,
         *,
         answers_only: bool = False,
+        quiet: bool = False,
     ):
         self._out = out or sys.stdout
         self._errors = errors or sys.stderr
         self._answers_only = answers_only
+        self._quiet = quiet
+        self._waiting: list[str] = []  # lines for a log that has not begun
         self.log_path: str | None = None
 
     def say(self, line: str) -> None:
         """Prints a line about the command's progress, at once."""
+        if self._quiet:
+            self._keep(line)
+            return
         self._print(line, self._errors if self._answers_only else self._out)
 
     def answer(self, line: str) -> None:
@@ -56,6 +63,9 @@ class Console:
           ReaderGoneError: nobody reads standard output any more.
           RunFailedError: it cannot be written, such as to a full disk.
         """
+        if self._quiet:
+            self._keep(line)
+            return
         if self._out.isatty():
             line = visible(line)
         try:
@@ -100,6 +110,9 @@ class Console:
         self.log_path = path
         # Otherwise TensorFlow's C++ would leave out its informative lines, or print them.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0")
+        for line in self._waiting:
+            self._record(line)
+        self._waiting.clear()
 
     def _print(self, line: str, stream: TextIO, end: str = "\n") -> None:
         try:
@@ -107,6 +120,13 @@ class Console:
         except OSError as error:
             streams.silence(stream)
             self._record(f"Nothing more is printed: {os.strerror(error.errno or errno.EIO)}")
+
+    def _keep(self, line: str) -> None:
+        """Writes a line to the log, now or when it begins."""
+        if self.log_path:
+            self._record(line)
+        else:
+            self._waiting.append(line)
 
     def _record(self, line: str) -> None:
         """Writes a line to the log, if there is one that can be written."""

@@ -12,8 +12,16 @@ _BAD_NAMES = (
 )
 
 
+# Exit status of a process that has lost another one of its run.
+LOST_STATUS = 3
+
+
 class RunFailedError(ValueError):
     """A command was asked for the right thing and failed while it ran, as by a loss of NaN."""
+
+
+class ProcessLostError(RunFailedError):
+    """Another process of the run ended, hangs or cannot be reached."""
 
 
 def is_bad_input(error: Exception) -> bool:

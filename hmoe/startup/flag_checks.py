@@ -17,8 +17,8 @@ from hmoe.storage.local_files import (
 
 # Files that stand in the folder of a model, and are needed or written there.
 _OF_A_RUN = re.compile(
-    r"checkpoint$|model\.ckpt|events\.out|graph\.pbtxt|log\.txt$|metrics\.jsonl$|run\.json$"
-    r"|(operative_)?config\.gin$|vocabulary\.model$|\.hmoe\."
+    r"checkpoint$|model\.ckpt|events\.out|graph\.pbtxt|(log\.txt|process_\d+\.log)$|metrics\.jsonl$"
+    r"|run\.json$|(operative_)?config\.gin$|vocabulary\.model$|\.hmoe\."
 )
 
 

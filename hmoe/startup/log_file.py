@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 import shlex
 import stat
 import sys
@@ -14,8 +15,22 @@ import time
 from hmoe.startup import run_lock
 from hmoe.startup.console import LOG_FILE
 from hmoe.startup.request import Request
+from hmoe.startup.workers import Workers
 from hmoe.storage import disk_full
 from hmoe.storage.local_files import is_elsewhere, missing_folders
+
+# Logs of the processes of a run, which come and go together.
+_OF_A_PROCESS = re.compile(r"process_\d+\.log")
+
+
+def name_of(workers: Workers | None) -> str:
+    """Returns the name of the log of a process in the model's folder."""
+    return LOG_FILE if workers is None else name_of_number(workers.index)
+
+
+def name_of_number(number: int) -> str:
+    """Returns the name of the log of the process of a number."""
+    return f"process_{number}.log" if number else LOG_FILE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +74,8 @@ class Log:
             names = os.listdir(os.path.dirname(self.path) or os.curdir)
         except OSError:
             return False
-        return not set(names) - (self.beside or set()) - {LOG_FILE, *run_lock.FILES}
+        others = set(names) - (self.beside or set()) - {LOG_FILE, *run_lock.FILES}
+        return all(_OF_A_PROCESS.fullmatch(name) for name in others)
 
 
 def begin(request: Request) -> Log:
@@ -80,7 +96,7 @@ def begin(request: Request) -> Log:
     try:
         if request.command == "train":
             os.makedirs(folder, exist_ok=True)
-        return _in_folder(folder, made)
+        return _in_folder(folder, name_of(request.workers), made)
     except (_NoFileError, _NotOursError):
         return _temporary()
     except OSError as error:
@@ -98,8 +114,8 @@ class _NotOursError(Exception):
     """The log is another user's, in a folder that several write to."""
 
 
-def _in_folder(folder: str, made: tuple[str, ...]) -> Log:
-    path = os.path.join(folder, LOG_FILE)
+def _in_folder(folder: str, name: str, made: tuple[str, ...]) -> Log:
+    path = os.path.join(folder, name)
     beside = None if os.path.lexists(path) else frozenset(os.listdir(folder))
     if beside is None and not stat.S_ISREG(os.lstat(path).st_mode):
         raise _NoFileError

@@ -15,7 +15,8 @@ from hmoe.startup.mesh_text import ONE_LEVEL, SEVERAL_LEVELS
 _BATCH = frozenset({"outer_batch", "batch", "ensemble"})
 # Slowest first: axes of the batch alone, of each level from the outermost, and all others, which
 # split weights or activations inside a layer.
-_RANKS = {name: 1 + level for level, name in enumerate(SEVERAL_LEVELS)} | dict.fromkeys(ONE_LEVEL, 1)
+_RANKS = {name: 1 + level for level, name in enumerate(SEVERAL_LEVELS)}
+_RANKS |= dict.fromkeys(ONE_LEVEL, 1)
 _OTHER_RANK = 1 + len(SEVERAL_LEVELS)
 
 

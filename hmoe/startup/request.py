@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from hmoe.startup import workers
 from hmoe.startup.workers import Workers
 
 DEFAULT_MODEL_DIR = "runs/default"
@@ -96,8 +98,18 @@ class Request:
     output_dir: str | None = None
 
     @classmethod
-    def from_flags(cls, flags: argparse.Namespace) -> Request:
-        """Builds the request from parsed flags, with the default `model_dir` filled in."""
+    def from_flags(
+        cls, flags: argparse.Namespace, environ: Mapping[str, str] = os.environ
+    ) -> Request:
+        """Builds the request from parsed flags, with the default `model_dir` filled in.
+
+        Args:
+          flags: the flags.
+          environ: the environment, of which TF_CONFIG may name the processes of the run.
+
+        Raises:
+          ValueError: what names the processes is wrong.
+        """
         given = vars(flags)
         fields = [field.name for field in dataclasses.fields(cls)]
         values = {name: frozen(given[name]) for name in fields if name in given}
@@ -107,6 +119,7 @@ class Request:
         values["machine"] = Machine(
             **{field.name: given[field.name] for field in dataclasses.fields(Machine)}
         )
+        values["workers"] = workers.from_flags(flags, environ)
         return cls(**values)
 
 

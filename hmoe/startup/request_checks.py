@@ -5,7 +5,7 @@ Only what is certain is an error; what lies on other machines ("gs://...") is le
 
 from __future__ import annotations
 
-from hmoe.startup import configuration, flag_checks, path_checks
+from hmoe.startup import configuration, flag_checks, path_checks, worker_checks
 from hmoe.startup.data_files import check as data_check
 from hmoe.startup.request import Request
 
@@ -20,8 +20,11 @@ def check(request: Request) -> list[str]:
       ValueError: the command cannot do what the request asks for.
     """
     flag_checks.check(request)
+    worker_checks.check(request)
     path_checks.check(request)
     warnings = configuration.check(request) + data_check.check(request)
     # Last, since it reads the whole of a checkpoint, which may be large.
     path_checks.check_some_whole(request)
+    if request.workers:
+        warnings += worker_checks.check_port(request.workers)
     return warnings

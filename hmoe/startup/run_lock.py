@@ -31,6 +31,8 @@ FILES = (LOCK_FILE, HOLDER_FILE)
 def held(request: Request, warn: Callable[[str], None]) -> Iterator[None]:
     """Holds the lock of the folder that a command writes to, if it writes to one.
 
+    Of the processes of a run, the first holds it for all of them.
+
     Args:
       request: the command.
       warn: prints a line for the user, where the folder can have no lock.
@@ -39,7 +41,7 @@ def held(request: Request, warn: Callable[[str], None]) -> Iterator[None]:
       ValueError: another process holds it; the message names that process.
     """
     folder = request.output_dir or (request.model_dir if request.command == "train" else None)
-    if folder is None:
+    if folder is None or (request.workers and not request.workers.is_first):
         yield
         return
     if is_elsewhere(folder):

@@ -16,7 +16,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -45,10 +45,12 @@ class Guard:
 
     Attributes:
       received: the number of the last signal; None before there was one.
+      hard_exit: whether the process has to leave without waiting for threads that are not Python's.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.hard_exit = False
         self._tell: Callable[[str], None] = _print_error
         self._cleanups: list[Callable[[], None]] = []
         self._last_cleanups: list[Callable[[], None]] = []
@@ -118,6 +120,10 @@ class Guard:
         finally:
             cleanups.remove(function)
 
+    def leave_hard(self) -> None:
+        """Makes the process leave at its end without waiting for threads that are not Python's."""
+        self.hard_exit = True
+
     def farewell(self) -> int:
         """Prints, once, that the command was interrupted, and returns its exit status."""
         number = signal.Signals(self.received or signal.SIGINT)
@@ -165,6 +171,11 @@ class Guard:
         readable, _, _ = select.select([pipe], [], [], GRACE)
         return not readable or bool(os.read(pipe, 1))
 
+    def clean_up(self) -> None:
+        """Calls all cleanups, for a process that is about to end."""
+        _call(self._cleanups)
+        _call(self._last_cleanups)
+
     def _end(self) -> None:
         _call(self._cleanups)
         status = self.farewell()
@@ -193,6 +204,12 @@ class OrderlyStop:
         if threading.current_thread() is threading.main_thread() and not self._handlers:
             self._leave_one(True)
             self._handlers = _replace_handlers(self._record)
+
+    def ask(self) -> None:
+        """Records a stop that another process of the run was asked for."""
+        self._asked.set()
+        if _active:
+            _active.received = _active.received or signal.SIGTERM
 
     def disarm(self) -> None:
         """Ends recording, and puts the handlers back that stood before."""
@@ -225,6 +242,13 @@ def cleanup(function: Callable[[], None], *, last: bool = False) -> Iterator[Non
     """Has a function called if a signal ends the process inside; see `Guard.cleanup`."""
     with _active.cleanup(function, last=last) if _active else contextlib.nullcontext():
         yield
+
+
+def end_process(status: int) -> NoReturn:
+    """Ends the process at once, from any thread, after the cleanups of its guard."""
+    if _active:
+        _active.clean_up()
+    os._exit(status)
 
 
 def _call(functions: Sequence[Callable[[], None]]) -> None:

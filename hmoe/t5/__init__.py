@@ -11,6 +11,6 @@ import gin
 from hmoe.compat import stack  # noqa: F401  (must come before anything of T5)
 from hmoe.startup import gin_files
 from hmoe.t5 import configurables  # noqa: F401
-from hmoe.t5.data import tasks  # noqa: F401
+from hmoe.t5.data import tasks, training_data  # noqa: F401
 
 gin.add_config_file_search_path(str(gin_files.folder()))

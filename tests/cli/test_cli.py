@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from hmoe.cli import launch, main
+from hmoe.launcher.processes import free_ports
 from hmoe.startup import errors, request_checks
 from hmoe.startup.request import Machine, Request
+from hmoe.startup.workers import Workers
 from tests.storage import fake_checkpoints
 
 USAGE = "usage: hmoe train [FLAG ...]\n"
@@ -108,6 +110,14 @@ def test_unknown_flag_with_a_suggestion(capsys: pytest.CaptureFixture) -> None:
         (
             ["split", "--model_dir=m"],
             "hmoe split: error: the following arguments are required: --output_dir\n",
+        ),
+        (["train", "--workers=a:1"], "hmoe train: error: --workers goes with --worker_index\n"),
+        (["eval", "--worker_index=1"], "hmoe eval: error: --worker_index goes with --workers\n"),
+        (["score", "--trust_network"], "hmoe score: error: --trust_network goes with --workers\n"),
+        (["train", "--lost_after=2"], "hmoe train: error: --lost_after goes with --workers\n"),
+        (
+            ["train", "--start_within=soon"],
+            "hmoe train: error: --start_within is 'soon'; it must be a number of seconds above 0\n",
         ),
         (
             ["predict", "x", "--input_file=f"],
@@ -206,10 +216,11 @@ def test_requests_are_frozen_and_have_a_field_for_every_flag() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         given.model_dir = "other"  # type: ignore[misc]
     hash(given)
-    names = {field.name for kind in (Request, Machine) for field in dataclasses.fields(kind)}
+    kinds = (Request, Machine, Workers)
+    names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     for command in ("train", "eval", "predict", "score", "export"):
         flags = vars(main.build_parser().parse_args([command]))
-        assert set(flags) - names == {"parser"}
+        assert set(flags) - names - {"worker_index"} == {"parser"}
 
 
 @pytest.mark.parametrize(
@@ -256,6 +267,7 @@ def test_errors_of_the_system_without_their_numbers() -> None:
         (IsADirectoryError(21, "x", "a"), True),
         (PermissionError(13, "x", "a"), True),
         (errors.RunFailedError("the loss is nan"), False),
+        (errors.ProcessLostError("process 2 was lost"), False),
         (OSError(errno.ENOSPC, "No space left on device"), False),
         (RuntimeError("x"), False),
         (KeyError("x"), False),
@@ -319,6 +331,51 @@ def test_a_training_that_failed_keeps_its_log(tmp_path: Path) -> None:
     log = (tmp_path / "m" / "log.txt").read_text()
     assert "hmoe train --gin_file=runs/tiny.gin --model_dir=m\nto the log\nTraceback" in log
     assert (tmp_path / "m" / "log.txt").stat().st_mode & 0o777 == 0o600
+
+
+def processes(number: int) -> tuple[str, str]:
+    """Returns the flags of a process of a run on 2 x 2."""
+    ports = free_ports(4)
+    addresses = ",".join(f"localhost:{port}" for port in ports)
+    return f"--workers={addresses}", f"--worker_index={number}"
+
+
+# A thread that is not Python's to end, as those of TensorFlow's server.
+STAYS = "import threading, time; threading.Thread(target=time.sleep, args=[60]).start(); "
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "said"),
+    [
+        ("pass", 0, ""),
+        ("raise errors.ProcessLostError('process 2 ended')", 3, "hmoe: error: process 2 ended\n"),
+        ("raise errors.RunFailedError('nan')", 1, "hmoe: error: nan\n"),
+    ],
+)
+def test_a_process_of_a_run_leaves_whatever_still_runs(
+    tmp_path: Path, action: str, status: int, said: str
+) -> None:
+    flags = processes(1)
+    ended = command(STAYS + action, *TRAIN, "--model_dir=m", *flags, cwd=tmp_path, timeout=50)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (status, "", said)
+    assert os.listdir(tmp_path / "m") == ["process_1.log"]
+    log = (tmp_path / "m" / "process_1.log").read_text().splitlines()
+    port = flags[0].split(",")[1].removeprefix("localhost:")
+    assert log[1:4] == [
+        f"hmoe: Process 1 of 4: TensorFlow's server listens on port {port} of all interfaces of "
+        "this machine, without authentication, and runs any graph that it is sent "
+        "(docs/security.md)",
+        "hmoe: Loading TensorFlow (log: m/process_1.log) ...",
+        "to the log",
+    ]
+
+
+def test_the_first_process_of_a_run_says_that_a_server_listens(tmp_path: Path) -> None:
+    ended = command("pass", *TRAIN, "--model_dir=m", *processes(0), cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    lines = ended.stdout.splitlines()
+    assert lines[0].startswith("Process 0 of 4: TensorFlow's server listens on port ")
+    assert lines[1:] == ["Loading TensorFlow (log: m/log.txt) ..."]
 
 
 def test_what_was_written_before_an_error_stays(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ def check_parses(line: str) -> None:
     parsed = main.build_parser().parse_args(given)
     if parsed.command in ("train", "predict", "score"):
         flags.check(parsed)
+    if parsed.command == "launch" and parsed.words:  # otherwise it only names the command
+        check_parses(shlex.join(["hmoe", *parsed.words[parsed.words[0] == "--" :]]))
 
 
 def test_every_page_has_two_examples_that_parse() -> None:
@@ -72,7 +74,9 @@ def commands_of_pages() -> list[str]:
     return sorted(line for line in lines if "[" not in line)
 
 
-COMMANDS = {"train", "eval", "predict", "score", "export", "split", "merge", "gin", "help"}
+COMMANDS = {
+    *("train", "eval", "predict", "score", "export", "split", "merge", "launch", "gin", "help")
+}
 
 
 def test_commands_of_the_pages_parse() -> None:
@@ -94,6 +98,16 @@ def test_tpu_flags_stand_under_their_own_heading() -> None:
     assert "\nyour own data, without code:\n" in text
 
 
+def test_flags_of_many_processes_stand_under_their_own_heading() -> None:
+    names = ("--workers ", "--worker_index", "--trust_network", "--lost_after", "--start_within")
+    for parser in parsers(main.build_parser()):
+        text, command = parser.format_help(), parser.prog.removeprefix("hmoe ")
+        has_them = command in ("train", "eval", "predict", "score")
+        assert ("\nmany processes:\n" in text) == has_them
+        for name in names if has_them else ():
+            assert text.index(f"  {name}") > text.index("\nmany processes:\n")
+
+
 @pytest.mark.parametrize("line", [["-V"], ["--version"]])
 def test_version(capsys: pytest.CaptureFixture, line: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -109,6 +123,7 @@ def test_version(capsys: pytest.CaptureFixture, line: list[str]) -> None:
         ([], "usage: hmoe [-h] [-V] COMMAND ...\n"),
         (["help", "train"], "usage: hmoe train [FLAG ...]\n"),
         (["help", "gin", "copy"], "usage: hmoe gin copy NAME [FILE]\n"),
+        (["help", "launch"], "usage: hmoe launch [FLAG ...] -- COMMAND ...\n"),
         (["predict", "-h"], "usage: hmoe predict [FLAG ...] [TEXT ...]\n"),
     ],
 )
@@ -138,7 +153,7 @@ def test_help(capsys: pytest.CaptureFixture, line: list[str], usage: str) -> Non
         (
             ["xyz"],
             "hmoe: error: unknown command 'xyz'; choose from train, eval, predict, score, export, "
-            "split, merge, gin, completion, help",
+            "split, merge, launch, gin, completion, help",
         ),
     ],
 )
@@ -212,6 +227,8 @@ def test_completion_in_bash(capsys: pytest.CaptureFixture) -> None:
         ("gin show runs/def", "runs/default.gin runs/default_dense.gin runs/default_one_level.gin"),
         ("train --model_dir gi", "gin"),
         ("train --gin_file setup", "setup.py"),
+        ("launch --restarts 2 -- tr", "train"),
+        ("launch --host", "--hosts --host_index"),
     ):
         line = f"COMP_WORDS=(hmoe {typed}); {asked}"
         done = subprocess.run(

@@ -78,7 +78,7 @@ def test_a_missing_name_is_a_sentence() -> None:
     assert gone.mismatch() == (
         "mesh_tensorflow 0.1.21 had mesh_tensorflow.ops._expand(x, input_shape, output_shape); the "
         "installed 0.1.21 has no mesh_tensorflow.ops._expand: look at hmoe/lowering/graph_hooks.py, "
-        "hmoe/lowering/placement.py"
+        "hmoe/lowering/placement.py, hmoe/lowering/collective.py"
     )
     nowhere = dataclasses.replace(patches.EXPAND_DIMS, module="mesh_tensorflow.none")
     assert "0.1.21 has no mesh_tensorflow.none._expand_dims: look" in str(nowhere.mismatch())
@@ -89,7 +89,7 @@ def test_a_value_of_another_kind_is_a_sentence() -> None:
     assert patches.LAYOUT_PAIRS.mismatch(rules) == (
         "mesh_tensorflow 0.1.21 had mesh_tensorflow.ops.LayoutRules._pairs with __iter__, __sub__; "
         "the installed 0.1.21 has mesh_tensorflow.ops.LayoutRules._pairs with __sub__: look at "
-        "hmoe/mesh/layout.py, hmoe/t5/layers/layout_check.py"
+        "hmoe/mesh/layout.py, hmoe/t5/layers/layout_check.py, hmoe/lowering/collective.py"
     )
 
 

@@ -21,6 +21,7 @@ from tools import reference
 # From gin itself, since a list of our own could forget one.
 NAMES = sorted(each.name for _, each in gin_config._REGISTRY.items() if each.module == "hmoe")
 CLASSES = [name for name in NAMES if isinstance(reference.registered()[name], type)]
+SETTINGS = {"Session", "TrainingData", "FormatSettings", "NameSettings"}
 LAYER = "encoder/block_000/layer_001"
 
 
@@ -31,7 +32,7 @@ def test_page_is_as_the_code():
 
 
 def test_the_registry_has_what_users_name():
-    assert {"MoELayer", "Session", "FormatSettings", "NameSettings"} < set(NAMES)
+    assert {"MoELayer", *SETTINGS} < set(NAMES)
     assert "moe1d_variable_name" in NAMES
 
 
@@ -84,7 +85,7 @@ def test_example_makes_what_it_is_about(name):
     with configs.parsed(["models/hierarchical_tiny.gin"], [reference.example(name)]):
         for stack in ("encoder", "decoder"):
             with configs.gin.config_scope(stack):
-                if name in ("Session", "FormatSettings", "NameSettings"):
+                if name in SETTINGS:
                     bound = gin.get_bindings(f"hmoe.{name}")
                     made = gin.get_configurable(f"hmoe.{name}")()
                     assert bound

@@ -49,6 +49,18 @@ def test_log_takes_standard_error_and_errors_still_show(tmp_path: Path) -> None:
     assert log == "from C++\nfrom Python\n"
 
 
+def test_a_quiet_process_prints_errors_alone(tmp_path: Path) -> None:
+    """As all do but the first of a run; its log has the rest, also from before it began."""
+    code = (
+        "from hmoe.startup.console import Console\n"
+        "c = Console(quiet=True); c.say('before')\n"
+        f"c.log_to({str(tmp_path / 'log')!r}); c.say('line'); c.answer('42'); c.error('wrong')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("", "wrong\n")
+    assert (tmp_path / "log").read_text() == "hmoe: before\nhmoe: line\nhmoe: 42\n"
+
+
 def test_control_characters_of_answers_are_visible() -> None:
     assert console.visible("a\x1b[2J\x07\x7f\x9b\n\u2028b") == "a\\x1b[2J\\x07\\x7f\\x9b\\n\\u2028b"
     # Spaces of French, marks of Arabic and Hebrew, tabs and emoji are text.

@@ -9,6 +9,7 @@ import pytest
 
 from hmoe.startup import log_file
 from hmoe.startup.request import Request
+from hmoe.startup.workers import Workers
 from hmoe.storage import disk_full
 
 
@@ -124,3 +125,32 @@ def test_the_log_of_another_user_in_a_shared_folder(
     log = begin("train", tmp_path)
     assert log.is_temporary
     log.remove()
+
+
+def begin_process(number: int, folder: Path) -> log_file.Log:
+    workers = Workers(addresses=tuple(f"localhost:{1 + port}" for port in range(12)), index=number)
+    return log_file.begin(Request(command="train", model_dir=str(folder), workers=workers))
+
+
+def test_each_process_has_its_log(tmp_path: Path) -> None:
+    logs = [begin_process(number, tmp_path / "m") for number in (0, 1, 11)]
+    names = ["log.txt", "process_1.log", "process_11.log"]
+    assert [os.path.basename(log.path) for log in logs] == names
+    assert all(os.stat(log.path).st_mode & 0o777 == 0o600 for log in logs)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_processes_that_never_began_leave_no_log(tmp_path: Path, order: tuple[int, ...]) -> None:
+    logs = [begin_process(number, tmp_path / "m") for number in range(3)]
+    for number in order:
+        logs[number].withdraw()
+    # Whoever made the folder may have left before the others.
+    assert not list(tmp_path.glob("m/*"))
+
+
+def test_a_log_stays_beside_what_was_written(tmp_path: Path) -> None:
+    logs = [begin_process(number, tmp_path / "m") for number in range(2)]
+    (tmp_path / "m" / "process_x.log").touch()
+    for log in logs:
+        log.withdraw()
+    assert sorted(os.listdir(tmp_path / "m")) == ["log.txt", "process_1.log", "process_x.log"]

@@ -16,6 +16,7 @@ import pytest
 
 from hmoe.startup import path_checks, run_lock
 from hmoe.startup.request import Request
+from hmoe.startup.workers import Workers
 
 HOLDER = """
 import sys
@@ -136,3 +137,14 @@ def test_a_lock_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "it is not yours. Name another folder, or have that file removed if no command of theirs "
         "runs"
     )
+
+
+def test_the_first_process_holds_the_lock_for_all(tmp_path: Path, holder) -> None:
+    def process(number: int) -> Request:
+        workers = Workers(addresses=("localhost:1", "localhost:2"), index=number)
+        return Request(command="train", model_dir=str(tmp_path / "model"), workers=workers)
+
+    with run_lock.held(process(1), pytest.fail):
+        pass
+    with pytest.raises(ValueError, match="is in use"), run_lock.held(process(0), pytest.fail):
+        pass

@@ -11,5 +11,6 @@
 | mesh | mesh shapes, layout rules and devices that do not fit |
 | input_files | files to answer, to score or to begin from that are not there |
 | modes | modes of other commands; configurations that lack a part |
+| processes | a mesh, a master or an input that many processes cannot share |
 | master | an address that nobody answers |
 """

@@ -198,6 +198,7 @@ OWN_CHECKS: dict[str, dict[str, checks.Check]] = {
         "reuse_graph": checks.boolean,
         "activation_dtype": checks.one_of(("float32", "bfloat16")),
     },
+    "TrainingData": {"num_shards": _POSITIVE},
     "FormatSettings": {"languages": words, "kinds": words, "num_draws": _POSITIVE, "seed": _COUNT},
     "NameSettings": {"languages": words, "kinds": words},
 }

@@ -31,6 +31,14 @@ def check(reading: Reading, request: Request) -> None:
         _check_beginning(reading, request)
 
 
+def reads_standard_input(reading: Reading, request: Request) -> bool:
+    """Returns whether a command takes its lines from standard input or a prompt."""
+    if request.command != "predict" or not _decodes_from_file(reading, request):
+        return False
+    names = ("input_filename", "output_filename")
+    return not any(_bound(reading, f"{_DECODE}.{name}") for name in names)
+
+
 def _decodes_from_file(reading: Reading, request: Request) -> bool:
     if request.text or request.input_file:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from hmoe.startup import mesh_text
@@ -15,7 +15,7 @@ T = TypeVar("T")
 _RUN = "mesh_tensorflow.transformer.utils.run"
 
 
-def check(reading: Reading, *, has_experts: bool, closed: bool, on_tpu: bool) -> None:
+def check(reading: Reading, *, has_experts: bool, closed: bool, has_devices: bool) -> None:
     """Raises ValueError for a mesh, rules or devices that are malformed or do not fit together.
 
     Args:
@@ -23,14 +23,45 @@ def check(reading: Reading, *, has_experts: bool, closed: bool, on_tpu: bool) ->
       has_experts: whether the model has layers of hmoe. Without them, rules for dimensions and axes
         that are not there have no effect, and T5's defaults have some.
       closed: whether no module of the user's own can give the model dimensions of other names.
-      on_tpu: whether the run is on a TPU, which has no use for `mesh_devices`.
+      has_devices: whether the run has use for `mesh_devices`, unlike one on a TPU or of many
+        processes.
     """
-    mesh = _read(reading, "mesh_shape", mesh_text.shape)
-    layout = _read(reading, "layout_rules", mesh_text.rules)
+    mesh, layout = shape_of(reading), rules_of(reading)
     if mesh is not None and layout is not None:
         _check_rules(reading, mesh, layout, has_experts=has_experts, closed=closed)
-    if not on_tpu:
+    if has_devices:
         _check_devices(reading, mesh)
+
+
+def shape_of(reading: Reading) -> dict[str, int] | None:
+    """Returns the size of each mesh axis; None where gin does not show it.
+
+    Raises:
+      ValueError: the mesh shape is malformed.
+    """
+    return _read(reading, "mesh_shape", mesh_text.shape)
+
+
+def rules_of(reading: Reading) -> list[tuple[str, str]] | None:
+    """Returns pairs of a dimension and the axis that it is split over; None where gin hides them.
+
+    Raises:
+      ValueError: the rules are malformed.
+    """
+    return _read(reading, "layout_rules", mesh_text.rules)
+
+
+def text_of(shape: Mapping[str, int]) -> str:
+    """Returns a mesh shape as users write it, such as "rows:2;cols:4"."""
+    return ";".join(f"{axis}:{size}" for axis, size in shape.items())
+
+
+def named_devices(reading: Reading) -> str | None:
+    """Returns where and how `mesh_devices` names devices of some slices, for messages; or None."""
+    found = _find(reading, "mesh_devices")
+    if found is None or not isinstance(found.value, (list, tuple)) or not any(found.value):
+        return None
+    return f"{found.place}: {found.name} = {found.value!r}"
 
 
 def _check_rules(

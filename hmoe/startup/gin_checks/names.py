@@ -100,6 +100,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "master",
         "say",
     ),
+    "TrainingData": ("num_shards",),
     "FormatSettings": (
         "max_input_bytes",
         "max_target_bytes",

@@ -46,7 +46,7 @@ CLASSES = (
 )
 _LAYERS = ("MoELayer", "ExpertsSelfAttention", "ExpertsEncDecAttention")
 # Those that the program itself builds, outside of scopes.
-_SETTINGS = ("Session", "FormatSettings", "NameSettings")
+_SETTINGS = ("Session", "TrainingData", "FormatSettings", "NameSettings")
 
 
 class Built:

@@ -9,7 +9,7 @@ from hmoe.compat import stand_ins
 from hmoe.compat.stack import tf
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import evaluate, export, predict, rewrite, score, train
+from hmoe.t5.commands import evaluate, export, predict, rewrite, score, taking_part, train
 
 COMMANDS: dict[str, Callable[[Request, Console], None]] = {
     "train": train.train,
@@ -37,4 +37,5 @@ def run(request: Request, console: Console) -> None:
         stand_ins.raise_no_tpu_estimator()
     compat.behave_like_v1()
     tf.logging.set_verbosity(tf.logging.INFO)
-    COMMANDS[request.command](request, console)
+    with taking_part.in_run(request.workers, console):
+        COMMANDS[request.command](request, console)

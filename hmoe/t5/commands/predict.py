@@ -16,7 +16,7 @@ from hmoe.t5.commands import configure, gin_config
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation import decode_lines, evaluate
 from hmoe.t5.evaluation.decode_lines import LineDecoder
-from hmoe.t5.sessions import checkpoints
+from hmoe.t5.sessions import checkpoints, processes
 from hmoe.t5.sessions.estimator import SessionEstimator
 
 
@@ -146,7 +146,7 @@ def _write_answers(outputs: Iterable[str], target: str, console: Console) -> Non
     """Writes answers to a file, and prints where they are, or those that are done so far."""
     count = 0
     try:
-        with answer_files.writing(target) as write:
+        with processes.writing_once(target) as write:
             for output in outputs:
                 write(output)
                 count += 1

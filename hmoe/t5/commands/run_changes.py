@@ -74,7 +74,7 @@ KINDS = (
         "data",
         r"run\.(sequence_length|train_dataset_fn|vocabulary|skip_seen_data|seen_data_init_step)"
         r"|mesh_train_dataset_fn\..*|get_vocabulary\..*|get_sentencepiece_model_path\..*"
-        r"|(Format|Name)Settings\..*",
+        r"|TrainingData\..*|(Format|Name)Settings\..*",
         True,
         "the model will learn other examples",
     ),

@@ -15,7 +15,7 @@ from hmoe.t5.commands import configure, gin_config
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.data.cut_counts import CutCount
 from hmoe.t5.graphs.model_settings import Vocabulary
-from hmoe.t5.sessions import checkpoints
+from hmoe.t5.sessions import checkpoints, processes
 
 # What scoring yields for each line: ids "targets" and a number "scores".
 Result = Mapping[str, np.ndarray]
@@ -148,7 +148,7 @@ def _write(path: str, columns: Sequence[Sequence[str] | None]) -> None:
     """Writes the files of `answer_files.SCORE_FILES`, but for inputs that are not there."""
     for end, lines in zip(answer_files.SCORE_FILES, columns):
         if lines is not None:
-            with answer_files.writing(path + end) as write:
+            with processes.writing_once(path + end) as write:
                 for line in lines:
                     write(line)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,10 +22,11 @@ from hmoe.startup import mesh_text
 from hmoe.startup.request import Machine
 from hmoe.t5.commands import gin_config
 from hmoe.t5.commands.gin_config import value
+from hmoe.t5.data import training_batches
 from hmoe.t5.evaluation import evaluate
 from hmoe.t5.graphs import model_settings as settings_lib
 from hmoe.t5.layers import layout_check
-from hmoe.t5.sessions import training_folder
+from hmoe.t5.sessions import processes, training_folder
 from hmoe.t5.sessions.estimator import SessionEstimator
 from hmoe.t5.sessions.hooks import FirstStepHook
 from hmoe.t5.sessions.session_settings import SessionSettings
@@ -88,8 +90,16 @@ class T5Run:
                 tpu_zone=self.machine.tpu_zone,
                 model_dir=self.model_dir,
                 mode=self.mode,
+                **self._training_function(),
                 **self.arguments,
             )
+
+    def _training_function(self) -> dict[str, object]:
+        """Returns what trains with sharded data, unless there is a function of the user's own."""
+        name = "train_model_fn"
+        if self.mode != "train" or name in self.arguments or value(f"run.{name}") is not None:
+            return {}
+        return {name: functools.partial(training_batches.train_model, say=self.say)}
 
     def _estimator_function(self, session: SessionSettings) -> Callable[..., object]:
         """Returns a function in place of upstream's `get_estimator`."""
@@ -192,7 +202,7 @@ def make_estimator(
     Raises:
       ValueError: the layout does not suit the mesh or the experts.
     """
-    if not session.master:
+    if not session.master and processes.current() is None:
         check_devices(arguments.get("mesh_devices") or [])
     settings = settings_lib.from_gin(
         model_type=model_type,

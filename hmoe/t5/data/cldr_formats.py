@@ -23,6 +23,7 @@ from hmoe import checks
 from hmoe.config import configuration, setting
 from hmoe.t5.data import cldr_values, examples
 from hmoe.t5.data.examples import Example, ExampleRandom
+from hmoe.t5.data.shards import WHOLE, Shard
 
 # Nine scripts. Languages whose dates are far longer in UTF-8 than these (Thai, Tamil, Burmese) need
 # larger byte limits.
@@ -89,12 +90,16 @@ class FormatSettings(examples.LengthLimits):
     )
 
 
-def format_examples(split: str, settings: FormatSettings | None = None) -> Iterator[Example]:
+def format_examples(
+    split: str, settings: FormatSettings | None = None, shard: Shard = WHOLE
+) -> Iterator[Example]:
     """Draws the examples of one split, each input once, the same in every process.
 
     Args:
       split: "train", "validation" or "test".
       settings: the settings; the defaults if None.
+      shard: the examples to yield, by their inputs; those of other shards are drawn, but not
+        written, which would take longer.
 
     Yields:
       Examples in an order that mixes languages and kinds.
@@ -115,6 +120,8 @@ def format_examples(split: str, settings: FormatSettings | None = None) -> Itera
         inputs = f"{language} {value.text}"
         # The cheap checks come first: most draws for a small split fail them.
         key = examples.digest(inputs)
+        if not shard.has_digest(key // examples.NUM_PARTS):
+            continue
         if examples.split_of_digest(key) != split or key in seen:
             continue
         seen.add(key)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 from collections.abc import Iterator, Sequence
 
 from babel import localedata
@@ -21,6 +22,7 @@ from babel import localedata
 from hmoe.config import configuration, setting
 from hmoe.t5.data import examples
 from hmoe.t5.data.examples import Example
+from hmoe.t5.data.shards import WHOLE, Shard
 
 KINDS: tuple[str, ...] = ("territory", "language", "script", "currency", "city")
 
@@ -33,6 +35,8 @@ _BABEL_FIELDS: dict[str, str] = {
 _LOCALE_NAME = re.compile(r"[a-z]{2,3}(_[A-Z][a-z]{3})?")
 
 _FEWEST_NAMES = 10
+
+_gathering = threading.Lock()
 
 # (kind, code) -> name, where the code is CLDR's, such as "DE" or "Europe/Berlin".
 _Names = dict[tuple[str, str], str]
@@ -142,7 +146,9 @@ def _examples_in(language: str, settings: NameSettings) -> Iterator[Example]:
             yield Example(inputs, name, language, kind)
 
 
-def name_examples(split: str, settings: NameSettings | None = None) -> Iterator[Example]:
+def name_examples(
+    split: str, settings: NameSettings | None = None, shard: Shard = WHOLE
+) -> Iterator[Example]:
     """Yields the examples of one split, each input once, the same in every process.
 
     All languages are read before the first example is yielded, to mix them, which takes seconds.
@@ -150,6 +156,7 @@ def name_examples(split: str, settings: NameSettings | None = None) -> Iterator[
     Args:
       split: "train", "validation" or "test".
       settings: the settings; the defaults if None.
+      shard: the examples to yield, which take turns with those of other shards.
 
     Yields:
       Examples in an order that mixes languages and kinds.
@@ -159,6 +166,15 @@ def name_examples(split: str, settings: NameSettings | None = None) -> Iterator[
     """
     examples.check_split(split)
     settings = settings or NameSettings()
+    # All shards of a process read at once: the first gathers the examples for all.
+    with _gathering:
+        gathered = _examples_of(split, settings)
+    yield from shard.of_rows(gathered)
+
+
+@functools.lru_cache(maxsize=1)
+def _examples_of(split: str, settings: NameSettings) -> tuple[Example, ...]:
+    """Returns the examples of all languages in a mixed order."""
     by_digest: list[tuple[int, Example]] = []
     for language in settings.languages or languages():
         for example in _examples_in(language, settings):
@@ -167,5 +183,4 @@ def name_examples(split: str, settings: NameSettings | None = None) -> Iterator[
                 by_digest.append((key, example))
     # Digests are as good as random numbers, and depend on the inputs alone.
     by_digest.sort()
-    for _, example in by_digest:
-        yield example
+    return tuple(example for _, example in by_digest)

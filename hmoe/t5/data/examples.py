@@ -19,7 +19,7 @@ T = TypeVar("T")
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 
 # Inputs are cut into 100 parts by their hash; validation and test get two parts each.
-_NUM_PARTS = 100
+NUM_PARTS = 100
 _HELD_OUT_PARTS = {0: "test", 1: "test", 2: "validation", 3: "validation"}
 
 # The end-of-sequence token takes one position beside the bytes.
@@ -55,7 +55,7 @@ def split_of(inputs: str) -> str:
 
 def split_of_digest(key: int) -> str:
     """Returns the split of the input that has a digest."""
-    return _HELD_OUT_PARTS.get(key % _NUM_PARTS, "train")
+    return _HELD_OUT_PARTS.get(key % NUM_PARTS, "train")
 
 
 def positive(owner: str, field: str, value: int) -> int:

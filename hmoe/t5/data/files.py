@@ -27,10 +27,14 @@ from hmoe.startup.data_files.scan import FileScan, SkippedLines
 from hmoe.t5.data import scores, tasks, vocabularies
 from hmoe.t5.data.cut_counts import CutCount
 from hmoe.t5.data.file_report import Report
+from hmoe.t5.data.row_source import RowReader
+from hmoe.t5.data.shards import WHOLE, Shard
 
 # Files may be sorted, so the shuffle buffer is large; but never larger than the file, which would
 # be read again and again to fill it.
 _MAX_SHUFFLE_BUFFER = 10_000
+# Blocks of text that stay together in a shard: T5 joins this many before it cuts sequences.
+_MAX_TEXT_RUN = 128
 
 _reports: dict[str, Report] = {}
 
@@ -59,6 +63,13 @@ class _Data(NamedTuple):
     scans: list[FileScan]
     splits: dict[str, _Split]
     num_validation: int
+
+    def num_examples(self, split: str) -> int:
+        """Returns the number of examples of "train" or "validation"."""
+        if split == "validation":
+            return self.num_validation
+        held_out = self.num_validation if len(self.scans) == 1 else 0
+        return self.scans[0].num_examples - held_out
 
 
 def _check_data(
@@ -104,7 +115,7 @@ def _add_task(
     name: str,
     data_format: str,
     vocabulary: seqio.Vocabulary,
-    row_source: tasks.RowSource,
+    read: RowReader,
     num_training: int,
 ) -> None:
     """Registers the task, in place of one of the same name."""
@@ -115,7 +126,7 @@ def _add_task(
     corrupt = [t5.data.preprocessors.span_corruption, seqio.preprocessors.append_eos_after_trim]
     tasks.add_task(
         name,
-        row_source,
+        read,
         ("inputs", "targets") if pairs else ("targets",),
         ("train", "validation"),
         tasks.features(vocabulary, ("inputs", "targets")),
@@ -126,18 +137,22 @@ def _add_task(
     )
 
 
-def _row_source(
-    checked: Callable[[], _Data], data_format: str, skip_bad_lines: bool
-) -> tasks.RowSource:
-    """Returns the source of the rows of each split."""
+def _row_reader(checked: Callable[[], _Data], data_format: str, skip_bad_lines: bool) -> RowReader:
+    """Returns what reads the rows of a split, or those of one of its shards."""
 
-    def read(split: str) -> Iterator[lines.Row]:
+    def rows(split: str) -> Iterator[lines.Row]:
         path, contains = checked().splits[split]
         for row in lines.reader(data_format)(path, SkippedLines() if skip_bad_lines else None):
             if contains is None or contains(row[0]):
                 yield row
 
-    return lambda split: functools.partial(read, split)
+    def read(split: str, shard: Shard) -> Iterator[lines.Row]:
+        run = 1
+        if data_format == "text" and shard != WHOLE:
+            run = max(1, min(_MAX_TEXT_RUN, checked().num_examples(split) // shard.count))
+        return shard.of_rows(rows(split), run)
+
+    return lambda split, shard: functools.partial(read, split, shard)
 
 
 def register(
@@ -184,8 +199,8 @@ def register(
         _reports[name] = _report(data, validation_data, data_format, checked())
         num_training = _reports[name].num_training
         logging.info("%s", _reports[name].summary())
-    row_source = _row_source(checked, data_format, skip_bad_lines)
-    _add_task(name, data_format, loaded, row_source, num_training)
+    read = _row_reader(checked, data_format, skip_bad_lines)
+    _add_task(name, data_format, loaded, read, num_training)
     return name
 
 
@@ -195,7 +210,7 @@ def _report(data: str, validation_data: str | None, data_format: str, checked: _
         data=data,
         validation_data=validation_data,
         data_format=data_format,
-        num_training=scans[0].num_examples - (0 if validation_data else num_validation),
+        num_training=checked.num_examples("train"),
         num_validation=num_validation,
         skipped=tuple(m for scan in scans for m in scan.skipped)[: file_scan.NUM_SHOWN],
         num_skipped=sum(scan.skipped.num_bad for scan in scans),

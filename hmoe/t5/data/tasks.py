@@ -14,37 +14,31 @@ Gin selects the examples of the tasks, without code:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import gin
 import seqio
 
-from hmoe.compat.stack import tf
 from hmoe.t5.data import cldr, scores
 from hmoe.t5.data.examples import Example, LengthLimits
+from hmoe.t5.data.row_source import RowReader, RowSource
+from hmoe.t5.data.shards import WHOLE, Shard
 from hmoe.t5.data.vocabularies import BYTES
 
-# Rows pass from a generator to TensorFlow in blocks: passing one at a time takes ten times as long.
-_BLOCK_ROWS = 256
 # The generators mix their examples themselves, so a small buffer is enough, and it fills fast.
 _SHUFFLE_BUFFER = 1_000
-
-# One string for each field.
-Row = Sequence[str]
-# Looks up the settings of a split, and returns a function that reads its rows anew at each call.
-RowSource = Callable[[str], Callable[[], Iterable[Row]]]
 
 
 class _TaskRows(NamedTuple):
     """The rows of a registered task.
 
     Attributes:
-      source: the source of the rows.
+      read: reads the rows.
       fields: the name of each string of a row.
     """
 
-    source: RowSource
+    read: RowReader
     fields: tuple[str, ...]
 
 
@@ -62,35 +56,6 @@ def features(vocabulary: seqio.Vocabulary, names: Sequence[str]) -> dict[str, se
     return {name: seqio.Feature(vocabulary, add_eos=True) for name in names}
 
 
-def _dataset(
-    split: str,
-    shuffle_files: bool,
-    seed: int | None = None,
-    *,
-    source: RowSource,
-    fields: tuple[str, ...],
-) -> tf.data.Dataset:
-    """Returns a dataset of {field: string}, which reads rows as they are consumed."""
-    del shuffle_files, seed  # the order of the rows is fixed; SeqIO shuffles them afterwards
-    read = source(split)
-
-    def blocks() -> Iterator[dict[str, list[str]]]:
-        rows: list[Row] = []
-        for row in read():
-            rows.append(row)
-            if len(rows) == _BLOCK_ROWS:
-                yield dict(zip(fields, map(list, zip(*rows))))
-                rows = []
-        if rows:
-            yield dict(zip(fields, map(list, zip(*rows))))
-
-    dataset = tf.data.Dataset.from_generator(
-        blocks,
-        output_signature={field: tf.TensorSpec([None], tf.string) for field in fields},
-    )
-    return dataset.unbatch()
-
-
 def keep_text(text: str, **unused: object) -> str:
     """Passes text to the metrics as it is, since white space counts."""
     return text
@@ -98,7 +63,7 @@ def keep_text(text: str, **unused: object) -> str:
 
 def add_task(
     name: str,
-    source: RowSource,
+    read: RowReader,
     fields: tuple[str, ...],
     splits: Sequence[str],
     output_features: dict[str, seqio.Feature],
@@ -110,7 +75,7 @@ def add_task(
 
     Args:
       name: the task's name.
-      source: the source of the rows.
+      read: reads the rows.
       fields: the name of each string of a row.
       splits: the names of the splits.
       output_features: the features that the model sees, by field.
@@ -121,16 +86,14 @@ def add_task(
     """
     seqio.TaskRegistry.add(
         name,
-        source=seqio.FunctionDataSource(
-            functools.partial(_dataset, source=source, fields=fields), splits=splits
-        ),
+        source=RowSource(read, fields, splits),
         preprocessors=list(preprocessors),
         output_features=output_features,
         postprocess_fn=keep_text,
         metric_fns=list(metric_fns),
         shuffle_buffer_size=shuffle_buffer,
     )
-    _rows_by_task[name] = _TaskRows(source, fields)
+    _rows_by_task[name] = _TaskRows(read, fields)
 
 
 def rows(mixture_or_task: str, split: str) -> Iterator[dict[str, str]]:
@@ -150,7 +113,8 @@ def rows(mixture_or_task: str, split: str) -> Iterator[dict[str, str]]:
                 f"{', '.join(_rows_by_task)}"
             )
     remaining = [
-        (iter(_rows_by_task[name].source(split)()), _rows_by_task[name].fields) for name in names
+        (iter(_rows_by_task[name].read(split, WHOLE)()), _rows_by_task[name].fields)
+        for name in names
     ]
     while remaining:
         for task in list(remaining):
@@ -184,13 +148,13 @@ def _add_cldr(
 ) -> None:
     """Registers a task from a generator of examples; settings of gin are read when it is used."""
 
-    def source(split: str) -> Callable[[], Iterator[Example]]:
-        return functools.partial(generate, split, settings or settings_from_gin())
+    def read(split: str, shard: Shard) -> Callable[[], Iterator[Example]]:
+        return functools.partial(generate, split, settings or settings_from_gin(), shard)
 
     _limits_by_task[name] = lambda: settings or settings_from_gin()
     add_task(
         name,
-        source,
+        read,
         Example._fields,
         cldr.SPLITS,
         features(BYTES, ("inputs", "targets")),

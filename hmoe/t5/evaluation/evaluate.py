@@ -14,7 +14,7 @@ from hmoe.t5.evaluation import report, result_files, task_examples
 from hmoe.t5.evaluation.results import Evaluation, TaskExamples
 from hmoe.t5.evaluation.task_examples import EvalDatasetFn, as_text
 from hmoe.t5.graphs.model_settings import Vocabulary
-from hmoe.t5.sessions import checkpoints
+from hmoe.t5.sessions import checkpoints, processes
 from hmoe.t5.sessions.checkpoints import CheckpointStep
 from hmoe.t5.sessions.estimator import SessionEstimator
 from hmoe.t5.sessions.estimator_protocol import Estimator, InputFn
@@ -84,7 +84,8 @@ def _evaluate(request: EvalRequest, say: Callable[[str], None]) -> None:
                 raise
             say(f"{path} was removed before it was evaluated, and is left out")
             continue
-        result_files.write(request.folder, evaluations, numbers, request.output_eval_examples)
+        if processes.is_first():
+            result_files.write(request.folder, evaluations, numbers, request.output_eval_examples)
         report.print_evaluation(say, evaluations, numbers)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import mtf, tf
+from hmoe.lowering.collective import CollectiveMesh
 from hmoe.t5.graphs.model_settings import (
     EVAL,
     PREDICT,
@@ -42,14 +44,17 @@ def import_features(
     mesh: mtf.Mesh,
     features: dict[str, tf.Tensor],
     dims: list[mtf.Dimension],
+    engine: mtf.MeshImpl | None = None,
 ) -> dict[str, mtf.Tensor]:
     """Imports token ids onto the mesh.
 
     Args:
       settings: the model's settings.
       mesh: the mesh to import to.
-      features: int [batch, length] each, by name.
+      features: int [batch, length] each, by name; on a mesh of processes perhaps the rows of this
+        one's slice alone, which `rows_of_slice` numbers.
       dims: the batch dimensions.
+      engine: the mesh implementation; only one of processes matters.
 
     Returns:
       int32 [*dims, length] each; an ensemble's dimension, if there is one, comes first.
@@ -60,10 +65,33 @@ def import_features(
     for name, ids in features.items():
         length = mtf.Dimension("length", text_length(settings, name))
         shape = mtf.Shape(first + dims + [length])
+        ids = tf.cast(ids, tf.int32)
+        if isinstance(engine, CollectiveMesh) and ids.shape[0] != settings.batch_size:
+            # [rows of the slice, length] -> the slice of [outer_batch?, batch, length]
+            ids = tf.reshape(ids, engine.slice_shape(shape))
+            laid_out = engine.LaidOutTensor([ids])
+            imported[name] = mtf.import_laid_out_tensor(mesh, laid_out, shape, name=name)
+            continue
         # [batch, length] -> [ensemble?, outer_batch?, batch, length]
-        ids = tf.reshape(tf.cast(ids, tf.int32), shape.to_integer_list)
+        ids = tf.reshape(ids, shape.to_integer_list)
         imported[name] = mtf.import_fully_replicated(mesh, ids, shape, name=name)
     return imported
+
+
+def rows_of_slice(settings: ModelSettings, engine: mtf.MeshImpl) -> list[int] | None:
+    """Returns which rows of a training batch the slice of this process has.
+
+    Returns:
+      Their numbers, in order; None for all.
+    """
+    if not isinstance(engine, CollectiveMesh) or settings.ensemble_inputs:
+        return None
+    shape = mtf.Shape(batch_dims(settings, with_outer_batch=True))
+    begin, size = engine.slice_begin(shape, engine.pnum), engine.slice_shape(shape)
+    # [outer_batch?, batch], the number of each row
+    numbers = np.arange(shape.size).reshape(shape.to_integer_list)
+    rows = numbers[tuple(slice(b, b + s) for b, s in zip(begin, size))].ravel().tolist()
+    return rows if len(rows) < shape.size else None
 
 
 def check_features(settings: ModelSettings, mode: Mode, features: dict[str, mtf.Tensor]) -> None:

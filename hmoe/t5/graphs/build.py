@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias, overload
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
+from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.lower import make_mesh
 from hmoe.t5.graphs import batch_features as feature_lib
 from hmoe.t5.graphs import decoding, evaluation, training
@@ -67,7 +68,8 @@ def build_graph(
 
     Args:
       settings: the model's settings.
-      features: int [batch, length] each; may hold "predict_batch_size", the number of rows that
+      features: int [batch, length] each, or on a mesh of processes the rows of this one's slice
+        alone; may hold "predict_batch_size", the number of rows that
         are asked for, the others being padding that fills up the batch.
       mode: TRAIN, EVAL, PREDICT or SCORE.
       mesh_impl: the mesh implementation to lower to; by default one of CPUs and GPUs, as the
@@ -90,12 +92,28 @@ def build_graph(
     )
     mesh = mtf.Mesh(mtf.Graph(), "mesh", variable_placer)
     dims = feature_lib.batch_dims(settings, with_outer_batch=mode in (TRAIN, EVAL))
-    named = feature_lib.import_features(settings, mesh, features, dims)
+    named = feature_lib.import_features(settings, mesh, features, dims, engine)
     feature_lib.check_features(settings, mode, named)
     named = feature_lib.joined_for_lm(settings, mode, named)
+    graph = _build(settings, engine, named, dims[-1], mode, num_rows, add_up_sums)
+    if isinstance(engine, CollectiveMesh):
+        # All but the lowering, and what was not asked for.
+        engine.finish([root for root in tf.nest.flatten(graph[1:]) if root is not None])
+    return graph
+
+
+def _build(
+    settings: ModelSettings,
+    engine: mtf.MeshImpl,
+    features: dict[str, mtf.Tensor],
+    batch_dim: mtf.Dimension,
+    mode: Mode,
+    num_rows: tf.Tensor | None,
+    add_up_sums: bool,
+) -> TrainingGraph | EvaluationGraph | DecodingGraph:
     if mode == TRAIN:
-        return training.build(settings, engine, named, dims[-1], add_up_sums)
+        return training.build(settings, engine, features, batch_dim, add_up_sums)
     if mode == EVAL:
-        return evaluation.build(settings, engine, named)
+        return evaluation.build(settings, engine, features)
     build = decoding.build_scoring if mode == SCORE else decoding.build_prediction
-    return build(settings, engine, named, num_rows)
+    return build(settings, engine, features, num_rows)

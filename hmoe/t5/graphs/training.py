@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hmoe.compat.stack import mtf, tf
+from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.lower import lower
 from hmoe.t5.graphs import gradients as gradient_lib
 from hmoe.t5.graphs import sum_variable
@@ -13,6 +14,18 @@ from hmoe.t5.graphs.model_settings import ModelSettings, learning_rate, trained_
 from hmoe.t5.graphs.sum_variable import SumVariable
 from hmoe.t5.graphs.sums import ExportedSums, SumKey, Sums, model_sum
 from hmoe.t5.layers import metric_collection
+
+
+class StopVote(NamedTuple):
+    """A vote on whether training stops after this step, in which each process has a voice.
+
+    Attributes:
+      own: float32 [], to be fed with 1 where this process is asked to stop.
+      all: float32 [], the sum over all processes.
+    """
+
+    own: tf.Tensor
+    all: tf.Tensor
 
 
 class TrainingGraph(NamedTuple):
@@ -25,6 +38,7 @@ class TrainingGraph(NamedTuple):
       sums: sums over the step.
       learning_rate: float32 [].
       added_up: the variable that adds up all of these over steps; None if it was not asked for.
+      stop: lets any process of a mesh of processes stop all; None on other meshes.
     """
 
     lowering: mtf.Lowering
@@ -33,6 +47,7 @@ class TrainingGraph(NamedTuple):
     sums: ExportedSums
     learning_rate: tf.Tensor
     added_up: SumVariable | None = None
+    stop: StopVote | None = None
 
 
 def build(
@@ -62,7 +77,7 @@ def build(
             "training needs utils.run.optimizer; in gin, for example: "
             "utils.run.optimizer = @optimize.AdafactorOptimizer"
         )
-    if isinstance(engine, mtf.placement_mesh_impl.PlacementMeshImpl):
+    if isinstance(engine, (mtf.placement_mesh_impl.PlacementMeshImpl, CollectiveMesh)):
         read_weights_once()
     targets = features["targets"]
     step = gradient_lib.step_gradients(settings, features, batch_dim)
@@ -85,7 +100,14 @@ def build(
         sums=sum_lib.export(lowering, sums),
         learning_rate=tf.convert_to_tensor(0.0 if rate is None else rate, tf.float32),
         added_up=added_up,
+        stop=_stop_vote(engine) if isinstance(engine, CollectiveMesh) else None,
     )
+
+
+def _stop_vote(engine: CollectiveMesh) -> StopVote:
+    own = tf.placeholder_with_default(0.0, [])
+    voices = engine.LaidOutTensor([own])
+    return StopVote(own, engine.allreduce(voices, range(engine.ndims), "SUM").one_slice)
 
 
 def read_weights_once() -> None:
@@ -95,7 +117,7 @@ def read_weights_once() -> None:
     each read it. Since the gradient of a last layer's weights does not need their value, the
     optimizer may assign them before the backward pass of the layer below reads them.
     """
-    tf.get_variable_scope().set_caching_device(lambda op: op.device)
+    tf.get_variable_scope().set_caching_device(lambda op: op.inputs[0].device)
 
 
 def _add_tpu_summaries(loss: mtf.Tensor, sums: Sums) -> None:

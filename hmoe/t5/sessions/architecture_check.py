@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from hmoe.compat.stack import tf
+from hmoe.lowering import slice_variables
 from hmoe.t5.sessions.checkpoints import Shapes, saved_shapes
 
 # Number of differences that an error lists; it only counts the rest.
@@ -14,7 +15,8 @@ MAX_LISTED = 8
 
 def graph_shapes() -> Shapes:
     """Returns the shape of each variable of the default graph, by its name in checkpoints."""
-    return {v.op.name: tuple(v.shape.as_list()) for v in tf.global_variables()}
+    parts = map(slice_variables.part_of, tf.global_variables())
+    return {part.name: part.shape for part in parts}
 
 
 def check_matches(path: str, with_optimizer: bool) -> None:

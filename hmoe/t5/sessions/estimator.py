@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.t5.graphs import build
+from hmoe.t5.graphs import batch_features, build
 from hmoe.t5.graphs.model_settings import EVAL, PREDICT, SCORE, ModelSettings
 from hmoe.t5.graphs.sums import model_sum
 from hmoe.t5.sessions import (
@@ -23,6 +23,7 @@ from hmoe.t5.sessions import (
     inference,
     loss_alarm,
     metrics_file,
+    processes,
     run_metrics,
     saved_model,
     serving,
@@ -58,6 +59,15 @@ class SessionEstimator(Estimator):
         """Returns an estimator of the same model with another batch size."""
         settings = dataclasses.replace(self.settings, batch_size=batch_size)
         return SessionEstimator(settings, self.session)
+
+    def local_rows(self, batch_size: int) -> list[int] | None:
+        """Returns which rows of a training batch this process needs; None for all.
+
+        Args:
+          batch_size: number of rows of the batch.
+        """
+        settings = dataclasses.replace(self.settings, batch_size=batch_size)
+        return batch_features.rows_of_slice(settings, self._mesh())
 
     def latest_checkpoint(self) -> str | None:
         """Returns the path prefix of the newest checkpoint, or None."""
@@ -163,7 +173,7 @@ class SessionEstimator(Estimator):
                 break
         numbers = run_metrics.evaluation_metrics(collector)
         step = checkpoints.step_of(path)
-        if name is not None:
+        if name is not None and processes.is_first():
             folder = os.path.join(self.settings.model_dir, f"eval_{name}")
             metrics_file.write_evaluation(folder, step, numbers, self.session.say)
         return {**numbers, "global_step": step}

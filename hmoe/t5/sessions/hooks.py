@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hmoe.compat.stack import tf
+from hmoe.startup.signals import OrderlyStop
 from hmoe.t5.graphs.model_settings import ModelSettings
-from hmoe.t5.graphs.training import TrainingGraph
-from hmoe.t5.sessions import operative_config, training_folder
+from hmoe.t5.graphs.training import StopVote, TrainingGraph
+from hmoe.t5.sessions import operative_config, processes, training_folder
 from hmoe.t5.sessions.counting_hook import CountingHook
 from hmoe.t5.sessions.loss_alarm import LossAlarmHook
 from hmoe.t5.sessions.mesh_saver import MeshSaver
@@ -36,7 +37,7 @@ def training_hooks(
     graph: TrainingGraph,
     saver: MeshSaver,
     steps: StepRange,
-    interrupted: Callable[[], bool],
+    stop: OrderlyStop,
     beginning: Beginning,
     more_hooks: Sequence[tf.train.SessionRunHook] = (),
 ) -> list[tf.train.SessionRunHook]:
@@ -46,6 +47,7 @@ def training_hooks(
     loss is kept. Nor is anything written of a run whose first step fails, or moved for it.
     """
     model_dir = settings.model_dir
+    mesh_impl = next(iter(graph.lowering.mesh_to_impl.values()))
     progress = ProgressHook(steps.first, steps.last, model_dir, session, graph)
     save = SaveHook(
         steps.first,
@@ -53,24 +55,27 @@ def training_hooks(
         session,
         saver,
         settings.save_checkpoints_steps,
-        WeightCheck(settings, session).check,
+        WeightCheck(settings, session, mesh_impl).check,
         progress.keep_sums,
         _keeper(model_dir, beginning, has_checkpoint=steps.first > 0),
     )
     anew = FirstStepHook(lambda: training_folder.begin_anew(model_dir, session.say))
+    begins_anew = beginning.anew and processes.is_first()
     return [
         ToSlicesHook(saver),
         LossAlarmHook(steps.first, settings, session, graph),
-        *([anew] if beginning.anew else []),
+        *([anew] if begins_anew else []),
         *more_hooks,
         progress,
         save,
-        StopHook(steps.first, steps.last, interrupted),
+        StopHook(steps.first, steps.last, stop, graph.stop),
     ]
 
 
 def _keeper(model_dir: str, beginning: Beginning, has_checkpoint: bool) -> RunKeeper:
     def keep() -> None:
+        if not processes.is_first():
+            return
         operative_config.write(model_dir)
         beginning.keep_run()
 
@@ -106,17 +111,40 @@ class FirstStepHook(tf.train.SessionRunHook):
 class StopHook(CountingHook):
     """Ends training at its last step, or when the user interrupts it."""
 
-    def __init__(self, first_step: int, max_steps: int, interrupted: Callable[[], bool]):
+    def __init__(
+        self,
+        first_step: int,
+        max_steps: int,
+        stop: OrderlyStop,
+        vote: StopVote | None = None,
+    ):
         super().__init__(first_step)
         self._max_steps = max_steps
-        self._interrupted = interrupted
+        self._stop = stop
+        self._vote = vote
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs | None:
+        """Tells the other processes whether this one is to stop, and asks them."""
+        if self._vote is None:
+            return None
+        own = 1.0 if self._stop.asked() else 0.0
+        return tf.train.SessionRunArgs(self._vote.all, {self._vote.own: own})
 
     def after_step(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
         """Asks the session to stop if it is time."""
-        if self.step >= self._max_steps or self._interrupted():
+        if self._is_to_stop(run_values.results) or self.step >= self._max_steps:
             run_context.request_stop()
+
+    def _is_to_stop(self, voices: float | None) -> bool:
+        if self._vote is None:
+            return self._stop.asked()
+        # Only what all know of: a signal that came since is told with the next step.
+        if not voices:
+            return False
+        self._stop.ask()
+        return True
 
 
 class SaveHook(CountingHook):

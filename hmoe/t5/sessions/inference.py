@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.t5.sessions import architecture_check, checkpoints
+from hmoe.t5.sessions import agreement, architecture_check, checkpoints, session_graph
 from hmoe.t5.sessions.hooks import ToSlicesHook
 from hmoe.t5.sessions.mesh_saver import MeshSaver
+from hmoe.t5.sessions.processes import SessionOfRun
 from hmoe.t5.sessions.session_settings import SessionSettings
 
 # Tensors in dicts and tuples; a session returns arrays in the same structure.
@@ -45,10 +46,11 @@ def run_batches(
             raise
         path = newer()
         architecture_check.check_matches(path, with_optimizer=False)
-    creator = tf.train.ChiefSessionCreator(
-        saver.scaffold(path, newer), master=session.master, config=session.config()
-    )
-    with tf.train.MonitoredSession(creator, [ToSlicesHook(saver)]) as tf_session:
+    agreement.check({"checkpoint": path, **session_graph.topics(lowering)})
+    scaffold = saver.scaffold(path, newer)
+    with SessionOfRun(
+        scaffold, [ToSlicesHook(saver)], session.master, session.config()
+    ) as tf_session:
         while True:
             try:
                 values = tf_session.run(fetches)

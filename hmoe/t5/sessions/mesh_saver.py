@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hmoe.compat.stack import mtf, tf
-from hmoe.storage import checkpoint_saving
-from hmoe.t5.sessions import checkpoints
+from hmoe.lowering.collective import CollectiveMesh
+from hmoe.storage import checkpoint_files, checkpoint_saving
+from hmoe.t5.sessions import checkpoints, processes
+from hmoe.t5.sessions.part_writer import PartWriter
 from hmoe.t5.sessions.plain_paths import readable
 
 
@@ -43,6 +45,8 @@ class MeshSaver:
         self._to_masters = lowering.copy_slices_to_masters()
         self.to_slices = lowering.copy_masters_to_slices()
         self.saver = variable_saver(keep)
+        mesh_impl = next(iter(lowering.mesh_to_impl.values()))
+        self._parts = PartWriter(mesh_impl) if isinstance(mesh_impl, CollectiveMesh) else None
         self._retention = checkpoint_saving.Retention(keep)
 
     def collect(self, session: tf.Session) -> None:
@@ -69,13 +73,23 @@ class MeshSaver:
         Raises:
           OSError: the files cannot be written.
         """
-        saver = self.saver.saver_def
+        if not processes.is_first():
+            path = checkpoint_files.prefix(model_dir, step)
+            self._write(session, path)
+            return path
         # Not by the saver's own method, which takes folders and names of files for patterns, and
         # removes whatever files the file `checkpoint` lists.
         with checkpoint_saving.saving(model_dir, step, self._retention) as path:
-            session.run(saver.save_tensor_name, {saver.filename_tensor_name: path})
+            self._write(session, path)
             write_beside(path)
         return path
+
+    def _write(self, session: tf.Session, path: str) -> None:
+        if self._parts:
+            self._parts.write(session, path)
+            return
+        saver = self.saver.saver_def
+        session.run(saver.save_tensor_name, {saver.filename_tensor_name: path})
 
     def restore(self, session: tf.Session, path: str) -> None:
         """Reads the values of all variables from a checkpoint.
@@ -99,6 +113,13 @@ class MeshSaver:
           path: the checkpoint's path prefix; None to initialize the variables instead.
           newer: returns another checkpoint, if that one has been removed by then.
         """
+        if path is None and self._parts:
+            # One after another: of each, the whole is drawn before this process's part is cut.
+            def initialize(scaffold: tf.train.Scaffold, session: tf.Session) -> None:
+                for variable in tf.global_variables():
+                    session.run(variable.initializer)
+
+            return tf.train.Scaffold(saver=self.saver, init_op=tf.no_op(), init_fn=initialize)
         if path is None:
             return tf.train.Scaffold(saver=self.saver)
 

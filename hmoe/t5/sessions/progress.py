@@ -13,7 +13,13 @@ from hmoe.startup.console import duration
 from hmoe.storage import checkpoint_files
 from hmoe.t5.graphs.sums import SumKey, model_sum
 from hmoe.t5.graphs.training import TrainingGraph
-from hmoe.t5.sessions import metrics_file, operative_config, run_metrics, saved_sums
+from hmoe.t5.sessions import (
+    metrics_file,
+    operative_config,
+    processes,
+    run_metrics,
+    saved_sums,
+)
 from hmoe.t5.sessions.counting_hook import CountingHook
 from hmoe.t5.sessions.session_settings import SessionSettings
 
@@ -54,7 +60,7 @@ class ProgressHook(CountingHook):
 
     def begin(self) -> None:
         """Reads the sums that the checkpoint's steps left."""
-        if self.step:
+        if self.step and processes.is_first():
             self._take_up_sums()
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
@@ -65,7 +71,8 @@ class ProgressHook(CountingHook):
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
         """Adds up the sums, and reports if it is time."""
-        self._add(run_values.results)
+        if processes.is_first():  # the others take part in the sums, which it reports
+            self._add(run_values.results)
 
     def add_steps(self, sums: Mapping[SumKey, np.ndarray], num_steps: int) -> None:
         """Adds the totals of steps that ran without a visit of the host; reports if it is time.

@@ -6,12 +6,17 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import gin
+
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
+from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.lower import make_mesh
 from hmoe.t5.graphs.model_settings import ModelSettings
+from hmoe.t5.sessions import processes
 from hmoe.t5.sessions.estimator_protocol import InputFn
 from hmoe.t5.sessions.session_settings import SessionSettings
+from hmoe.version import __version__
 
 
 @contextlib.contextmanager
@@ -27,12 +32,47 @@ def new_graph(seed: int) -> Iterator[tf.Graph]:
 
 def mesh_of(settings: ModelSettings, session: SessionSettings) -> mtf.MeshImpl:
     """Makes the mesh of CPUs and GPUs that a session lowers its graphs to."""
+    if processes.current() is not None:
+        return processes.mesh(settings.mesh_shape, settings.layout_rules)
     return make_mesh(
         settings.mesh_shape,
         settings.layout_rules,
         settings.mesh_devices,
         reuse_graph=session.reuse_graph,
     )
+
+
+def topics(lowering: mtf.Lowering) -> dict[str, str]:
+    """Returns what all processes of a run must have alike to run a graph, by what it is."""
+    lines = [
+        line
+        for mesh_impl in lowering.mesh_to_impl.values()
+        if isinstance(mesh_impl, CollectiveMesh)
+        for line in mesh_impl.exchanges.lines
+    ]
+    return {
+        "versions": f"hmoe {__version__}\nTensorFlow {tf.version.VERSION}",
+        "gin configuration": gin.config_str(),
+        "collectives": "\n".join(lines),
+    }
+
+
+def traffic_lines(lowering: mtf.Lowering) -> list[str]:
+    """Returns a line with what each process sends when the graph runs once; none on one process."""
+    mesh_impl = next(iter(lowering.mesh_to_impl.values()))
+    if not isinstance(mesh_impl, CollectiveMesh):
+        return []
+    traffic = mesh_impl.traffic
+    parts = [
+        f"{each.collectives} {each.kind} along {' and '.join(each.axes)} "
+        f"({each.tensors} tensors, {each.size / 1e6:.2f} MB)"
+        for each in traffic
+    ]
+    count, size = sum(each.collectives for each in traffic), sum(each.size for each in traffic)
+    return [
+        f"Each step has {count} collectives, and each process sends {size / 1e6:.1f} MB: "
+        f"{'; '.join(parts)}"
+    ]
 
 
 def next_batch(input_fn: InputFn) -> dict[str, tf.Tensor]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from hmoe.compat.stack import tf
+from hmoe.compat.stack import mtf, tf
 from hmoe.startup.signals import OrderlyStop
 from hmoe.storage import checkpoint_saving
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN, ModelSettings
 from hmoe.t5.graphs.training import TrainingGraph
 from hmoe.t5.sessions import (
+    agreement,
     architecture_check,
     checkpoints,
+    processes,
     session_graph,
     training_folder,
     warm_start,
@@ -21,6 +23,7 @@ from hmoe.t5.sessions import (
 from hmoe.t5.sessions.estimator_protocol import InputFn
 from hmoe.t5.sessions.hooks import StepRange, training_hooks
 from hmoe.t5.sessions.mesh_saver import MeshSaver
+from hmoe.t5.sessions.processes import SessionOfRun
 from hmoe.t5.sessions.session_settings import SessionSettings
 from hmoe.t5.sessions.training_folder import PLAIN, Beginning
 
@@ -50,12 +53,12 @@ def train(
         graph = _build(settings, session, input_fn)
         saver = MeshSaver(graph.lowering, settings.keep_checkpoint_max)
         _choose_initial_values(settings, session, path)
+        _say_traffic(graph.lowering, session)
+        agreement.check(_what_is_to_be_done(graph.lowering, path))
         # Nothing in the folder has been changed up to here, where the model is known to be right.
-        if not beginning.anew:
+        if not beginning.anew and processes.is_first():
             training_folder.take_up(settings.model_dir, newest, session.say)
-        hooks = training_hooks(
-            settings, session, graph, saver, steps, stop.asked, beginning, more_hooks
-        )
+        hooks = training_hooks(settings, session, graph, saver, steps, stop, beginning, more_hooks)
         _run_steps(settings, session, graph, saver.scaffold(path), hooks, stop)
         if stop.asked():
             _report_stop(settings, session)
@@ -66,6 +69,16 @@ def _build(settings: ModelSettings, session: SessionSettings, input_fn: InputFn)
     features = session_graph.next_batch(input_fn)
     mesh_impl = session_graph.mesh_of(settings, session)
     return build.build_graph(settings, features, TRAIN, mesh_impl)
+
+
+def _say_traffic(lowering: mtf.Lowering, session: SessionSettings) -> None:
+    """Prints what the step of a mesh of processes sends."""
+    for line in session_graph.traffic_lines(lowering):
+        session.say(line)
+
+
+def _what_is_to_be_done(lowering: mtf.Lowering, path: str | None) -> dict[str, str]:
+    return {"checkpoint": path or "none", **session_graph.topics(lowering)}
 
 
 def _report_stop(settings: ModelSettings, session: SessionSettings) -> NoReturn:
@@ -100,10 +113,8 @@ def _run_steps(
 ) -> None:
     """Runs steps until a hook asks to stop; from here on, an interrupted run is saved first."""
     session.say("Preparing the first step ...")
-    # Not `MonitoredTrainingSession`, which chooses a checkpoint by the file `checkpoint`.
-    creator = tf.train.ChiefSessionCreator(scaffold, master=session.master, config=session.config())
     try:
-        new_session = tf.train.MonitoredSession(creator, hooks)
+        new_session = SessionOfRun(scaffold, list(hooks), session.master, session.config())
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
         # The run's own checkpoint has been read before; a new run begins with that of another one.
         raise checkpoints.damaged(settings.init_checkpoint or "", error) from error

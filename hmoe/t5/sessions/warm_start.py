@@ -7,6 +7,7 @@ import re
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import mtf, tf
+from hmoe.lowering import slice_variables
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.sessions.architecture_check import graph_shapes, listed, shape_differences
 from hmoe.t5.sessions.checkpoints import Shapes, saved_shapes
@@ -38,10 +39,11 @@ def initialize(settings: ModelSettings) -> str | None:
         return None
     saved, built = saved_shapes(path), graph_shapes()
     saved_names = _saved_names(settings, saved, built)
+    built_as = {slice_variables.part_of(v).name: _assigned(v) for v in tf.global_variables()}
     _check(path, {name: saved[there] for name, there in saved_names.items()}, saved, built)
     with mtf.utils.outside_all_rewrites():
         tf.train.init_from_checkpoint(
-            readable(path), {there: name for name, there in saved_names.items()}
+            readable(path), {there: built_as[name] for name, there in saved_names.items()}
         )
     others = ", ".join(sorted(set(built) - set(saved_names)))
     tf.logging.info("Variables with their own initial values: %s", others)
@@ -49,6 +51,11 @@ def initialize(settings: ModelSettings) -> str | None:
         f"{len(saved_names)} of {len(built)} variables are initialized from {path}; the others "
         "keep their own initial values"
     )
+
+
+def _assigned(variable: tf.Variable) -> tf.Variable | list[tf.Variable]:
+    """Returns a variable as `init_from_checkpoint` takes it: in a list, if it is a part of one."""
+    return [variable] if slice_variables.part_of(variable).spec else variable
 
 
 def _saved_names(settings: ModelSettings, saved: Shapes, built: Shapes) -> dict[str, str]:

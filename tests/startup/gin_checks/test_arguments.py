@@ -14,10 +14,12 @@ from hmoe.startup.gin_checks import arguments
 from hmoe.t5 import configurables
 from hmoe.t5.data.cldr_formats import FormatSettings
 from hmoe.t5.data.cldr_names import NameSettings
+from hmoe.t5.data.training_data import TrainingData
 from hmoe.t5.sessions.session_settings import SessionSettings
 
 SETTINGS = {
     "Session": SessionSettings,
+    "TrainingData": TrainingData,
     "FormatSettings": FormatSettings,
     "NameSettings": NameSettings,
 }

@@ -16,7 +16,7 @@ from hmoe.startup import configuration, gin_files, gin_reading
 from hmoe.startup.gin_checks import names, scopes
 from hmoe.startup.request import Request
 from hmoe.t5 import configurables
-from hmoe.t5.data import cldr_formats, cldr_names
+from hmoe.t5.data import cldr_formats, cldr_names, training_data
 from hmoe.t5.sessions import session_settings
 
 ROOT = Path(__file__).parents[3]
@@ -306,6 +306,7 @@ def test_classes_are_those_that_gin_knows() -> None:
 def test_arguments_are_those_of_the_class(name: str) -> None:
     settings = {
         "Session": session_settings.SessionSettings,
+        "TrainingData": training_data.TrainingData,
         "FormatSettings": cldr_formats.FormatSettings,
         "NameSettings": cldr_names.NameSettings,
     }

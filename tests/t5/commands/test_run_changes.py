@@ -54,6 +54,12 @@ def changes(old: str, new: str, old_is_whole: bool = True) -> list[run_changes.C
         ),
         ("num_experts = 4 => num_experts = 8", "inner/Level.num_experts: 4 -> 8", "model", True),
         ("seed = 0 => seed = 7", "mesh_train_dataset_fn.seed: 0 -> 7", "data", True),
+        (
+            "hmoe.TrainingData.num_shards = 8",
+            "TrainingData.num_shards: not set -> 8",
+            "data",
+            True,
+        ),
         ("hmoe.Session.seed = 7", "Session.seed: not set -> 7", "seed", True),
         (
             "hmoe.Session.activation_dtype = 'bfloat16'",

@@ -14,6 +14,7 @@ import hmoe.t5
 from hmoe.compat.stack import tf
 from hmoe.startup.request import Machine
 from hmoe.t5.commands import t5_run
+from hmoe.t5.data import training_batches
 from hmoe.t5.sessions.training_folder import Beginning
 from tests.storage import fake_checkpoints as fake
 
@@ -84,6 +85,27 @@ def test_functions_are_put_back_after_an_error(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(KeyError):
         run("eval", evaluate=print).start()
     assert utils.eval_model is before
+
+
+def test_training_reads_shards_unless_the_user_has_a_function_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+
+    def upstream(**arguments: Any) -> None:
+        seen.append(arguments.get("train_model_fn"))
+
+    def mine() -> None: ...
+
+    monkeypatch.setattr(utils, "run", upstream)
+    run("train").start()
+    run("eval").start()
+    run("train", arguments={"train_model_fn": mine}).start()
+    gin.external_configurable(mine, name="test_train_function")
+    gin.parse_config("utils.run.train_model_fn = @test_train_function")
+    run("train").start()
+    assert seen[0].func is training_batches.train_model
+    assert seen[1:] == [None, mine, None]
 
 
 def test_nothing_else_in_the_package_calls_the_run_of_upstream() -> None:

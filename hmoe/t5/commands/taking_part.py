@@ -1,0 +1,42 @@
+"""Takes part in a run of many processes for the length of a command."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from hmoe.startup import signals
+from hmoe.startup.console import Console
+from hmoe.startup.errors import LOST_STATUS
+from hmoe.startup.workers import Workers
+from hmoe.t5.sessions import agreement, processes
+
+
+@contextlib.contextmanager
+def in_run(workers: Workers | None, console: Console) -> Iterator[None]:
+    """Starts the server of this process, and waits for the others at the begin and at the end.
+
+    Args:
+      workers: the processes of the run; None for one alone.
+      console: prints lines for the user.
+
+    Raises:
+      RunFailedError: the server cannot be started, or another process does not come.
+    """
+    if workers is None:
+        yield
+        return
+
+    def end(sentence: str) -> None:
+        # The main thread waits in a collective that will never end.
+        console.error(f"hmoe: error: {sentence}")
+        signals.end_process(LOST_STATUS)
+
+    found = processes.start(workers, end)
+    watch = found.watch
+    assert watch is not None
+    watch.wait_for_all(console.say)
+    watch.start()
+    yield
+    agreement.wait_for_all()
+    watch.stop()
