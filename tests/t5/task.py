@@ -7,38 +7,20 @@ ends, and answers every line of it with the bytes so far.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-import stat
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from benchmarks import sockets
 from tests.t5 import server
-
-# Where Linux's `struct tcp_info` has tcpi_bytes_acked and tcpi_bytes_received.
-_BYTES = struct.Struct("=120xQQ")
-
 
 def free_addresses(number: int) -> list[str]:
     """Addresses on this machine that nobody listens on."""
     with contextlib.ExitStack() as stack:
         taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
         return [f"127.0.0.1:{each.getsockname()[1]}" for each in taken]
-
-
-def bytes_on_sockets() -> int:
-    """Bytes that this process has sent and received on the connections that are open now."""
-    total = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                with socket.socket(fileno=os.dup(int(name))) as each:
-                    info = each.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES.size)
-                    total += sum(_BYTES.unpack(info))
-    return total
 
 
 class Task:
@@ -106,7 +88,7 @@ def main() -> None:
     assert served.target
     print(0, flush=True)
     for _ in sys.stdin:
-        print(bytes_on_sockets(), flush=True)
+        print(sum(sockets.on_sockets()), flush=True)
 
 
 if __name__ == "__main__":
