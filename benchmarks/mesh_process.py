@@ -25,6 +25,7 @@ from hmoe.startup.workers import Workers
 compat.behave_like_v1()
 
 from benchmarks import sockets  # noqa: E402
+from hmoe.compat.stack import tf  # noqa: E402
 from hmoe.t5.sessions import processes  # noqa: E402
 
 _PR_SET_PDEATHSIG = 1
@@ -48,6 +49,9 @@ class Process:
           name: of the class.
           settings: its arguments.
         """
+        # A server keeps the variables of sessions that have ended, by their names.
+        self._side = None
+        tf.Session.reset(processes.target(""), config=processes.session_config(tf.ConfigProto()))
         began = time.perf_counter()
         kind = getattr(importlib.import_module(f"benchmarks.sides.{module}"), name)
         self._side = kind(**settings)
