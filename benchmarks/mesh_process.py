@@ -67,9 +67,14 @@ class Process:
 
     def memory(self) -> int:
         """Returns the most memory that this process has held, in bytes."""
-        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-        line = next(line for line in lines if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        return most_memory()
+
+
+def most_memory() -> int:
+    """Returns the most memory that this process has held, in bytes."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 class Child(NamedTuple):

@@ -37,8 +37,8 @@ _BRIDGE = "bridge"
 _SUBNET = "198.18.0"
 # Bytes that may pass at once: a segment as large as the kernel hands to a link, and at least 2 ms.
 _BURST, _BURST_SECONDS = 65536 + 4096, 0.002
-# How long a packet may wait in the queue of a link before it is dropped. So long that none is, as in
-# networks that are built for such exchanges; after a loss, TCP may wait for 200 ms.
+# How long a packet may wait in the queue of a link before it is dropped. So long that none is, as
+# in networks that are built for such exchanges: after a loss, TCP may wait for 200 ms.
 _QUEUE = "2s"
 
 

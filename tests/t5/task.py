@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks import sockets
 from tests.t5 import server
 
+
 def free_addresses(number: int) -> list[str]:
     """Addresses on this machine that nobody listens on."""
     with contextlib.ExitStack() as stack:
