@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import select
 import socket
 import subprocess
 import sys
@@ -28,11 +29,12 @@ class MeshPool:
 
     Args:
       log: file for what the processes print.
+      limit: seconds in which they must have answered.
     """
 
-    def __init__(self, log: pathlib.Path):
+    def __init__(self, log: pathlib.Path, limit: float = 900.0):
         """Starts the process that forks the others."""
-        self._log = log
+        self._log, self._limit = log, limit
         environment = dict(os.environ, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES="-1")
         environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with open(log, "w") as printed:
@@ -78,6 +80,9 @@ class MeshPool:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise SideError(f"the processes ended; see {self._log}") from None
+        # A collective whose peer never comes waits for ever.
+        if not select.select([self._process.stdout], [], [], self._limit)[0]:
+            raise SideError(f"no answer within {self._limit:g} seconds; see {self._log}")
         line = self._process.stdout.readline()
         if not line:
             raise SideError(f"the processes ended; see {self._log}")

@@ -65,6 +65,10 @@ class Process:
         """Returns the bytes that this process has sent on its sockets."""
         return sockets.on_sockets().sent
 
+    def pid(self) -> int:
+        """Returns the number of this process."""
+        return os.getpid()
+
     def memory(self) -> int:
         """Returns the most memory that this process has held, in bytes."""
         return most_memory()
