@@ -1,6 +1,7 @@
 """What a mesh of processes costs: seconds, bytes, and the graph and memory of one process.
 
 - Seconds a step, and to the first one, of the same work shared by 1, 2, 4 and 8 processes.
+- The same of the default job, as `hmoe launch` trains it.
 - Bytes that all processes send in a step, counted by the kernel at their sockets, beside what the
   lowering's counters say.
 - Operations and memory of one process for larger and larger meshes, built and not run: they must
@@ -21,12 +22,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.__main__ import RESULTS, described, say
+from benchmarks.launched import trained
 from benchmarks.mesh_pool import MeshPool
 
 # Of a layer at two levels.
 LEVELS = ((2, 1.25), (2, 1.0))
 # Processes along the outer and along the inner axis.
 MESHES = ((1, 1), (1, 2), (2, 2), (2, 4))
+# Of the default job, whose outer batch is 2.
+TRAINED = ((1, "rows:1;cols:1"), (2, "rows:1;cols:2"), (4, "rows:2;cols:2"), (8, "rows:2;cols:4"))
 LARGE_MESHES = ((2, 2), (4, 4), (8, 8), (16, 16), (32, 16))
 TOKENS, EXPERTS, D_MODEL, HIDDEN = 4096, 8, 256, 512
 # Of one process, on meshes that are not run.
@@ -36,6 +40,7 @@ LARGE = {"tokens": 256, "experts": 1, "d_model": D_MODEL, "hidden": HIDDEN}
 def main() -> int:
     """Measures, and writes and prints what came out."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.processes")
+    parser.add_argument("--parts", nargs="+", default=list(_PARTS), choices=list(_PARTS))
     parser.add_argument("--steps", type=int, default=7, help="that are timed, after two")
     parser.add_argument(
         "--out", type=pathlib.Path, default=RESULTS, help="folder of processes.json"
@@ -43,14 +48,33 @@ def main() -> int:
     flags = parser.parse_args()
     for folder in (RESULTS, flags.out):
         folder.mkdir(parents=True, exist_ok=True)
+    file = flags.out / "processes.json"
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     command = shlex.join(["python", "-m", "benchmarks.processes", *sys.argv[1:]])
-    result: dict[str, Any] = {"run": dict(described(flags.steps), command=command)}
-    with MeshPool(RESULTS / "processes.log") as pool:
-        result["shared"] = [shared(pool, *mesh, flags.steps) for mesh in MESHES]
-    result["built"] = [in_child(built, *mesh) for mesh in LARGE_MESHES]
-    (flags.out / "processes.json").write_text(json.dumps(result, indent=1) + "\n")
+    for part in flags.parts:
+        rows = _PARTS[part](flags.steps)
+        result[part] = {"run": dict(described(flags.steps), command=command), "rows": rows}
+        file.write_text(json.dumps(result, indent=1) + "\n")
     say("\n".join(table(result)))
     return 0
+
+
+def _all_shared(steps: int) -> list[dict[str, Any]]:
+    with MeshPool(RESULTS / "processes.log") as pool:
+        return [shared(pool, *mesh, steps) for mesh in MESHES]
+
+
+def _all_trained(steps: int) -> list[dict[str, Any]]:
+    del steps
+    return [trained(number, mesh) for number, mesh in TRAINED]
+
+
+def _all_built(steps: int) -> list[dict[str, Any]]:
+    del steps
+    return [in_child(built, *mesh) for mesh in LARGE_MESHES]
+
+
+_PARTS = {"shared": _all_shared, "trained": _all_trained, "built": _all_built}
 
 
 def shared(pool: MeshPool, outer: int, inner: int, steps: int) -> dict[str, Any]:
@@ -116,26 +140,46 @@ def in_child(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def table(result: dict[str, Any]) -> list[str]:
     """Returns what came out, in Markdown."""
+    heads = {
+        "shared": "processes | mesh | s a step | s to the first | operations | memory, MB |"
+        " collectives | MB sent: counters | counted",
+        "trained": "the default job, processes | mesh | s a step | s to the first",
+        "built": "mesh, built only | s | operations of one process | memory beyond the imports, MB",
+    }
+    lines: list[str] = []
+    for part, head in heads.items():
+        if part in result:
+            lines += [f"| {head} |", "|---" * (head.count("|") + 1) + "|"]
+            lines += [f"| {' | '.join(_CELLS[part](row))} |" for row in result[part]["rows"]]
+            lines.append("")
+    return lines
+
+
+def _shared_cells(row: dict[str, Any]) -> list[str]:
     return [
-        "| processes | mesh | s a step | s to the first | operations | memory, MB | collectives |"
-        " MB sent: counters | counted |",
-        "|---" * 9 + "|",
-        *[
-            f"| {row['processes']} | {row['mesh']} | {row['seconds']:.3f} |"
-            f" {row['to the first step']:.1f} | {row['operations']:,} |"
-            f" {row['memory'] / 1e6:,.0f} | {row['collectives']} |"
-            f" {row['by counters'] / 1e6:.2f} | {row['counted'] / 1e6:.2f} |"
-            for row in result["shared"]
-        ],
-        "",
-        "| mesh, built only | s | operations of one process | its memory beside the imports, MB |",
-        "|---" * 4 + "|",
-        *[
-            f"| {row['mesh']} | {row['seconds']:.1f} | {row['operations']:,} |"
-            f" {row['memory'] / 1e6:.1f} |"
-            for row in result["built"]
-        ],
+        str(row["processes"]),
+        row["mesh"],
+        f"{row['seconds']:.3f}",
+        f"{row['to the first step']:.1f}",
+        f"{row['operations']:,}",
+        f"{row['memory'] / 1e6:,.0f}",
+        str(row["collectives"]),
+        f"{row['by counters'] / 1e6:.2f}",
+        f"{row['counted'] / 1e6:.2f}",
     ]
+
+
+def _trained_cells(row: dict[str, Any]) -> list[str]:
+    seconds, first = f"{row['seconds']:.2f}", f"{row['to the first step']:.0f}"
+    return [str(row["processes"]), row["mesh"], seconds, first]
+
+
+def _built_cells(row: dict[str, Any]) -> list[str]:
+    memory = f"{row['memory'] / 1e6:.1f}"
+    return [row["mesh"], f"{row['seconds']:.1f}", f"{row['operations']:,}", memory]
+
+
+_CELLS = {"shared": _shared_cells, "trained": _trained_cells, "built": _built_cells}
 
 
 def largest_difference(rows: Sequence[dict[str, Any]]) -> float:

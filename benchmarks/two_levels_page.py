@@ -19,17 +19,18 @@ def add(folder: pathlib.Path, rows: Sequence[dict[str, Any]], run: dict[str, Any
     """Adds rows to those that are in a folder, and writes its table and picture anew."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{NAME}.json"
-    found = json.loads(file.read_text())["rows"] if file.exists() else []
-    by_key = {tuple(row[key] for key in _KEY): row for row in [*found, *rows]}
+    found = json.loads(file.read_text()) if file.exists() else {"runs": [], "rows": []}
+    by_key = {tuple(row[key] for key in _KEY): row for row in [*found["rows"], *rows]}
     all_rows = list(by_key.values())
-    file.write_text(json.dumps({"run": run, "rows": all_rows}, indent=1) + "\n")
+    runs = list({each["command"]: each for each in [*found["runs"], run]}.values())
+    file.write_text(json.dumps({"runs": runs, "rows": all_rows}, indent=1) + "\n")
     (folder / f"{NAME}.svg").write_text(picture(all_rows))
     page = folder / f"{NAME}.md"
     before, after = "", ""
     if page.exists():
         before, _, rest = page.read_text().partition(_BEGIN)
         after = rest.partition(_END)[2]
-    lines = [*_where(run), "", *table(all_rows)]
+    lines = [*map(_where, runs), "", *table(all_rows)]
     page.write_text("\n".join([before + _BEGIN, *lines, _END + (after or "\n")]))
 
 
@@ -132,11 +133,11 @@ def picture(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _where(run: dict[str, Any]) -> list[str]:
-    return [
-        f"{run['date']}, {run['processor']}, {run['memory_gb']:.0f} GB, {run['platform']}; commit"
+def _where(run: dict[str, Any]) -> str:
+    return (
+        f"- {run['date']}, {run['processor']}, {run['memory_gb']:.0f} GB, {run['platform']}; commit"
         f" {run['commit']}; medians of {run['turns']} steps; `{run['command']}`"
-    ]
+    )
 
 
 def _rate(megabits: int) -> str:

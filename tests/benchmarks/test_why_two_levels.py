@@ -89,13 +89,15 @@ def test_the_page_has_every_row_beside_its_prediction(tmp_path: Path) -> None:
         "turns": 5,
         "command": "python -m it",
     }
+    other = dict(run, command="python -m it --more")
     two_levels_page.add(tmp_path, [row("flat", 0, 0.25, 4e6), row("flat", 16, 1.5, 4e6)], run)
-    two_levels_page.add(tmp_path, [row("two", 0, 0.5, 2e6), row("flat", 16, 1.375, 4e6)], run)
+    two_levels_page.add(tmp_path, [row("two", 0, 0.5, 2e6), row("flat", 16, 1.375, 4e6)], other)
     text = page.read_text()
     # Each of two hosts sends 2 MB at 2 MB a second.
     assert "| 2 x 3 | flat | 12 | 4.00 | 4.00 | 4.04 | 0.250 | 1.375 (1.250) |" in text
     assert "| 2 x 3 | two | 12 | 2.00 | 2.00 | 2.02 | 0.500 |  |" in text
-    assert text.startswith("# Why\n<!-- table: begin -->\n2026-01-02, 2 x Chip, 8 GB")
+    assert text.startswith("# Why\n<!-- table: begin -->\n- 2026-01-02, 2 x Chip, 8 GB")
+    assert text.count("python -m it") == 2
     assert text.endswith("<!-- table: end -->\nAfter.\n")
     assert "old" not in text
     assert len(json.loads((tmp_path / "why_two_levels.json").read_text())["rows"]) == 3
