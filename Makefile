@@ -54,7 +54,8 @@ check: $(VENV)/.ready-dev ## check style (ruff), types (mypy) and imports (impor
 	@$(VENV)/bin/mypy
 	@report=$$($(VENV)/bin/lint-imports --no-cache --no-logo) || { echo "$$report"; exit 1; }
 
-# Scripts in benchmarks/ that answer questions of their own: trace.py, metrics_cost.py, balance_study.py.
+# Scripts in benchmarks/ that answer questions of their own: trace.py, metrics_cost.py, balance_study.py,
+# processes.py, why_two_levels.py.
 bench: $(VENV)/.ready-dev $(VENV_PEERS)/.ready ## measure time and memory of the layer beside its peers
 	@$(VENV)/bin/python -m benchmarks $(ARGS)
 

@@ -41,7 +41,7 @@ def read_variables_once() -> None:
     Otherwise each use of a variable reads it anew, and a backward pass can meet weights that the
     optimizer has already updated.
     """
-    tf.get_variable_scope().set_caching_device(lambda op: op.device)
+    tf.get_variable_scope().set_caching_device(lambda op: op.inputs[0].device)
 
 
 def mtf_dims(dims: seeded.Dims) -> list[mtf.Dimension]:

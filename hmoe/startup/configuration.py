@@ -60,7 +60,7 @@ def check_master(request: Request) -> None:
     This connects to the address, which a saved configuration may name: see `model_imports`.
     """
     reading = run_sources.read(saved_flags.fill_in(request))
-    if reading is not None and request.command in _BUILD:
+    if reading is not None and request.command in master.COMMANDS:
         master.check(reading)
 
 

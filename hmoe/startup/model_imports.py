@@ -23,7 +23,8 @@ def announcement(request: Request) -> str | None:
     address = None
     if reading is not None:
         modules += [each.module for each in reading.imports if not each.place.own]
-        address = _saved_address(reading)
+        if request.command in master.COMMANDS:
+            address = _saved_address(reading)
     foreign = sorted({each for each in modules if not imports.is_known(each)})
     deeds = [f"imports {', '.join(foreign)}"] if foreign else []
     deeds += [f"connects to {address!r}"] if address else []

@@ -107,3 +107,16 @@ def test_a_notice_comes_before_a_foreign_models_address_is_reached(
         "nobody answers (Connection refused); start a tf.train.Server there, or use '' for this "
         "process\n"
     )
+
+
+def test_an_export_needs_no_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that servers trained is exported when they are gone."""
+    fake.save(tmp_path, 1)
+    (tmp_path / "config.gin").write_text(
+        "include 'runs/tiny.gin'\nhmoe.Session.master = 'grpc://127.0.0.1:1'\n"
+    )
+    monkeypatch.setattr(launch, "_run_logged", lambda *arguments: 0)
+    assert main.main(["export", f"--model_dir={tmp_path}"]) == 0
+    assert capsys.readouterr() == ("", "")

@@ -12,7 +12,8 @@ OURS = "import hmoe.t5\nimport mesh_tensorflow.optimize as m\nimport t5.models\n
 
 
 def announcement(folder: Path, **fields: object) -> str | None:
-    return model_imports.announcement(Request(command="predict", model_dir=str(folder), **fields))
+    fields = {"command": "predict", "model_dir": str(folder), **fields}
+    return model_imports.announcement(Request(**fields))
 
 
 def test_our_own_modules_are_not_worth_a_line(tmp_path: Path) -> None:
@@ -56,6 +57,7 @@ def test_an_address_is_named(tmp_path: Path) -> None:
     )
     for own in ("''", "'grpc://here:1'"):
         assert announcement(tmp_path, gin_param=(f"hmoe.Session.master = {own}",)) is None
+    assert announcement(tmp_path, command="export") is None
 
 
 def test_the_copy_that_takes_the_place_of_a_configuration_is_read(tmp_path: Path) -> None:

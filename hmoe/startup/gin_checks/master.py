@@ -8,6 +8,8 @@ import socket
 from hmoe.startup.gin_reading import Reading
 
 ADDRESS = "hmoe.Session.master"
+# What connects to it. An export does not: a model that servers trained is exported without them.
+COMMANDS = ("train", "eval", "predict", "score")
 _SECONDS = 5.0
 
 

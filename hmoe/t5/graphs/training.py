@@ -117,6 +117,8 @@ def read_weights_once() -> None:
     each read it. Since the gradient of a last layer's weights does not need their value, the
     optimizer may assign them before the backward pass of the layer below reads them.
     """
+    # The device of the variable itself: TensorFlow reads outside all other devices, so without one
+    # each weight on another server would go to the first of them and back in every step.
     tf.get_variable_scope().set_caching_device(lambda op: op.inputs[0].device)
 
 

@@ -6,6 +6,7 @@ the rows need, the last one filled up with padding.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,18 @@ def feature_names(settings: ModelSettings, mode: Mode) -> tuple[str, ...]:
     if mode != SCORE:
         return ("inputs",)
     return ("targets",) if settings.model_type == "lm" else ("inputs", "targets")
+
+
+def on_this_process(settings: ModelSettings) -> ModelSettings:
+    """Returns settings whose slices are on devices of the process that loads the model.
+
+    The servers that a model was trained over are not there when it is exported and used.
+    """
+    devices = [
+        tf.DeviceSpec.from_string(device).replace(job=None, replica=None, task=None).to_string()
+        for device in settings.mesh_devices
+    ]
+    return dataclasses.replace(settings, mesh_devices=devices)
 
 
 def placeholders(settings: ModelSettings, mode: Mode) -> dict[str, tf.Tensor]:
