@@ -17,7 +17,7 @@ from hmoe.t5.sessions import processes
 
 # Numbers of the collectives here; those of meshes begin at 1000.
 _DIGESTS, _LENGTHS, _TEXTS, _FLAGS = 2, 3, 4, 5
-# Whatever is compared goes in one collective, so that processes which compare different things meet.
+# Whatever is compared goes in one collective, so that processes that compare other things meet too.
 _NUM_DIGESTS = 8
 # Seconds in which what the others are still to receive of the last exchange arrives.
 _LAST_EXCHANGE = 0.5

@@ -16,23 +16,23 @@ from hmoe.startup.workers import Workers
 from hmoe.t5.sessions import peer_status
 from hmoe.t5.sessions.peer_status import Peer
 
-# Shares of `lost_after`: between two rounds of questions; for one answer; without an answer before a
-# process counts as lost; and for which a process that knows waits before it ends, so that all others
-# notice the lost one and not this one.
+# Shares of `lost_after`: between two rounds of questions; for one answer; without an answer before
+# a process counts as lost; and for which a process that knows waits before it ends, so that all
+# others notice the lost one and not this one.
 _INTERVAL, _PATIENCE, _SILENCE, _LINGER = 0.1, 0.1, 0.6, 0.2
 # Their limits in seconds.
 _MAX_INTERVAL, _MAX_PATIENCE, _MAX_LINGER = 1.0, 2.0, 5.0
 # The wait before it ends where a process has ended, which all notice soon.
 _SHORT_LINGER = 2.0
-# A closed port is a process that has ended, whatever `lost_after` is, when it was closed this often:
-# by then the others have ended by themselves if they have the same error.
+# A port that was closed this often belongs to a process that has ended, whatever `lost_after` is.
+# By then the others have ended by themselves if they have the same error.
 _REFUSALS = 3
 # Silent rounds that a busy machine does not explain. Time alone does not count: this process may
 # have been stopped itself.
 _SILENT_ROUNDS = 2
 # Seconds between two questions at the start, and after which the user is told who is missing.
 _START_INTERVAL, _SAID_AFTER = 0.5, 10.0
-# Seconds in which a process that failed ends, after its failure has ended the collectives of others.
+# Seconds in which a process ends after its failure has ended the collectives of others.
 _SETTLE, _SETTLE_INTERVAL = 10.0, 0.25
 # Seconds in which a process that has lost another one ends by itself.
 _LEAVE_WITHIN = 10.0

@@ -24,8 +24,8 @@ JOB = "worker"
 # By which TensorFlow knows which runs of sessions, in all processes, belong together.
 _GRAPH_KEY = 1
 
-# What a session raises when another process is gone, and hardly for another reason; beside these any
-# error that TensorFlow has written this sentence into.
+# What a session raises when another process is gone, and hardly for another reason; beside these
+# any error that TensorFlow has written this sentence into.
 _LOST_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,

@@ -61,7 +61,7 @@ def train(
             training_folder.take_up(settings.model_dir, newest, session.say)
         hooks = training_hooks(settings, session, graph, saver, steps, stop, beginning, more_hooks)
         _run_steps(settings, session, graph, saver.scaffold(path), hooks, stop)
-        # All do the same, also if one was asked after the last step; by then the checkpoint is whole.
+        # All do the same, also if one was asked after the last step; and the checkpoint is whole.
         if agreement.any_of(stop.asked()):
             stop.ask()
             _report_stop(settings, session)

@@ -6,9 +6,9 @@ Importing TensorFlow takes ten seconds a process, so that one process imports it
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,6 +20,8 @@ from typing import Any
 
 from hmoe.launcher.processes import free_ports
 from tests.t5 import server
+
+HARM = "HMOE_TESTS_HARM"
 
 # Forks a child for each line, and says when one has ended.
 NURSERY = """
@@ -71,6 +73,7 @@ for child in alive:
     os.kill(child, 9)
 """
 
+_counts = itertools.count()
 # Seconds that anything may take on a busy machine.
 LIMIT = 400.0
 
@@ -172,9 +175,8 @@ class Crew:
       arguments: the command of all, but for the flags of processes.
       size: how many processes.
       addresses: their addresses; by default free ports of this machine.
-      environ: more of the environment of each, by its number.
+      harms: what is done to processes, by their numbers, as `harm` reads it.
       more: more arguments of each, by its number.
-      late: seconds after which each is started, by its number; those missing at once.
       omitted: those that are not started.
     """
 
@@ -185,7 +187,7 @@ class Crew:
         arguments: Sequence[str],
         size: int = 4,
         addresses: Sequence[str] | None = None,
-        environ: Mapping[int, dict[str, str]] = {},
+        harms: Mapping[int, str] = {},
         more: Mapping[int, Sequence[str]] = {},
         omitted: Sequence[int] = (),
     ):
@@ -193,7 +195,7 @@ class Crew:
         self._folder = folder
         self._arguments = arguments
         self.addresses = addresses or [f"127.0.0.1:{port}" for port in free_ports(size)]
-        self._environ = environ
+        self._harms = json.dumps({"what": harms})
         self._more = more
         self.members: dict[int, Member] = {}
         for number in range(size):
@@ -202,15 +204,14 @@ class Crew:
 
     def start(self, number: int) -> Member:
         """Starts a process."""
-        count = len(list(self._folder.glob("*.out")))
-        output = self._folder / f"{count}_{number}"
+        output = self._folder / f"{next(_counts)}_{number}"
         words = [
             *self._arguments,
             f"--workers={','.join(self.addresses)}",
             f"--worker_index={number}",
             *self._more.get(number, ()),
         ]
-        pid = self._nursery.start(words, output, **self._environ.get(number, {}))
+        pid = self._nursery.start(words, output, **{HARM: self._harms})
         return Member(number, pid, output)
 
     def name(self, number: int) -> str:
@@ -251,10 +252,9 @@ class Crew:
         self.until(lambda: text in self.members[number].out)
 
     def errors(self, number: int) -> list[str]:
-        """Returns the lines of errors that a process has printed."""
-        return [
-            re.sub(r"^Warning:.*\n", "", line) for line in self.members[number].error.splitlines()
-        ]
+        """Returns the lines of errors, but for warnings, that a process has printed."""
+        lines = self.members[number].error.splitlines()
+        return [line for line in lines if not line.startswith("Warning: ")]
 
     def kill(self) -> None:
         """Kills those that are left."""
@@ -262,3 +262,7 @@ class Crew:
             if member.pid not in self._nursery.ended:
                 os.kill(member.pid, signal.SIGKILL)
         self.wait()
+
+    def said(self) -> str:
+        """Returns all that processes have printed."""
+        return "\n".join(f"process {n}:\n{m.out}{m.error}" for n, m in self.members.items())

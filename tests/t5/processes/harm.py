@@ -1,14 +1,20 @@
-"""Does harm to the process that imports it, at a moment that its environment names.
+"""Does harm to a process of a run that imports it, at a moment that the environment names.
 
-A command imports it with `--module_import`. HMOE_TESTS_HARM has the harm and a number:
-"data 3" for an error in the third batch, "full 2" for a full disk in the second save, "kill 3.04" for
-SIGKILL 0.04 s after the third save has begun, "loss 3" for a loss of NaN in the third step.
+A command imports it with `--module_import`. HMOE_TESTS_HARM is a JSON object: "what" has for the
+number of a process a harm and a moment, and "once" a path that is made when a process is harmed and
+spares all later starts. Harms: "data 3" for an error in the third batch, "full 2" for a full disk in
+the second save, "save 3.04" for SIGKILL 0.04 s after the third save has begun, "step 3.04" after the
+third step.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hmoe.compat.stack import tf
@@ -55,7 +61,7 @@ def full(save: float) -> None:
     part_writer._save = replacement
 
 
-def kill(moment: float) -> None:
+def save(moment: float) -> None:
     """Kills in a save, some time after it has begun."""
     write, left = part_writer.PartWriter.write, [int(moment)]
 
@@ -68,8 +74,32 @@ def kill(moment: float) -> None:
     part_writer.PartWriter.write = replacement  # type: ignore[method-assign]
 
 
-HARMS: dict[str, Callable[[float], None]] = {"data": data, "full": full, "kill": kill}
+HARMS: dict[str, Callable[[float], None]] = {
+    "data": data,
+    "full": full,
+    "save": save,
+    "step": killed.after_steps,
+}
 
-if HARM in os.environ:
-    word, number = os.environ[HARM].split()
-    HARMS[word](float(number))
+
+def _number() -> str:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--worker_index", default="")
+    return parser.parse_known_args(sys.argv)[0].worker_index
+
+
+def _read() -> None:
+    given = json.loads(os.environ.get(HARM, "{}"))
+    found = given.get("what", {}).get(_number())
+    if not found:
+        return
+    if "once" in given:
+        try:
+            Path(given["once"]).touch(exist_ok=False)
+        except FileExistsError:
+            return
+    word, moment = found.split()
+    HARMS[word](float(moment))
+
+
+_read()

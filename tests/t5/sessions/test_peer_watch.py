@@ -139,7 +139,8 @@ def test_the_first_that_was_lost_is_named(run: list[Standin]) -> None:
         run[3].end()
         sentence = said.get(timeout=30)
     assert sentence.startswith(f"process 1 ({run[1].address}) ")
-    assert "process 2" not in sentence and "process 3" not in sentence
+    assert "process 2" not in sentence
+    assert "process 3" not in sentence
 
 
 def test_time_that_this_process_was_stopped_does_not_count(
@@ -168,13 +169,12 @@ def test_at_the_end_of_a_run_ends_are_expected(run: list[Standin]) -> None:
 
 def test_waits_for_those_that_are_late(run: list[Standin]) -> None:
     run[2].end()
-    with watching(run) as (watch, said):
-        with futures.ThreadPoolExecutor(1) as threads:
-            waiting = threads.submit(watch.wait_for_all, said.put)
-            time.sleep(2)
-            assert not waiting.done()
-            run[2].serve(7)
-            waiting.result(timeout=20)
+    with watching(run) as (watch, said), futures.ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(watch.wait_for_all, said.put)
+        time.sleep(2)
+        assert not waiting.done()
+        run[2].serve(7)
+        waiting.result(timeout=20)
 
 
 def test_one_that_never_comes(run: list[Standin], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,9 +187,9 @@ def test_one_that_never_comes(run: list[Standin], monkeypatch: pytest.MonkeyPatc
         "same --workers and with its own --worker_index, and see that nothing between them closes "
         "these ports"
     )
-    with watching(run, start_within=1.5) as (watch, said):
-        with pytest.raises(ProcessLostError, match=f"^{re.escape(message)}$"):
-            watch.wait_for_all(said.put)
+    raises = pytest.raises(ProcessLostError, match=f"^{re.escape(message)}$")
+    with watching(run, start_within=1.5) as (watch, said), raises:
+        watch.wait_for_all(said.put)
     assert [*said.queue] == [f"Waiting for {missing} ..."]
 
 
@@ -202,9 +202,9 @@ def test_two_of_one_number_on_two_machines(run: list[Standin]) -> None:
         "number 0 to both. Start each process once, on the machine that its address names, with "
         "its own number (--worker_index)"
     )
-    with watching(run) as (watch, said):
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            watch.wait_for_all(said.put)
+    raises = pytest.raises(ValueError, match=f"^{re.escape(message)}$")
+    with watching(run) as (watch, said), raises:
+        watch.wait_for_all(said.put)
     other.end()
 
 
@@ -214,9 +214,9 @@ def test_nobody_at_the_own_address(run: list[Standin]) -> None:
         f"nobody answers at {run[0].address}, where --workers lets the others look for this "
         "process (number 0); name an address at which all of them reach it"
     )
-    with watching(run, start_within=1.0) as (watch, said):
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            watch.wait_for_all(said.put)
+    raises = pytest.raises(ValueError, match=f"^{re.escape(message)}$")
+    with watching(run, start_within=1.0) as (watch, said), raises:
+        watch.wait_for_all(said.put)
 
 
 def test_who_ended_a_collective(run: list[Standin], monkeypatch: pytest.MonkeyPatch) -> None:
