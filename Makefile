@@ -42,7 +42,8 @@ test-orders: $(VENV)/.ready-dev ## run the tests, except slow ones, in two more 
 # What depends on the versions: the stand-ins, the comparison with upstream, and what only the TPU line
 # has, TPUEstimator and T5's own command.
 TPU_TESTS := tests/compat tests/install tests/layer/test_parity.py tests/layer/test_mended.py \
-	tests/t5/sessions/test_tpu_estimator.py tests/t5/commands/test_t5_command.py
+	tests/t5/sessions/test_tpu_estimator.py tests/t5/sessions/test_tpu_build.py \
+	tests/t5/sessions/test_tpu_hooks.py tests/mesh/test_randomness.py tests/t5/commands/test_t5_command.py
 
 test-tpu: $(VENV_TPU)/.ready-dev ## run some of the tests on the TPU line (Python 3.10 or 3.11)
 	@$(VENV_TPU)/bin/python $(PYTEST) $(ARGS) $(TPU_TESTS)

@@ -233,6 +233,15 @@ CONTROL_FLOW_CONTEXT = Internal(
     used_in=("hmoe/lowering/graph_hooks.py",),
 )
 
+IN_XLA = Internal(
+    **TENSORFLOW,
+    module="tensorflow.python.ops.control_flow_util",
+    name="GraphOrParentsInXlaContext",
+    parameters="graph",
+    reason="Tells whether XLA will compile a new operation, as on a TPU.",
+    used_in=("hmoe/dispatch/by_index.py",),
+)
+
 CONTROL_DEPENDENCIES = Internal(
     **TENSORFLOW,
     module="tensorflow.python.framework.ops",

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 
+from tensorflow.python.ops import control_flow_util
+
 from hmoe.compat.stack import tf
 from hmoe.dispatch.slot_sizes import SlotSizes
 
@@ -163,6 +165,8 @@ def _sum_of_placed(
         # [X, *g, C] -> [X * Q * C, 1]
         of_slots = tf.reshape(_of_sources(weights, sources), [-1, 1])
         flat = tf.math.multiply_no_nan(flat, of_slots)
+    if control_flow_util.GraphOrParentsInXlaContext(tf.get_default_graph()):
+        return _sum_in_xla(flat, slots, sources)
     # [*g, S, K] -> [Q * S, K]
     slots = tf.reshape(slots, [-1, slots.shape[-1]])
     # [Q * S, K] -> [N, 2], the N choices that have a slot
@@ -171,6 +175,13 @@ def _sum_of_placed(
     return tf.sparse.segment_sum(
         flat, tf.gather_nd(slots, placed), placed[:, 0], num_segments=slots.shape[0]
     )
+
+
+def _sum_in_xla(flat: tf.Tensor, slots: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:
+    """Sums slots [X * Q * C, T] to [Q * S, T] by shapes that depend on no values, as XLA needs."""
+    # [X, *g, C] -> [X * Q * C], the token in each slot, or -1, which is left out of the sum.
+    tokens = tf.reshape(tf.where_v2(sources >= 0, sources // slots.shape[-1], -1), [-1])
+    return tf.math.unsorted_segment_sum(flat, tokens, math.prod(slots.shape.as_list()[:-1]))
 
 
 def _of_sources(values: tf.Tensor, sources: tf.Tensor) -> tf.Tensor:

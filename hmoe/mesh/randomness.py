@@ -3,15 +3,15 @@
 Mesh TensorFlow draws each slice with a seed of its own, made from Python's salted
 hash, so its numbers change with the layout and from run to run. Here numbers are
 drawn for the whole tensor from (seed, what for, step, microbatch), and each device
-takes its slice.
+takes its slice. They are the same under XLA, which compiles the graph on a TPU.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import threading
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +46,12 @@ class RandomSource:
     seed: int
     path: str = ""
     alike: str | None = None
+
+    @property
+    def key(self) -> int:
+        """The key of the stream for a generator of random bits, of 64 bits."""
+        name = f"{self.seed}/{self.path}".encode()
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
     def named(self, name: str) -> RandomSource:
         """Returns the stream of a named part."""
@@ -115,18 +121,43 @@ class StatelessUniformOperation(mtf.Operation):
         lowering.set_tensor_lowering(self.outputs[0], drawn)
 
     def _draw_whole(self, *numbers: tf.Tensor) -> tf.Tensor:
-        step = tf.train.get_global_step()
-        seed = tf.constant([self._source.seed, zlib.crc32(self._source.path.encode())], tf.int64)
         # Casting a variable to its own type returns the variable; identity reads it, once.
+        step = tf.train.get_global_step()
         count = tf.constant(0, tf.int64) if step is None else tf.identity(tf.cast(step, tf.int64))
         if self.inputs:
             # Steps stay far below 2 ** 40, so no two (step, microbatch) meet.
             count = count + tf.cast(numbers[0], tf.int64) * 2**40
-        mixed = tf.random.stateless_uniform([2], seed, tf.int64.min, tf.int64.max, tf.int64)
-        # The second draw keys on the count alone in one word, so every step differs.
-        key = tf.stack([mixed[0], tf.bitwise.bitwise_xor(mixed[1], count)])
         shape = self.outputs[0].shape.to_integer_list
-        return tf.cast(tf.random.stateless_uniform(shape, key, dtype=tf.float32), self._dtype)
+        return tf.cast(_uniform(shape, self._source.key, count), self._dtype)
+
+
+def _uniform(shape: list[int], key: int, count: tf.Tensor) -> tf.Tensor:
+    """Draws multiples of 2 ** -23 in [0, 1), to the bit the same with and without XLA.
+
+    The bits are those of Philox, by its name: TensorFlow would choose another algorithm on another
+    device. They become numbers here, since XLA makes other floats of them than TensorFlow does.
+
+    Args:
+      shape: shape of the result.
+      key: the key of the stream, an unsigned integer of 64 bits.
+      count: int64 [], different for each draw of the stream.
+
+    Returns:
+      float32 of that shape.
+    """
+    # Philox counts blocks of numbers in the low word, so draws of two counts share none.
+    counter = tf.stack([tf.constant(0, tf.uint64), tf.cast(count, tf.uint64)])
+    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.constant(shape, tf.int32),
+        key=tf.constant([key], tf.uint64),
+        counter=counter,
+        alg=int(tf.random.Algorithm.PHILOX.value),
+        dtype=tf.uint32,
+    )
+    # The 23 highest bits become the fraction of a float of which the exponent makes 1 to 2.
+    fraction = tf.bitwise.right_shift(bits, tf.constant(9, tf.uint32))
+    from_one = tf.bitwise.bitwise_or(fraction, tf.constant(0x3F800000, tf.uint32))
+    return tf.bitcast(from_one, tf.float32) - 1.0
 
 
 @contextlib.contextmanager

@@ -7,66 +7,34 @@ import math
 import pathlib
 import re
 
-import numpy as np
 import pytest
 from absl import flags
-from tensorflow.python.tpu.device_assignment import device_assignment
-from tensorflow.python.tpu.topology import Topology
 
 from hmoe.routing import balancing
 from hmoe.startup import gin_files
 from hmoe.t5.graphs import batch_features as feature_lib
 from hmoe.t5.graphs import call_model
+from tests import tpu_slices
 from tests.gin import configs
 from tests.gin.configs import mtf, tf
 
-CHIPS = {
-    8: (2, 2),
-    32: (4, 4),
-    128: (8, 8),
-    256: (8, 16),
-    512: (16, 16),
-    1024: (16, 32),
-    2048: (32, 32),
-}
 NUM_LAYERS = 2  # one of experts in the encoder, one in the decoder
-
-# One block of the smallest depth; as many experts as the slice has places for.
-SHRUNK = (
-    'utils.run.sequence_length = {"inputs": 8, "targets": 8}',
-    "utils.run.train_steps = 1",
-    "num_blocks = 1",
-    "d_model = 8",
-    "d_ff = 4",
-    "num_heads = 2",
-    "d_kv = 4",
-    "group_size = 8",
-    "inner_group_size = 8",
-)
-
-
-def _topology(num_cores):
-    """Hosts of 2 x 2 chips of 2 cores each."""
-    width, height = CHIPS[num_cores]
-    hosts = [
-        [[x + i, y + j, 0, core] for j in range(2) for i in range(2) for core in range(2)]
-        for y in range(0, height, 2)
-        for x in range(0, width, 2)
-    ]
-    return Topology(mesh_shape=[width, height, 1, 2], device_coordinates=np.array(hosts, np.int32))
 
 
 def _engine(settings, num_cores):
     """The engine of a TPU slice, its cores arranged as T5's own model function arranges them."""
     # Mesh TensorFlow asks absl for the cores of a chip, and absl then for the command line.
     flags.FLAGS.mark_as_parsed()
-    topology = _topology(num_cores)
-    assignment = device_assignment(topology, computation_shape=[1, 1, 1, 1], num_replicas=num_cores)
+    topology = tpu_slices.topology(num_cores)
     order = mtf.simd_mesh_impl.auto_logical_to_physical_tpu(
         settings.mesh_shape.to_integer_list, [int(size) for size in topology.mesh_shape]
     )
     return mtf.simd_mesh_impl.SimdMeshImpl(
-        settings.mesh_shape, settings.layout_rules, None, assignment, logical_to_physical=order
+        settings.mesh_shape,
+        settings.layout_rules,
+        None,
+        tpu_slices.assignment(num_cores),
+        logical_to_physical=order,
     )
 
 
@@ -96,13 +64,13 @@ def _split_counts(tf_graph):
 
 @pytest.mark.parametrize(
     "num_cores",
-    [8, *(pytest.param(number, marks=pytest.mark.slow) for number in sorted(CHIPS)[1:])],
+    [8, *(pytest.param(number, marks=pytest.mark.slow) for number in sorted(tpu_slices.CHIPS)[1:])],
 )
 def test_tokens_cross_each_axis_once_there_and_once_back(num_cores, tmp_path):
     layout = f"layouts/v3-{num_cores}.gin"
     cols, rows = map(int, re.search(r"cols:(\d+);rows:(\d+);", configs.text(layout)).groups())
     bindings = [
-        *SHRUNK,
+        *tpu_slices.SHRUNK,
         f"utils.run.batch_size = {num_cores * 2}",
         f"num_outer_experts = {cols}",
         f"num_inner_experts = {rows}",
@@ -123,7 +91,7 @@ def test_tokens_cross_each_axis_once_there_and_once_back(num_cores, tmp_path):
 
 @pytest.mark.slow
 def test_one_level_crosses_the_far_axis_alone(tmp_path):
-    bindings = [*SHRUNK, "utils.run.batch_size = 64", "num_experts = 8"]
+    bindings = [*tpu_slices.SHRUNK, "utils.run.batch_size = 64", "num_experts = 8"]
     with configs.parsed(["models/one_level_tiny.gin", "layouts/v3-32.gin"], bindings):
         lowering, _ = _lowered(configs.described(str(tmp_path)).settings, 32)
     assert configs.collectives(lowering, "alltoall") == {"cols": 2 * 2 * NUM_LAYERS}
@@ -136,7 +104,7 @@ def test_third_axis_splits_layers(tmp_path):
         r'utils.run.mesh_shape = "cols:8;rows:8;model:2"', configs.text("layouts/_tpu.gin")
     ).group()
     bindings = [
-        *SHRUNK,
+        *tpu_slices.SHRUNK,
         mesh,
         "utils.run.batch_size = 128",
         "num_outer_experts = 8",
@@ -162,7 +130,7 @@ def _router_files():
 @pytest.mark.parametrize("name", _router_files())
 def test_routers_exchange_no_more_than_top_2(name, tmp_path):
     bindings = [
-        *SHRUNK,
+        *tpu_slices.SHRUNK,
         "utils.run.batch_size = 16",
         "num_outer_experts = 4",
         "num_inner_experts = 4",

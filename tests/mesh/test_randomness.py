@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from tensorflow.python.compiler.xla import xla
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.mesh import randomness
@@ -53,6 +54,49 @@ def test_numbers_do_not_depend_on_the_layout(mesh_shape, layout):
     alone = draw(uniform(), steps=(0, 3))
     many = draw(uniform(), mesh_shape, layout, steps=(0, 3))
     np.testing.assert_array_equal(alone, many)
+
+
+def philox(key, count, size):
+    """The bits of Philox4x32-10 (Salmon 2011) in plain integers: uint32 [size]."""
+    words = []
+    for block in range(-(-size // 4)):
+        a, b, c, d = block, 0, count & 0xFFFFFFFF, count >> 32
+        low, high = key & 0xFFFFFFFF, key >> 32
+        for _ in range(10):
+            first, second = 0xD2511F53 * a, 0xCD9E8D57 * c
+            a, b = (second >> 32) ^ b ^ low, second & 0xFFFFFFFF
+            c, d = (first >> 32) ^ d ^ high, first & 0xFFFFFFFF
+            low, high = (low + 0x9E3779B9) & 0xFFFFFFFF, (high + 0xBB67AE85) & 0xFFFFFFFF
+        words += [a, b, c, d]
+    return np.array(words[:size], np.uint32)
+
+
+def test_numbers_are_those_of_philox():
+    # A known answer of the algorithm's authors, for a key and a counter of zeros.
+    assert [hex(x) for x in philox(0, 0, 4)] == [
+        "0x6627e8d5",
+        "0xe169c58d",
+        "0xbc57ac4c",
+        "0x9b00dbd8",
+    ]
+    source = RandomSource(3, "encoder/outer")
+    for step, values in zip((0, 5), draw(uniform(3, "encoder/outer"), steps=(0, 5))):
+        bits = philox(source.key, step, values.size)
+        np.testing.assert_array_equal(values.ravel(), (bits >> 9) * 2.0**-23)
+
+
+def test_xla_draws_the_same_numbers():
+    with tf.Graph().as_default():
+        count = tf.placeholder(tf.int64, [])
+
+        def numbers():
+            return randomness._uniform([3, 5, 7], RandomSource(0, "x").key, count)
+
+        fetches = (numbers(), xla.compile(numbers)[0])
+        with tf.Session() as session:
+            for step in (0, 2**40 + 3):
+                plain, compiled = session.run(fetches, {count: step})
+                np.testing.assert_array_equal(plain, compiled)
 
 
 def test_numbers_are_uniform_and_change_with_step_seed_and_path():

@@ -217,7 +217,9 @@ def make_estimator(
     if use_tpu:
         from hmoe.t5.sessions import tpu_estimator
 
-        return tpu_estimator.estimator(settings, cluster, tpu_job_name, iterations_per_loop)
+        return tpu_estimator.estimator(
+            settings, cluster, tpu_job_name, iterations_per_loop, session
+        )
     return SessionEstimator(settings, session, beginning)
 
 

@@ -32,6 +32,7 @@ def build_graph(
     mode: Literal["train"],
     mesh_impl: mtf.MeshImpl | None = None,
     variable_placer: VariablePlacer | None = None,
+    add_up_sums: bool = False,
 ) -> TrainingGraph: ...
 
 
@@ -61,6 +62,7 @@ def build_graph(
     mode: Mode,
     mesh_impl: mtf.MeshImpl | None = None,
     variable_placer: VariablePlacer | None = None,
+    add_up_sums: bool = False,
 ) -> TrainingGraph | EvaluationGraph | DecodingGraph:
     """Builds the graph of a mode into TensorFlow's default graph.
 
@@ -73,6 +75,8 @@ def build_graph(
       mesh_impl: the mesh implementation to lower to; by default one of CPUs and GPUs, as the
         settings list them.
       variable_placer: what spreads the saved variables over hosts; by default TensorFlow.
+      add_up_sums: in training, whether a variable of the mesh adds up the sums over steps, for a
+        host that cannot fetch them.
 
     Returns:
       A `TrainingGraph`, an `EvaluationGraph`, or a `DecodingGraph` for the two other modes.
@@ -91,9 +95,10 @@ def build_graph(
     named = feature_lib.import_features(settings, mesh, features, dims, engine)
     feature_lib.check_features(settings, mode, named)
     named = feature_lib.joined_for_lm(settings, mode, named)
-    graph = _build(settings, engine, named, dims[-1], mode, num_rows)
+    graph = _build(settings, engine, named, dims[-1], mode, num_rows, add_up_sums)
     if isinstance(engine, CollectiveMesh):
-        engine.finish(tf.nest.flatten(graph[1:]))  # all but the lowering
+        # All but the lowering, and what was not asked for.
+        engine.finish([root for root in tf.nest.flatten(graph[1:]) if root is not None])
     return graph
 
 
@@ -104,9 +109,10 @@ def _build(
     batch_dim: mtf.Dimension,
     mode: Mode,
     num_rows: tf.Tensor | None,
+    add_up_sums: bool,
 ) -> TrainingGraph | EvaluationGraph | DecodingGraph:
     if mode == TRAIN:
-        return training.build(settings, engine, features, batch_dim)
+        return training.build(settings, engine, features, batch_dim, add_up_sums)
     if mode == EVAL:
         return evaluation.build(settings, engine, features)
     build = decoding.build_scoring if mode == SCORE else decoding.build_prediction

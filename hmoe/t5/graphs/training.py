@@ -8,8 +8,10 @@ from hmoe.compat.stack import mtf, tf
 from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.lower import lower
 from hmoe.t5.graphs import gradients as gradient_lib
+from hmoe.t5.graphs import sum_variable
 from hmoe.t5.graphs import sums as sum_lib
 from hmoe.t5.graphs.model_settings import ModelSettings, learning_rate, trained_variable
+from hmoe.t5.graphs.sum_variable import SumVariable
 from hmoe.t5.graphs.sums import ExportedSums, SumKey, Sums, model_sum
 from hmoe.t5.layers import metric_collection
 
@@ -35,6 +37,7 @@ class TrainingGraph(NamedTuple):
       train_op: runs the step and increments the global step.
       sums: sums over the step.
       learning_rate: float32 [].
+      added_up: the variable that adds up all of these over steps; None if it was not asked for.
       stop: lets any process of a mesh of processes stop all; None on other meshes.
     """
 
@@ -43,6 +46,7 @@ class TrainingGraph(NamedTuple):
     train_op: tf.Operation
     sums: ExportedSums
     learning_rate: tf.Tensor
+    added_up: SumVariable | None = None
     stop: StopVote | None = None
 
 
@@ -51,6 +55,7 @@ def build(
     engine: mtf.MeshImpl,
     features: dict[str, mtf.Tensor],
     batch_dim: mtf.Dimension,
+    add_up_sums: bool = False,
 ) -> TrainingGraph:
     """Builds the graph of one step.
 
@@ -59,6 +64,7 @@ def build(
       engine: the mesh implementation to lower to.
       features: int32 [*batch_dims, length] each.
       batch_dim: the dimension along which microbatches are cut.
+      add_up_sums: whether a variable of the mesh adds up the sums over steps.
 
     Returns:
       The graph.
@@ -82,15 +88,18 @@ def build(
     rate = learning_rate(settings)
     variables, gradients = _trained(settings, targets.graph, step.gradients)
     updates = settings.optimizer(learning_rate=rate).apply_grads(gradients, variables)
+    added_up = sum_variable.add_up(targets.mesh, step.loss, rate, sums) if add_up_sums else None
+    others = [*bias_updates, *([added_up.add] if added_up else [])]
     lowering = lower(
         targets, engine, autostack=settings.autostack, log_file=settings.model_info_file
     )
     return TrainingGraph(
         lowering=lowering,
         loss=tf.cast(lowering.export_to_tf_tensor(step.loss), tf.float32),
-        train_op=_counted([lowering.lowered_operation(op) for op in [*updates, *bias_updates]]),
+        train_op=_counted([lowering.lowered_operation(op) for op in [*updates, *others]]),
         sums=sum_lib.export(lowering, sums),
         learning_rate=tf.convert_to_tensor(0.0 if rate is None else rate, tf.float32),
+        added_up=added_up,
         stop=_stop_vote(engine) if isinstance(engine, CollectiveMesh) else None,
     )
 

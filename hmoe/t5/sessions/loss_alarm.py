@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NoReturn
 
 import numpy as np
 
@@ -28,9 +29,7 @@ class LossAlarmHook(CountingHook):
         graph: TrainingGraph,
     ):
         super().__init__(first_step)
-        self._first_step = first_step
-        self._settings = settings
-        self._activation_dtype = session.activation_dtype
+        self._alarm = LossAlarm(first_step, settings, session.activation_dtype)
         self._fetches = (graph.loss, graph.learning_rate, graph.sums)
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
@@ -42,27 +41,81 @@ class LossAlarmHook(CountingHook):
     ) -> None:
         """Raises RunFailedError if the step's loss or learning rate cannot be right."""
         loss, rate, sums = run_values.results
-        if not math.isfinite(loss):
-            self._raise_loss(float(loss), sums)
-        check_rate(float(rate), self.step, self._settings.model_dir)
-        check_probabilities(float(sums[model_sum("below_zero")]), f"at step {self.step}")
+        self._alarm.check(self.step, float(loss), float(rate), sums)
 
-    def _raise_loss(self, loss: float, sums: Mapping[SumKey, np.ndarray]) -> None:
-        cause = divergence.likely_cause(self._settings, self._activation_dtype, self.step)
-        left = divergence.what_is_left_of(self._settings.model_dir, self.step, self._first_step)
+
+class LossAlarm:
+    """Checks the losses of training steps, one by one or several at once.
+
+    Args:
+      first_step: number of steps that were done when training began.
+      settings: the model's settings.
+      activation_dtype: data type of activations.
+    """
+
+    def __init__(self, first_step: int, settings: ModelSettings, activation_dtype: str):
+        self._first_step = first_step
+        self._settings = settings
+        self._activation_dtype = activation_dtype
+
+    def check(
+        self,
+        step: int,
+        loss: float,
+        rate: float,
+        sums: Mapping[SumKey, np.ndarray],
+        num_steps: int = 1,
+    ) -> None:
+        """Checks a step, or the totals of several: what is not finite in one is not in their total.
+
+        Args:
+          step: the number of steps that are done, these among them.
+          loss: the loss.
+          rate: the learning rate.
+          sums: the sums.
+          num_steps: the number of steps.
+
+        Raises:
+          RunFailedError: loss or learning rate cannot be right.
+        """
+        is_one = num_steps == 1
+        first = step - num_steps + 1
+        when = f"at step {step}" if is_one else f"in one of the steps {first} to {step}"
+        if not math.isfinite(loss):
+            # Which of several steps it was, and so whose weights gave it, is not known.
+            left = self._left_of(step) if is_one else divergence.what_is_left(self._model_dir)
+            self._raise_loss(loss, step, when, left, sums)
+        check_rate(rate, when, self._model_dir)
+        check_probabilities(float(sums[model_sum("below_zero")]), when)
+
+    @property
+    def _model_dir(self) -> str:
+        return self._settings.model_dir
+
+    def _left_of(self, step: int) -> str:
+        return divergence.what_is_left_of(self._model_dir, step, self._first_step)
+
+    def _raise_loss(
+        self, loss: float, step: int, when: str, left: str, sums: Mapping[SumKey, np.ndarray]
+    ) -> NoReturn:
+        cause = divergence.likely_cause(self._settings, self._activation_dtype, step)
         raise RunFailedError(
-            f"the loss is {loss} at step {self.step}, and no later step can recover from it "
-            f"({divergence.wrong_terms(self._settings, sums)}). Nothing of this step was saved; "
-            f"{left}. {cause}"
+            f"the loss is {loss} {when}, and no later step can recover from it "
+            f"({divergence.wrong_terms(self._settings, sums)}). Nothing of {_these(when)} was "
+            f"saved; {left}. {cause}"
         )
 
 
-def check_rate(rate: float, step: int, model_dir: str) -> None:
+def _these(when: str) -> str:
+    return "these steps" if "steps" in when else "this step"
+
+
+def check_rate(rate: float, when: str, model_dir: str) -> None:
     """Checks the learning rate of a training step.
 
     Args:
       rate: the learning rate.
-      step: the number of steps that are done, this one among them.
+      when: the place in the run, for the message, such as "at step 3".
       model_dir: folder of the run's checkpoints.
 
     Raises:
@@ -71,8 +124,8 @@ def check_rate(rate: float, step: int, model_dir: str) -> None:
     if math.isfinite(rate):
         return
     raise RunFailedError(
-        f"the learning rate is {rate} at step {step}, and so are all weights after it. Nothing of "
-        f"this step was saved; {divergence.what_is_left(model_dir)}. Set another "
+        f"the learning rate is {rate} {when}, and so are all weights after it. Nothing of "
+        f"{_these(when)} was saved; {divergence.what_is_left(model_dir)}. Set another "
         "utils.run.learning_rate_schedule; a warm-up over 0 steps divides by 0 "
         "(learning_rate_schedules.linear_warmup.steps_or_fraction and "
         "truncated_rsqrt.warmup_steps; warmup_steps in shipped runs): set 1 or more"

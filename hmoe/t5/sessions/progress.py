@@ -55,6 +55,8 @@ class ProgressHook(CountingHook):
         # The first step includes preparing the graph, so that speed is measured after it.
         self._clock_step: int | None = None
         self._reported_step: int | None = None
+        # Steps since the sums were last added.
+        self._num_new = 1
 
     def begin(self) -> None:
         """Reads the sums that the checkpoint's steps left."""
@@ -69,11 +71,24 @@ class ProgressHook(CountingHook):
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
         """Adds up the sums, and reports if it is time."""
-        if not processes.is_first():  # it takes part in the sums, which the first reports
-            return
+        if processes.is_first():  # the others take part in the sums, which it reports
+            self._add(run_values.results)
+
+    def add_steps(self, sums: Mapping[SumKey, np.ndarray], num_steps: int) -> None:
+        """Adds the totals of steps that ran without a visit of the host; reports if it is time.
+
+        Args:
+          sums: totals over the steps.
+          num_steps: the number of steps.
+        """
+        self.step += num_steps
+        self._num_new = num_steps
+        self._add(sums)
+
+    def _add(self, sums: Mapping[SumKey, np.ndarray]) -> None:
         if self._writer is None:
-            self._writer = self._begin_curves(run_values.results)
-        self._collector.add(run_values.results)
+            self._writer = self._begin_curves(sums)
+        self._collector.add(sums, self._num_new)
         if self._clock_step is None:
             took = duration(time.time() - self._clock)
             self._session.say(f"First step done {took} after the model was built")
@@ -115,7 +130,7 @@ class ProgressHook(CountingHook):
         Lines of later steps are dropped, and the line of steps whose sums go into the next one: it
         was written because the run was to end there.
         """
-        first = self.step - 1
+        first = self.step - self._num_new
         self._drop_other_sums(first_sums, first)
         last = first - 1 if self._collector.count else first
         # Not a writer that TensorFlow shares, which writes the whole graph first: that takes
@@ -140,7 +155,8 @@ class ProgressHook(CountingHook):
             self._collector = run_metrics.SumCollector()
 
     def _is_regular(self) -> bool:
-        return self.step % self._session.log_every_steps == 0
+        every = self._session.log_every_steps
+        return self.step // every > (self.step - self._num_new) // every
 
     def _report(self) -> None:
         numbers = run_metrics.training_metrics(self._collector)

@@ -113,9 +113,9 @@ class SumCollector:
         self.sums: HostSums = {}
         self.count = 0
 
-    def add(self, sums: Mapping[SumKey, np.ndarray]) -> None:
-        """Adds the sums of one step or batch."""
-        self.count += 1
+    def add(self, sums: Mapping[SumKey, np.ndarray], count: int = 1) -> None:
+        """Adds the sums of one step or batch, or the totals of so many."""
+        self.count += count
         for key, value in sums.items():
             self.sums[key] = self.sums.get(key, 0.0) + np.asarray(value, np.float64)
 

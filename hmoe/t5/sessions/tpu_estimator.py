@@ -1,17 +1,18 @@
 """The same model under `TPUEstimator`, which the TensorFlow of the TPU line is the last to have.
 
-The host of a TPU sees only what a host call sends it: with
-`tpu_estimator_model_fn.tpu_summaries = True`, `loss` and `cross_ent_loss` go to TensorBoard during
-training. The expert layers' metrics do not leave a TPU; to see them, evaluate a checkpoint of the
-run without `--tpu`.
+The host of a TPU sees nothing of a step. Its sums add up on the mesh, and `tpu_hooks` reads them
+between two loops of `utils.run.iterations_per_loop` steps: alarm, reports and checkpoints are those
+of sessions. With `tpu_estimator_model_fn.tpu_summaries = True`, a host call also writes `loss` and
+`cross_ent_loss` of each step for TensorBoard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import gin.tf
+import numpy as np
 from absl import flags
 from tensorflow.core.protobuf import rewriter_config_pb2
 from tensorflow.python.tpu import tpu_config, tpu_estimator
@@ -24,7 +25,9 @@ from hmoe.t5.graphs.model_settings import EVAL, PREDICT, SCORE, TRAIN, Mode, Mod
 from hmoe.t5.graphs.sums import model_sum
 from hmoe.t5.graphs.training import TrainingGraph
 from hmoe.t5.sessions import run_metrics, warm_start
-from hmoe.t5.sessions.mesh_saver import variable_saver
+from hmoe.t5.sessions.estimator_protocol import Estimator, InputFn, ServingInputReceiver
+from hmoe.t5.sessions.session_settings import SessionSettings
+from hmoe.t5.sessions.tpu_hooks import LoopAlarmHook, LoopReportHook
 
 # Bytes that a host keeps for the compiled program of one replica, as upstream estimates them.
 _CACHE_PER_REPLICA = 300 * 1000000
@@ -92,19 +95,116 @@ def variable_placer(context: TPUContext) -> mtf.utils.BalancedVariablePlacer:
     return mtf.utils.BalancedVariablePlacer(hosts, used)
 
 
+class LoopEstimator(Estimator):
+    """Trains and runs a model by `TPUEstimator`, with the alarm, reports and saves of sessions.
+
+    Args:
+      settings: the model's settings.
+      session: settings of reports and checks.
+      **arguments: arguments of `TPUEstimator`, which lets no subclass replace a method.
+
+    Attributes:
+      settings: the model's settings.
+    """
+
+    def __init__(self, settings: ModelSettings, session: SessionSettings, **arguments: Any):
+        self.settings = settings
+        self._session = session
+        self._max_steps = 0
+        self._alarm: LoopAlarmHook | None = None
+        self._estimator = tpu_estimator.TPUEstimator(model_fn=self._build, **arguments)
+
+    def train(
+        self, input_fn: InputFn, max_steps: int, hooks: Sequence[tf.train.SessionRunHook] = ()
+    ) -> LoopEstimator:
+        """Trains until the global step is `max_steps`, from the newest checkpoint.
+
+        Args:
+          input_fn: returns a dataset of batches.
+          max_steps: the global step to stop at.
+          hooks: session hooks to run beside the estimator's own.
+
+        Returns:
+          This estimator.
+
+        Raises:
+          RunFailedError: the loss, the learning rate or a weight cannot be right.
+        """
+        self._max_steps, self._alarm = max_steps, LoopAlarmHook(self.settings)
+        self._estimator.train(input_fn, hooks=[self._alarm, *hooks], max_steps=max_steps)
+        return self
+
+    def predict(
+        self, input_fn: InputFn, checkpoint_path: str | None = None
+    ) -> Iterator[Mapping[str, np.ndarray]]:
+        """Yields predictions, or scores, for one row after another."""
+        return self._estimator.predict(input_fn, checkpoint_path=checkpoint_path)
+
+    def evaluate(
+        self,
+        input_fn: InputFn,
+        steps: int | None = None,
+        checkpoint_path: str | None = None,
+        name: str | None = None,
+    ) -> Mapping[str, float]:
+        """Returns metrics by teacher forcing."""
+        return self._estimator.evaluate(
+            input_fn, steps=steps, checkpoint_path=checkpoint_path, name=name
+        )
+
+    def export_saved_model(
+        self,
+        export_dir: str,
+        serving_input_fn: Callable[[], ServingInputReceiver],
+        checkpoint_path: str | None = None,
+    ) -> str:
+        """Exports a SavedModel and returns its folder."""
+        return self._estimator.export_saved_model(
+            export_dir, serving_input_fn, checkpoint_path=checkpoint_path
+        )
+
+    def latest_checkpoint(self) -> str | None:
+        """Returns the path prefix of the newest checkpoint, or None."""
+        return self._estimator.latest_checkpoint()
+
+    def get_variable_value(self, name: str) -> np.ndarray:
+        """Returns a variable's value in the newest checkpoint."""
+        return self._estimator.get_variable_value(name)
+
+    # TensorFlow looks at the names of the parameters.
+    def _build(
+        self,
+        features: dict[str, tf.Tensor],
+        labels: None,
+        mode: Mode,
+        params: dict,
+        config: tpu_config.RunConfig | None = None,
+    ) -> tpu_estimator.TPUEstimatorSpec:
+        del labels, config
+        settings = self.settings
+        context = params.get("context") if settings.use_tpu else None
+        if mode != TRAIN:
+            return model_spec(settings, features, mode, context)
+        assert self._alarm is not None, "train makes it"
+        graph = training_graph(settings, features, context)
+        return training_spec(settings, self._session, graph, self._alarm, self._max_steps)
+
+
 def estimator(
     settings: ModelSettings,
     cluster: tf.distribute.cluster_resolver.TPUClusterResolver | None,
     tpu_job_name: str | None,
     iterations_per_loop: int,
-) -> tpu_estimator.TPUEstimator:
-    """Returns TensorFlow's `TPUEstimator` of a model.
+    session: SessionSettings | None = None,
+) -> LoopEstimator:
+    """Returns the estimator of a model for a TPU.
 
     Args:
       settings: the model's settings.
       cluster: the TPU's cluster.
       tpu_job_name: name of the TPU's worker job, or None.
       iterations_per_loop: steps that the TPU runs between two visits of the host.
+      session: settings of reports and checks.
 
     Raises:
       ValueError: this TensorFlow has no `TPUEstimator`.
@@ -120,11 +220,13 @@ def estimator(
             per_host_input_for_training=tpu_config.InputPipelineConfig.BROADCAST,
         ),
         session_config=tf.ConfigProto(graph_options=tf.GraphOptions(rewrite_options=options)),
-        save_checkpoints_steps=settings.save_checkpoints_steps,
+        # `LoopHook` saves.
+        save_checkpoints_steps=None,
         save_checkpoints_secs=None,
     )
-    return tpu_estimator.TPUEstimator(
-        model_fn=model_function(settings),
+    return LoopEstimator(
+        settings,
+        session or SessionSettings(),
         config=config,
         train_batch_size=settings.batch_size,
         eval_batch_size=settings.batch_size,
@@ -135,31 +237,66 @@ def estimator(
     )
 
 
-def model_function(settings: ModelSettings) -> Callable[..., tpu_estimator.TPUEstimatorSpec]:
-    """Returns a model function as `TPUEstimator` calls it."""
+def training_graph(
+    settings: ModelSettings, features: dict[str, tf.Tensor], context: TPUContext | None
+) -> TrainingGraph:
+    """Builds the graph of one training step, which adds up its sums on the mesh.
 
-    def function(
-        features: dict[str, tf.Tensor],
-        labels: None,
-        mode: Mode,
-        params: dict,
-        config: tpu_config.RunConfig | None = None,
-    ) -> tpu_estimator.TPUEstimatorSpec:
-        del labels, config
-        context = params.get("context") if settings.use_tpu else None
-        on_tpu = (engine(settings, context), variable_placer(context)) if context else ()
-        if mode == TRAIN:
-            return _training_spec(settings, build.build_graph(settings, features, TRAIN, *on_tpu))
-        if mode == EVAL:
-            return _evaluation_spec(build.build_graph(settings, features, EVAL, *on_tpu))
-        if settings.score_in_predict_mode:
-            return _prediction_spec(build.build_graph(settings, features, SCORE, *on_tpu))
-        return _prediction_spec(build.build_graph(settings, features, PREDICT, *on_tpu))
-
-    return function
+    Args:
+      settings: the model's settings.
+      features: int [batch, length] each.
+      context: `params["context"]` of `TPUEstimator`; None for a mesh of CPUs.
+    """
+    return build.build_graph(settings, features, TRAIN, *_mesh(settings, context), add_up_sums=True)
 
 
-def _training_spec(settings: ModelSettings, graph: TrainingGraph) -> tpu_estimator.TPUEstimatorSpec:
+def model_spec(
+    settings: ModelSettings,
+    features: dict[str, tf.Tensor],
+    mode: Mode,
+    context: TPUContext | None,
+) -> tpu_estimator.TPUEstimatorSpec:
+    """Builds the graph of an evaluation or a prediction, for `TPUEstimator`.
+
+    Args:
+      settings: the model's settings.
+      features: int [batch, length] each.
+      mode: EVAL or PREDICT.
+      context: `params["context"]` of `TPUEstimator`; None for a mesh of CPUs.
+    """
+    mesh = _mesh(settings, context)
+    if mode == EVAL:
+        return _evaluation_spec(build.build_graph(settings, features, EVAL, *mesh))
+    if settings.score_in_predict_mode:
+        return _prediction_spec(build.build_graph(settings, features, SCORE, *mesh))
+    return _prediction_spec(build.build_graph(settings, features, PREDICT, *mesh))
+
+
+def _mesh(
+    settings: ModelSettings, context: TPUContext | None
+) -> tuple[mtf.MeshImpl | None, mtf.utils.BalancedVariablePlacer | None]:
+    """Returns the engine and the placer of a TPU, or what stands for those of a mesh of CPUs."""
+    if context is None:
+        return None, None
+    return engine(settings, context), variable_placer(context)
+
+
+def training_spec(
+    settings: ModelSettings,
+    session: SessionSettings,
+    graph: TrainingGraph,
+    alarm: LoopAlarmHook,
+    max_steps: int,
+) -> tpu_estimator.TPUEstimatorSpec:
+    """Says what `TPUEstimator` is to do with the graph of a training step.
+
+    Args:
+      settings: the model's settings.
+      session: settings of reports and checks.
+      graph: what `training_graph` has built.
+      alarm: a hook of the session that is to train, before all others.
+      max_steps: the step that training stops at.
+    """
     host_call = None
     if settings.tpu_summaries:
         host_call = mtf.utils.create_host_call(settings.model_dir)
@@ -167,13 +304,8 @@ def _training_spec(settings: ModelSettings, graph: TrainingGraph) -> tpu_estimat
     with mtf.utils.outside_all_rewrites():
         warm_start.initialize(settings)
         restore = mtf.MtfRestoreHook(graph.lowering)
-        saver = variable_saver(settings.keep_checkpoint_max)
-        save = tf.train.CheckpointSaverHook(
-            settings.model_dir,
-            save_steps=settings.save_checkpoints_steps,
-            saver=saver,
-            listeners=[mtf.MtfCheckpointSaverListener(graph.lowering)],
-        )
+        alarm.watch(graph)
+        report = LoopReportHook(alarm, settings, session, graph, max_steps)
         config = gin.tf.GinConfigSaverHook(
             settings.model_dir, summarize_config=True, include_step_in_filename=False
         )
@@ -182,7 +314,7 @@ def _training_spec(settings: ModelSettings, graph: TrainingGraph) -> tpu_estimat
         loss=graph.loss,
         train_op=graph.train_op,
         host_call=host_call,
-        training_hooks=[restore, save, config],
+        training_hooks=[restore, report, config],
     )
 
 
@@ -227,8 +359,19 @@ def _evaluation_loss(graph: EvaluationGraph) -> tf.Tensor:
 
 
 def _prediction_spec(graph: DecodingGraph) -> tpu_estimator.TPUEstimatorSpec:
+    to_slices = graph.lowering.copy_masters_to_slices()
+
+    def scaffold() -> tf.train.Scaffold:
+        # An exported model has no hooks; whoever loads it runs this after it read the weights.
+        return tf.train.Scaffold(
+            local_init_op=tf.group(tf.train.Scaffold.default_local_init_op(), to_slices),
+            # Slices are no variables that a session could ask for.
+            ready_op=tf.report_uninitialized_variables(),
+        )
+
     return tpu_estimator.TPUEstimatorSpec(
         mode=PREDICT,
         predictions=graph.predictions,
+        scaffold_fn=scaffold,
         prediction_hooks=[mtf.MtfRestoreHook(graph.lowering)],
     )

@@ -1,0 +1,68 @@
+"""TPU slices made up without a TPU: their cores, what fits on them, and a session's context."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from tensorflow.python.tpu.device_assignment import device_assignment
+from tensorflow.python.tpu.topology import Topology
+
+CHIPS = {
+    8: (2, 2),
+    32: (4, 4),
+    128: (8, 8),
+    256: (8, 16),
+    512: (16, 16),
+    1024: (16, 32),
+    2048: (32, 32),
+}
+
+# One block of the smallest depth; as many experts as the slice has places for.
+SHRUNK = (
+    'utils.run.sequence_length = {"inputs": 8, "targets": 8}',
+    "utils.run.train_steps = 1",
+    "num_blocks = 1",
+    "d_model = 8",
+    "d_ff = 4",
+    "num_heads = 2",
+    "d_kv = 4",
+    "group_size = 8",
+    "inner_group_size = 8",
+)
+
+
+def topology(num_cores: int) -> Topology:
+    """Hosts of 2 x 2 chips of 2 cores each."""
+    width, height = CHIPS[num_cores]
+    hosts = [
+        [[x + i, y + j, 0, core] for j in range(2) for i in range(2) for core in range(2)]
+        for y in range(0, height, 2)
+        for x in range(0, width, 2)
+    ]
+    return Topology(mesh_shape=[width, height, 1, 2], device_coordinates=np.array(hosts, np.int32))
+
+
+def assignment(num_cores: int):
+    """Each core is a replica."""
+    return device_assignment(
+        topology(num_cores), computation_shape=[1, 1, 1, 1], num_replicas=num_cores
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What `TPUEstimator` tells a model function of the slice that it runs on."""
+
+    num_replicas: int
+
+    @property
+    def device_assignment(self):
+        return assignment(self.num_replicas)
+
+    @property
+    def num_hosts(self) -> int:
+        return self.num_replicas // 8
+
+    def tpu_host_placement_function(self, host_id: int) -> str:
+        return f"/job:worker/task:{host_id}/device:CPU:0"
