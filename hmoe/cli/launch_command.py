@@ -13,6 +13,7 @@ from hmoe.cli.parser import Parser
 from hmoe.launcher import attempts, gpus, places, processes, spool
 from hmoe.launcher.attempts import Launch
 from hmoe.launcher.processes import Processes
+from hmoe.launcher.watch import Patience
 from hmoe.startup import flag_checks, path_checks, run_sources, saved_flags, worker_checks
 from hmoe.startup.command_line import PROGRAM
 from hmoe.startup.console import Console
@@ -23,6 +24,7 @@ from hmoe.startup.gin_reading import Reading
 from hmoe.startup.log_file import name_of_number
 from hmoe.startup.request import Request
 from hmoe.startup.signals import Guard
+from hmoe.startup.workers import LOST_AFTER
 from hmoe.storage.local_files import is_elsewhere
 
 
@@ -118,6 +120,7 @@ def _prepare(
         flags=tuple(extra),
         model_dir=request.model_dir,
         restarts=flags.restarts,
+        pause=_pause(flags) if found.hosts else 0.0,
         overwrites=request.overwrite,
     )
 
@@ -138,6 +141,15 @@ def _flags(flags: argparse.Namespace) -> list[str]:
         if getattr(flags, name) is not None
     ]
     return found + ["--trust_network"] * flags.trust_network
+
+
+def _pause(flags: argparse.Namespace) -> float:
+    """Returns the seconds in which the processes of all hosts end after one has failed.
+
+    Without it, processes that start again could meet those of another host that are about to end.
+    """
+    lost_after = LOST_AFTER if flags.lost_after is None else flags.lost_after
+    return lost_after + Patience().notice + Patience().end
 
 
 def _spooled(found: Processes, stack: contextlib.ExitStack) -> str:

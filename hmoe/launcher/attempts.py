@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from hmoe.launcher import children as children_lib
@@ -16,6 +17,9 @@ from hmoe.startup import log_file, signals
 from hmoe.startup.signals import Guard, OrderlyStop
 from hmoe.storage import checkpoint_files
 from hmoe.storage.local_files import is_elsewhere, missing_folders
+
+# Seconds between two looks at whether the launcher was told to stop.
+_BETWEEN_LOOKS = 0.05
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,7 @@ class Launch:
       flags: flags that each process gets beside its addresses and its number.
       model_dir: the folder of the run, which has the logs.
       restarts: how many times all are started again after a failure.
+      pause: seconds before another start, in which the processes of other hosts end as well.
       overwrites: whether the command begins a run anew, which another start must not do again.
       patience: how long processes may take to end.
     """
@@ -39,6 +44,7 @@ class Launch:
     flags: tuple[str, ...] = ()
     model_dir: str
     restarts: int = 0
+    pause: float = 0.0
     overwrites: bool = False
     patience: Patience = Patience()
 
@@ -74,10 +80,20 @@ def run(
             if not left or not found.may_restart:
                 break
             say(f"Starting all processes again ({_times(left - 1)} left after this) ...")
+            if _stopped_within(launch.pause, stop):
+                return guard.farewell()
     finally:
         stop.disarm()
         _remove_empty(made)
     return found.status
+
+
+def _stopped_within(seconds: float, stop: OrderlyStop) -> bool:
+    """Waits some seconds; returns whether the launcher was told to stop meanwhile."""
+    end = time.monotonic() + seconds
+    while not stop.asked() and time.monotonic() < end:
+        time.sleep(_BETWEEN_LOOKS)
+    return stop.asked()
 
 
 def _attempt(

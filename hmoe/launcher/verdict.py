@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from hmoe.launcher.children import Child
 from hmoe.startup.errors import LOST_STATUS
 
+FAILED = 1
 BAD_INPUT = 2
 # Status of a process that lost another one of the run: it failed, and is not the cause.
 LOST = LOST_STATUS
@@ -54,7 +55,10 @@ def of(
     by_themselves = [child for child in failed if not child.told]
     causes = [child for child in by_themselves if child.status != LOST]
     cause = min(causes or by_themselves or failed, key=_order)
-    lines = [line for child in failed for line in _printed(child, cause)]
+    if all(child.status == FAILED for child in causes):
+        # They may have found the same error, such as a loss of NaN; the first shows it.
+        cause = min(causes, key=lambda child: child.number, default=cause)
+    lines = _lines_printed(failed, cause)
     silent = [child for child in failed if child.told]
     silent = [child for child in silent if signal.SIGKILL in child.told] or silent
     if causes or not silent:
@@ -77,6 +81,22 @@ def _order(child: Child) -> tuple[bool, float, bool, int]:
 def _exit_status(child: Child) -> int:
     status = child.status or 0
     return status if status >= 0 else 128 - status
+
+
+def _lines_printed(failed: Sequence[Child], cause: Child) -> list[str]:
+    """Returns what processes printed; what several printed alike, once.
+
+    What process 0 printed is not known, as it has printed to the user. If it failed too, and all
+    others say the same, then that was it.
+    """
+    texts: dict[str, list[str]] = {}
+    for child in failed:
+        lines = _printed(child, cause)
+        if lines:
+            texts.setdefault(child.printed(), lines)
+    if len(texts) == 1 and cause.number == 0 and cause.status == FAILED:
+        return []
+    return [line for lines in texts.values() for line in lines]
 
 
 def _printed(child: Child, cause: Child) -> list[str]:

@@ -25,6 +25,7 @@ def main() -> int:
         command=("train", f"--model_dir={given['folder']}", *given.get("words", ())),
         model_dir=given["folder"],
         restarts=given.get("restarts", 0),
+        pause=given.get("pause", 0.0),
         overwrites="--overwrite" in given.get("words", ()),
         patience=Patience(notice=given.get("notice", 3), end=given.get("end", 1)),
     )

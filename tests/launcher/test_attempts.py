@@ -270,3 +270,20 @@ def test_a_folder_stays_only_if_something_is_in_it(tmp_path: Path, leaves: bool)
     )
     assert status == 1
     assert (tmp_path / "a").exists() == leaves
+
+
+def test_a_pause_before_another_start_and_a_stop_in_it(tmp_path: Path) -> None:
+    actions = {0: ["work"], 1: ["exit 1", "done"]}
+    process = started(tmp_path, 2, actions, restarts=1, pause=60)
+    wait_for_work(process)
+    assert process.stdout
+    assert process.stdout.readline() == (
+        "Starting all processes again (0 restarts left after this) ...\n"
+    )
+    time.sleep(1)
+    assert len(starts(tmp_path, 0)) == 1
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert error.splitlines()[-1] == "Ended by SIGTERM."
+    assert len(starts(tmp_path, 0)) == 1

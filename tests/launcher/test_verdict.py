@@ -104,3 +104,21 @@ def test_a_stop_that_was_asked_for(status: int) -> None:
 )
 def test_what_is_started_again(status: int, restarts: bool) -> None:
     assert verdict.Verdict(status).may_restart == restarts
+
+
+def test_an_error_that_all_have_is_shown_once_by_the_first() -> None:
+    """Whichever ended first; what it printed itself is not known here."""
+    printed = "hmoe: error: training diverged"
+    all_four = [child(n, 1, 4.0 - n, printed=printed if n else "") for n in range(4)]
+    message = "hmoe launch: process 0 failed (exit status 1); log 0"
+    assert judged(*all_four) == (1, [message])
+    assert judged(*all_four[1:])[1] == [
+        "process 1: hmoe: error: training diverged",
+        "hmoe launch: process 1 failed (exit status 1); log 1",
+    ]
+    other = child(2, 1, 2.0, printed="another")
+    assert judged(all_four[0], all_four[1], other)[1] == [
+        "process 1: hmoe: error: training diverged",
+        "process 2: another",
+        message,
+    ]

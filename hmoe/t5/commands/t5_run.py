@@ -26,7 +26,7 @@ from hmoe.t5.data import training_batches
 from hmoe.t5.evaluation import evaluate
 from hmoe.t5.graphs import model_settings as settings_lib
 from hmoe.t5.layers import layout_check
-from hmoe.t5.sessions import processes, training_folder
+from hmoe.t5.sessions import agreement, processes, session_graph, training_folder
 from hmoe.t5.sessions.estimator import SessionEstimator
 from hmoe.t5.sessions.hooks import FirstStepHook
 from hmoe.t5.sessions.session_settings import SessionSettings
@@ -69,6 +69,7 @@ class T5Run:
           ValueError: the configuration, the data or the checkpoint does not fit.
         """
         _check_configuration()
+        agreement.check({"mode": self.mode, **session_graph.configuration()})
         session = SessionSettings(say=self.say)
         if not self.machine.tpu:
             _use_activations(session.activation_dtype)

@@ -21,6 +21,7 @@ def in_run(workers: Workers | None, console: Console) -> Iterator[None]:
       console: prints lines for the user.
 
     Raises:
+      ValueError: this process is not the one that others reach at its address.
       RunFailedError: the server cannot be started, or another process does not come.
     """
     if workers is None:
@@ -33,10 +34,8 @@ def in_run(workers: Workers | None, console: Console) -> Iterator[None]:
         signals.end_process(LOST_STATUS)
 
     found = processes.start(workers, end)
-    watch = found.watch
-    assert watch is not None
-    watch.wait_for_all(console.say)
-    watch.start()
+    assert found.watch is not None
+    found.watch.wait_for_all(console.say)
+    found.watch.start()
     yield
-    agreement.wait_for_all()
-    watch.stop()
+    agreement.leave_together()

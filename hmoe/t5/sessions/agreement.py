@@ -1,4 +1,4 @@
-"""Makes sure, before the first step, that all processes of a run are about to do the same.
+"""Makes sure that all processes of a run are about to do the same, before they do it.
 
 Processes that run other collectives, or in another order, would wait for one another for ever.
 """
@@ -6,6 +6,7 @@ Processes that run other collectives, or in another order, would wait for one an
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -15,40 +16,64 @@ from hmoe.lowering.collective import group_key
 from hmoe.t5.sessions import processes
 
 # Numbers of the collectives here; those of meshes begin at 1000.
-_BARRIER, _DIGESTS, _LENGTHS, _TEXTS = 1, 2, 3, 4
+_DIGESTS, _LENGTHS, _TEXTS, _FLAGS = 2, 3, 4, 5
+# Whatever is compared goes in one collective, so that processes that compare other things meet too.
+_NUM_DIGESTS = 8
+# Seconds in which what the others are still to receive of the last exchange arrives.
+_LAST_EXCHANGE = 0.5
 
 
-def wait_for_all() -> None:
-    """Waits until every process of the run has come here."""
-    if processes.current() is not None:
-        ones = np.ones([1], np.float32)
-        _exchange(
-            lambda **keys: tf.raw_ops.CollectiveReduceV2(
-                input=ones, merge_op="Add", final_op="Id", **keys
-            ),
-            _BARRIER,
-        )
+def leave_together() -> None:
+    """Waits until every process of the run has come here, and ends their watch on one another.
+
+    Raises:
+      ValueError: a process is about to do something else.
+      ProcessLostError: a process is gone.
+    """
+    found = processes.current()
+    if found is None:
+        return
+    if found.watch:
+        found.watch.expect_ends()
+    check({"next step": "end"})
+    if found.watch:
+        found.watch.stop()
+    time.sleep(_LAST_EXCHANGE)
 
 
 def check(topics: Mapping[str, str]) -> None:
     """Compares what the processes of the run are about to do.
 
     Args:
-      topics: texts that must be equal in all processes, by what they are; the same names in all.
+      topics: texts that must be equal in all processes, by what they are.
 
     Raises:
       ValueError: a process differs; the message shows the first line that does.
       ProcessLostError: a process is gone.
     """
-    found = processes.current()
-    if found is None:
+    if processes.current() is None:
         return
-    # [1, topics] -> [processes, topics]
-    digests = _gather(np.array([[_digest(text) for text in topics.values()]], np.int64), _DIGESTS)
-    for place, name in enumerate(topics):
+    own = [_digest(f"{name}\n{text}") for name, text in topics.items()]
+    assert len(own) <= _NUM_DIGESTS, "too much to compare"
+    padded = [*own, *[0] * (_NUM_DIGESTS - len(own))]
+    # [1, digests] -> [processes, digests]
+    digests = _gather(np.array([padded], np.int64), _DIGESTS)
+    for place in range(_NUM_DIGESTS):
         others = [n for n, digest in enumerate(digests[:, place]) if digest != digests[0, place]]
         if others:
-            _raise_difference(name, _texts_of_all(topics[name]), others[0])
+            name, text = [*topics.items(), *[("end", "")] * _NUM_DIGESTS][place]
+            _raise_difference(_texts_of_all(f"{name}\n{text}"), others[0])
+
+
+def any_of(flag: bool) -> bool:
+    """Waits for all processes, and returns whether the flag of any of them is true.
+
+    Raises:
+      ProcessLostError: a process is gone.
+    """
+    if processes.current() is None:
+        return flag
+    return bool(_gather(np.array([flag], np.int32), _FLAGS).any())
 
 
 def _digest(text: str) -> int:
@@ -65,15 +90,24 @@ def _texts_of_all(text: str) -> list[str]:
     return [bytes(row[:n].astype(np.uint8)).decode() for row, n in zip(rows, lengths)]
 
 
-def _raise_difference(name: str, texts: list[str], other: int) -> None:
-    mine, its = texts[0].splitlines(), texts[other].splitlines()
+def _raise_difference(texts: list[str], other: int) -> None:
+    (name, *mine), (its_name, *its) = texts[0].splitlines(), texts[other].splitlines()
+    advice = "Start all with the same command, gin files, data and code"
+    if name != its_name:
+        raise ValueError(
+            f"the processes of the run are not at the same point: process 0 has come to the {name} "
+            f"({_first(mine)}), process {other} to the {its_name} ({_first(its)}). {advice}"
+        )
     place = next((n for n, (a, b) in enumerate(zip(mine, its)) if a != b), min(len(mine), len(its)))
     first, second = (lines[place] if place < len(lines) else "nothing" for lines in (mine, its))
     raise ValueError(
         f"the processes of the run differ in their {name}, line {place + 1}: process 0 has "
-        f"{first!r}, process {other} has {second!r}. Start all with the same command, gin files, "
-        "data and code"
+        f"{first!r}, process {other} has {second!r}. {advice}"
     )
+
+
+def _first(lines: list[str]) -> str:
+    return lines[0] if lines else "nothing"
 
 
 def _gather(value: np.ndarray, number: int) -> np.ndarray:

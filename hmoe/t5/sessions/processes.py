@@ -18,21 +18,21 @@ from hmoe.lowering.lower import make_mesh_of_processes
 from hmoe.startup import answer_files
 from hmoe.startup.errors import ProcessLostError, RunFailedError
 from hmoe.startup.workers import Workers
-from hmoe.t5.sessions import peer_watch
 from hmoe.t5.sessions.peer_watch import PeerWatch
 
 JOB = "worker"
 # By which TensorFlow knows which runs of sessions, in all processes, belong together.
 _GRAPH_KEY = 1
 
-# What a session raises when another process of a collective is gone.
-LOST_ERRORS = (
+# What a session raises when another process is gone, and hardly for another reason; beside these
+# any error that TensorFlow has written this sentence into.
+_LOST_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
     tf.errors.DeadlineExceededError,
     tf.errors.CancelledError,
-    tf.errors.InternalError,
 )
+_OF_COLLECTIVES = "Collective ops is aborted by"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,16 +166,20 @@ def mesh(shape: mtf.Shape, layout: mtf.LayoutRules) -> CollectiveMesh:
 def noticing_loss() -> Iterator[None]:
     """Turns the error of a session whose peer is gone into one that names the process.
 
+    An error that is this process's own, or that all have while none is gone, stays as it is.
+
     Raises:
       ProcessLostError: another process is gone.
     """
     try:
         yield
-    except LOST_ERRORS as error:
+    except tf.errors.OpError as error:
         found = current()
-        if found is None:
+        is_of_others = isinstance(error, _LOST_ERRORS) or _OF_COLLECTIVES in str(error)
+        sentence = found.watch.lost() if found and found.watch and is_of_others else None
+        if sentence is None:
             raise
-        raise ProcessLostError(peer_watch.describe_loss(found.workers, error)) from error
+        raise ProcessLostError(sentence) from error
 
 
 @contextlib.contextmanager
@@ -192,7 +196,8 @@ class SessionOfRun:
     """A session with hooks that ends at the first error, in one process or several.
 
     `MonitoredSession` would wait for a lost process, and then run steps again under other numbers.
-    Nor is a session closed while collectives wait for a process that is gone: closing would wait.
+    Nor is the session of one of several processes closed after an error: closing it would wait for
+    what others are to send.
 
     Args:
       scaffold: initializes or restores the variables.
@@ -208,21 +213,16 @@ class SessionOfRun:
         master: str,
         config: tf.ConfigProto,
     ):
-        many = current() is not None
-        if many:
-            self._session = tf.train.SingularMonitoredSession(
-                hooks, scaffold, target(master), session_config(config)
-            )
-        else:
-            creator = tf.train.ChiefSessionCreator(scaffold, master=master, config=config)
-            self._session = tf.train.MonitoredSession(creator, hooks)
+        self._session = tf.train.SingularMonitoredSession(
+            hooks, scaffold, target(master), session_config(config)
+        )
 
     def __enter__(self) -> SessionOfRun:
         self._session.__enter__()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> bool | None:
-        if isinstance(error, ProcessLostError):
+        if error is not None and not isinstance(error, GeneratorExit) and current() is not None:
             return None
         with noticing_loss():
             return self._session.__exit__(kind, error, trace)

@@ -42,6 +42,14 @@ def mesh_of(settings: ModelSettings, session: SessionSettings) -> mtf.MeshImpl:
     )
 
 
+def configuration() -> dict[str, str]:
+    """Returns what all processes of a run must have alike to build the same graph."""
+    return {
+        "versions": f"hmoe {__version__}\nTensorFlow {tf.version.VERSION}",
+        "gin configuration": gin.config_str(),
+    }
+
+
 def topics(lowering: mtf.Lowering) -> dict[str, str]:
     """Returns what all processes of a run must have alike to run a graph, by what it is."""
     lines = [
@@ -51,8 +59,7 @@ def topics(lowering: mtf.Lowering) -> dict[str, str]:
         for line in mesh_impl.exchanges.lines
     ]
     return {
-        "versions": f"hmoe {__version__}\nTensorFlow {tf.version.VERSION}",
-        "gin configuration": gin.config_str(),
+        **configuration(),
         "collectives": "\n".join(lines),
     }
 

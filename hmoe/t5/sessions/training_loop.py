@@ -43,6 +43,7 @@ def train(
     newest = training_folder.newest(settings.model_dir, beginning.anew)
     path = newest.path
     steps = StepRange(checkpoints.step_of(path) if path else 0, max_steps)
+    agreement.check({"checkpoint": path or "none"})
     if steps.first >= steps.last:
         session.say(
             f"{path} is at step {steps.first}, and training is to stop at step {steps.last}: "
@@ -54,13 +55,15 @@ def train(
         saver = MeshSaver(graph.lowering, settings.keep_checkpoint_max)
         _choose_initial_values(settings, session, path)
         _say_traffic(graph.lowering, session)
-        agreement.check(_what_is_to_be_done(graph.lowering, path))
+        agreement.check(session_graph.topics(graph.lowering))
         # Nothing in the folder has been changed up to here, where the model is known to be right.
         if not beginning.anew and processes.is_first():
             training_folder.take_up(settings.model_dir, newest, session.say)
         hooks = training_hooks(settings, session, graph, saver, steps, stop, beginning, more_hooks)
         _run_steps(settings, session, graph, saver.scaffold(path), hooks, stop)
-        if stop.asked():
+        # All do the same, also if one was asked after the last step; and the checkpoint is whole.
+        if agreement.any_of(stop.asked()):
+            stop.ask()
             _report_stop(settings, session)
 
 
@@ -77,16 +80,13 @@ def _say_traffic(lowering: mtf.Lowering, session: SessionSettings) -> None:
         session.say(line)
 
 
-def _what_is_to_be_done(lowering: mtf.Lowering, path: str | None) -> dict[str, str]:
-    return {"checkpoint": path or "none", **session_graph.topics(lowering)}
-
-
 def _report_stop(settings: ModelSettings, session: SessionSettings) -> NoReturn:
     """Raises KeyboardInterrupt for a run that stopped in order, and tells how to resume it."""
     session.say(
         f"Stopped; the last checkpoint is {checkpoints.latest(settings.model_dir)}. "
         "To resume, run the same command again"
     )
+    agreement.leave_together()
     raise KeyboardInterrupt
 
 
