@@ -31,8 +31,13 @@ class _SessionOfProcess(tf.Session):
     """A session whose runs may hold collectives."""
 
     def run(self, fetches: Any, feed_dict: Any = None, **unused: Any) -> Any:
-        """Runs a graph with the options that collectives need."""
-        return super().run(fetches, feed_dict, options=processes.run_options())
+        """Runs a graph with the options that collectives need, if it can hold any.
+
+        With them, a first run without collectives may wait for ever.
+        """
+        is_initializer = isinstance(fetches, tf.Operation) and fetches.name.startswith("init")
+        options = None if is_initializer else processes.run_options()
+        return super().run(fetches, feed_dict, options=options)
 
 
 def read_variables_once() -> None:
