@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.process_pool import ProcessPool
+
 # TensorFlow reads these when it is imported. The tolerances hold for float32 on a processor; a GPU
 # would multiply with fewer bits.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -26,6 +28,22 @@ def mesh_engine(request: pytest.FixtureRequest) -> Iterator[str]:
 
     with meshes.using(request.param):
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def four_processes() -> Iterator[ProcessPool]:
+    """Four processes that share meshes."""
+    pool = ProcessPool(4)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def eight_processes() -> Iterator[ProcessPool]:
+    """Eight, for slow tests."""
+    pool = ProcessPool(8)
+    yield pool
+    pool.close()
 
 
 def _start_tensorflow() -> None:

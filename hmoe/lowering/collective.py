@@ -196,9 +196,11 @@ class CollectiveMesh(mtf.MeshImpl):
         source = source_pcoord[self.coordinates[mesh_axis]]
         # All take part, those too that receive nothing: [1, ...] -> [processes, ...]
         slices = self.allconcat(self._on_slice(lambda t: t[None], x), mesh_axis, 0)
-        if source is None:
-            return self._on_slice(lambda t: tf.zeros_like(t[0]), slices)
-        return self._on_slice(lambda t: t[source], slices)
+        if source is not None:
+            return self._on_slice(lambda t: t[source], slices)
+        # Zeros that wait for the exchange: it would be left out here otherwise, and nowhere else.
+        with tf.control_dependencies([slices.one_slice]):
+            return self._on_slice(lambda t: tf.zeros(t.shape[1:], t.dtype), slices)
 
     def laid_out_pnum(self) -> Slice:
         """Returns the number of the slice, in a list."""

@@ -19,8 +19,7 @@ import json, os, sys
 from hmoe.cli import main as cli
 import hmoe.t5.commands.commands
 
-for line in sys.stdin:
-    arguments, files = json.loads(line)
+def start(arguments, files):
     child = os.fork()
     if not child:
         os.setsid()  # so that a terminal among its files is the one whose Ctrl-C it gets
@@ -42,7 +41,12 @@ for line in sys.stdin:
         except SystemExit as stop:
             status = stop.code
         os._exit(status)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    return child
+
+for line in sys.stdin:
+    children = [start(*command) for command in json.loads(line)]
+    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    print(json.dumps(ends), flush=True)
 """
 
 
@@ -101,11 +105,24 @@ class Server:
         Returns:
           The exit status.
         """
-        self._process.stdin.write(json.dumps([arguments, files]) + "\n")
+        return self.run_together([(arguments, files)])[0]
+
+    def run_together(
+        self, commands: Sequence[tuple[Sequence[str], Sequence[str | None]]]
+    ) -> list[int]:
+        """Runs commands at the same time.
+
+        Args:
+          commands: the words and the standard files of each.
+
+        Returns:
+          The exit statuses.
+        """
+        self._process.stdin.write(json.dumps(commands) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the server ended: " + Path(self._log.name).read_text(encoding="utf-8")
-        return int(answer)
+        return json.loads(answer)
 
     def close(self) -> None:
         self._process.communicate(timeout=60)
