@@ -63,6 +63,7 @@ class PeerWatch:
             for number, address in enumerate(workers.addresses)
             if number != workers.index
         ]
+        self._came: set[int] = set()  # who has answered at the start
         self._asking = threading.Lock()
         self._ended = threading.Event()
         self._expects_ends = False
@@ -82,7 +83,8 @@ class PeerWatch:
         while missing := self._missing():
             waited = time.monotonic() - begun
             if waited > self._workers.start_within:
-                self._raise_missing(missing)
+                # The others may have waited as long, and ended for the same reason.
+                self._raise_missing([n for n in missing if n not in self._came] or missing)
             if waited > _SAID_AFTER and not said:
                 say(f"Waiting for {names(self._workers, missing)} ...")
                 said = True
@@ -94,6 +96,7 @@ class PeerWatch:
             peer.identity = None  # one that was ended and started again is welcome
         self._ask()
         missing = [peer.number for peer in self._peers if peer.misses]
+        self._came.update(peer.number for peer in self._peers if not peer.misses)
         return missing if self._is_reached() else sorted([*missing, self._workers.index])
 
     def _is_reached(self) -> bool:

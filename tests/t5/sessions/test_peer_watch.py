@@ -221,6 +221,17 @@ def test_one_that_never_comes(run: list[Standin], monkeypatch: pytest.MonkeyPatc
     assert [*said.queue] == [f"Waiting for {missing} ..."]
 
 
+def test_one_that_waited_as_long_is_not_the_one_that_never_came(run: list[Standin]) -> None:
+    run[1].end()
+    message = f"process 1 ({run[1].address}) did not answer within 3 s (--start_within). "
+    with watching(run, start_within=3.0) as (watch, said), futures.ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(watch.wait_for_all, said.put)
+        time.sleep(1)
+        run[2].end()
+        with pytest.raises(ProcessLostError, match=f"^{re.escape(message)}"):
+            waiting.result(timeout=30)
+
+
 def test_two_of_one_number_on_two_machines(run: list[Standin]) -> None:
     """The other machine is 127.0.0.2 here: each has a server on the same port."""
     other = Standin(77, "127.0.0.2", run[0].port)
