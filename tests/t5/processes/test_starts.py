@@ -83,7 +83,7 @@ def test_differing_gin(started: Start, tmp_path: Path) -> None:
 
 def test_one_with_a_wrong_command(started: Start) -> None:
     """It ends before it has met the others."""
-    crew = started(*SHORT, "--start_within=8", more={3: ["--gin_param=no_such_name = 1"]})
+    crew = started(*SHORT, "--start_within=8", more={3: ["--gin_file=nowhere.gin"]})
     assert crew.wait() == {0: 3, 1: 3, 2: 3, 3: 2}, crew.said()
     for number in range(3):
         (line,) = crew.errors(number)
