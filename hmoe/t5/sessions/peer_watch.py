@@ -20,10 +20,12 @@ from hmoe.t5.sessions.peer_status import Peer
 # a process counts as lost; and for which a process that knows waits before it ends, so that all
 # others notice the lost one and not this one.
 _INTERVAL, _PATIENCE, _SILENCE, _LINGER = 0.1, 0.1, 0.6, 0.2
-# Their limits in seconds.
-_MAX_INTERVAL, _MAX_PATIENCE, _MAX_LINGER = 1.0, 2.0, 5.0
-# The wait before it ends where a process has ended, which all notice soon.
-_SHORT_LINGER = 2.0
+# Their limits in seconds; of the interval for each process, since questions cost time.
+_MIN_INTERVAL, _INTERVAL_PER_PEER = 1.0, 0.06
+_MAX_PATIENCE, _MAX_LINGER = 2.0, 5.0
+# The wait before this process ends where another has ended, and how much later than the first one
+# that was lost another may have answered to be called lost as well; in intervals.
+_SHORT_LINGER, _SAME_TIME = 3.0, 1.5
 # A port that was closed this often belongs to a process that has ended, whatever `lost_after` is.
 # By then the others have ended by themselves if they have the same error.
 _REFUSALS = 3
@@ -50,15 +52,18 @@ class PeerWatch:
         self._workers = workers
         self._on_loss = on_loss
         span = workers.lost_after
-        self._interval = min(_MAX_INTERVAL, span * _INTERVAL)
+        wanted = max(_MIN_INTERVAL, len(workers.addresses) * _INTERVAL_PER_PEER)
+        self._interval = min(wanted, span * _INTERVAL)
         self._patience = min(_MAX_PATIENCE, span * _PATIENCE)
         self._silence = span * _SILENCE
         self._linger = min(_MAX_LINGER, span * _LINGER)
+        self._short_linger = _SHORT_LINGER * self._interval
         self._peers = [
             Peer(number, address)
             for number, address in enumerate(workers.addresses)
             if number != workers.index
         ]
+        self._came: set[int] = set()  # who has answered at the start
         self._asking = threading.Lock()
         self._ended = threading.Event()
         self._expects_ends = False
@@ -78,7 +83,8 @@ class PeerWatch:
         while missing := self._missing():
             waited = time.monotonic() - begun
             if waited > self._workers.start_within:
-                self._raise_missing(missing)
+                # The others may have waited as long, and ended for the same reason.
+                self._raise_missing([n for n in missing if n not in self._came] or missing)
             if waited > _SAID_AFTER and not said:
                 say(f"Waiting for {names(self._workers, missing)} ...")
                 said = True
@@ -90,6 +96,7 @@ class PeerWatch:
             peer.identity = None  # one that was ended and started again is welcome
         self._ask()
         missing = [peer.number for peer in self._peers if peer.misses]
+        self._came.update(peer.number for peer in self._peers if not peer.misses)
         return missing if self._is_reached() else sorted([*missing, self._workers.index])
 
     def _is_reached(self) -> bool:
@@ -149,7 +156,7 @@ class PeerWatch:
             found = [p for p in self._peers if p.refusals or p.misses >= _SILENT_ROUNDS]
             if found:
                 sentence = f"{self._first(found)} ended or is out of reach"
-                time.sleep(min(self._linger, _SHORT_LINGER))
+                time.sleep(self._short_linger)
                 timer = threading.Timer(_LEAVE_WITHIN, self._on_loss, [sentence])
                 timer.daemon = True
                 timer.start()
@@ -178,8 +185,8 @@ class PeerWatch:
         ]
         ended = [peer for peer in self._peers if peer.refusals >= _REFUSALS]
         if ended and not self._expects_ends:
-            linger = min(self._linger, _SHORT_LINGER)
-            return f"{self._first([*ended, *silent])} ended or is out of reach", linger
+            sentence = f"{self._first([*ended, *silent])} ended or is out of reach"
+            return sentence, self._short_linger
         if silent:
             return (
                 f"{self._first(silent)} did not answer for {self._silence:g} s (--lost_after): "
@@ -190,8 +197,8 @@ class PeerWatch:
     def _first(self, lost: list[Peer]) -> str:
         """Names those that were lost first; others may have ended because of these."""
         first = max(peer.unheard() for peer in lost)
-        slack = 2 * self._interval + self._patience
-        numbers = {peer.number for peer in lost if peer.unheard() > first - slack}
+        same_time = _SAME_TIME * self._interval
+        numbers = {peer.number for peer in lost if peer.unheard() > first - same_time}
         return names(self._workers, sorted(numbers))
 
 

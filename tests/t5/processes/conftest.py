@@ -49,7 +49,7 @@ def started(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Crew]]:
     (tmp_path / "said").mkdir()
 
     def start(*more: str, command: tuple[str, ...] = TRAIN, **how: Any) -> Crew:
-        words = (*command, f"--model_dir={tmp_path}/m", *more)
+        words = (*command, f"--model_dir={tmp_path}/m", "--start_within=120", *more)
         crews.append(Crew(nursery, tmp_path / "said", words, **how))
         return crews[-1]
 

@@ -92,7 +92,7 @@ def test_those_that_answer_are_there(run: list[Standin]) -> None:
         assert said.empty()
 
 
-@pytest.mark.parametrize("lost_after", [2.0, 300.0])
+@pytest.mark.parametrize("lost_after", [2.0, pytest.param(300.0, marks=pytest.mark.slow)])
 def test_one_that_ended_is_noticed_however_long_the_patience(
     run: list[Standin], lost_after: float
 ) -> None:
@@ -128,6 +128,7 @@ def test_one_that_is_silent(run: list[Standin]) -> None:
     assert time.monotonic() - begun > 2.4
 
 
+@pytest.mark.slow
 def test_the_first_that_was_lost_is_named(run: list[Standin]) -> None:
     """Others end because of it, before this process has noticed."""
     with watching(run, lost_after=8.0) as (watch, said):
@@ -141,6 +142,32 @@ def test_the_first_that_was_lost_is_named(run: list[Standin]) -> None:
     assert sentence.startswith(f"process 1 ({run[1].address}) ")
     assert "process 2" not in sentence
     assert "process 3" not in sentence
+
+
+@pytest.mark.slow
+def test_one_that_ends_because_of_another_is_not_named(run: list[Standin]) -> None:
+    """It waits before it ends; the main thread finds both gone."""
+    with watching(run, lost_after=30.0) as (watch, said):
+        watch.wait_for_all(said.put)
+        watch.start()
+        time.sleep(1.5)
+        run[2].end()
+        time.sleep(2.8)
+        run[1].end()
+        sentence = watch.lost()
+    assert sentence == f"process 2 ({run[2].address}) ended or is out of reach"
+
+
+def test_two_that_end_at_once(run: list[Standin]) -> None:
+    with watching(run) as (watch, said):
+        watch.wait_for_all(said.put)
+        watch.start()
+        run[3].end()
+        run[2].end()
+        sentence = said.get(timeout=20)
+    assert sentence == (
+        f"process 2 ({run[2].address}) and process 3 ({run[3].address}) ended or is out of reach"
+    )
 
 
 def test_time_that_this_process_was_stopped_does_not_count(
@@ -159,11 +186,12 @@ def test_time_that_this_process_was_stopped_does_not_count(
 
 def test_at_the_end_of_a_run_ends_are_expected(run: list[Standin]) -> None:
     with watching(run, lost_after=40.0) as (watch, said):
+        watch._interval = watch._short_linger = 0.2  # and so noticed in a second, if it counted
         watch.wait_for_all(said.put)
         watch.start()
         watch.expect_ends()
         run[2].end()
-        time.sleep(6)
+        time.sleep(3)
         assert said.empty()
 
 
@@ -191,6 +219,17 @@ def test_one_that_never_comes(run: list[Standin], monkeypatch: pytest.MonkeyPatc
     with watching(run, start_within=1.5) as (watch, said), raises:
         watch.wait_for_all(said.put)
     assert [*said.queue] == [f"Waiting for {missing} ..."]
+
+
+def test_one_that_waited_as_long_is_not_the_one_that_never_came(run: list[Standin]) -> None:
+    run[1].end()
+    message = f"process 1 ({run[1].address}) did not answer within 3 s (--start_within). "
+    with watching(run, start_within=3.0) as (watch, said), futures.ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(watch.wait_for_all, said.put)
+        time.sleep(1)
+        run[2].end()
+        with pytest.raises(ProcessLostError, match=f"^{re.escape(message)}"):
+            waiting.result(timeout=30)
 
 
 def test_two_of_one_number_on_two_machines(run: list[Standin]) -> None:
