@@ -42,13 +42,13 @@ def run_factored(shape: str, layout: str) -> Run:
         return dataclasses.replace(test_invariance.factored(shape, layout), graph=None)
 
 
-def run_padded(garbage: float, shape: str = "", layout: str = "") -> Run:
-    """Runs a layer with something in its padding; on a mesh in a process of it."""
+def run_padded(engine: str, garbage: float, shape: str, layout: str) -> Run:
+    """Runs a layer with something in its padding."""
     dims = test_padding.DIMS
     importance = seeded.importance_of(dims)
     importance[0, 0, 0] = 0.0
     layer = test_padding.layer(test_padding.ROUTERS["top-2"], experts=(4, 6))()
-    with meshes.using(meshes.PROCESSES if shape else meshes.HMOE):
+    with meshes.using(engine):
         found = run_layer(
             layer,
             test_padding.with_garbage(seeded.tokens_of(dims), importance, garbage),
@@ -143,8 +143,8 @@ def test_three_steps_of_factored_adafactor_in_four_processes(
 def test_garbage_in_padding_reaches_nothing_in_four_processes(
     four_processes: ProcessPool,
 ) -> None:
-    runs = four_processes.run(run_padded, np.nan, *TWO_BY_TWO)
-    assert_all_same(runs, run_padded(0.0))
+    runs = four_processes.run(run_padded, meshes.PROCESSES, np.nan, *TWO_BY_TWO)
+    assert_all_same(runs, run_padded(meshes.HMOE, 0.0, *TWO_BY_TWO))
 
 
 def held(name: str, shape: str, layout: str) -> dict[str, int]:
