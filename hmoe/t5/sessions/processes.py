@@ -213,9 +213,13 @@ class SessionOfRun:
         master: str,
         config: tf.ConfigProto,
     ):
-        self._session = tf.train.SingularMonitoredSession(
-            hooks, scaffold, target(master), session_config(config)
-        )
+        if current() is not None:
+            self._session = tf.train.SingularMonitoredSession(
+                hooks, scaffold, target(master), session_config(config)
+            )
+        else:  # `CountingHook` refuses the second session, and knows the step
+            creator = tf.train.ChiefSessionCreator(scaffold, master=master, config=config)
+            self._session = tf.train.MonitoredSession(creator, hooks)
 
     def __enter__(self) -> SessionOfRun:
         self._session.__enter__()

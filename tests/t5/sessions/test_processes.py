@@ -106,8 +106,13 @@ class Failing(tf.train.SessionRunHook):
 
 
 @pytest.mark.parametrize("kind", [tf.errors.UnavailableError, tf.errors.AbortedError])
-def test_a_session_does_not_recover(kind: type[tf.errors.OpError]) -> None:
+def test_a_session_does_not_recover(
+    watched: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch, kind: type[tf.errors.OpError]
+) -> None:
     """TensorFlow's would begin again with the first values, and go on."""
+    watched(None)
+    monkeypatch.setattr(processes, "session_config", lambda config: config)
+    monkeypatch.setattr(processes, "run_options", lambda: None)
     with tf.Graph().as_default():
         step = tf.train.create_global_step()
         count = tf.assign_add(step, 1)
