@@ -91,7 +91,7 @@ def _work(connection: Connection, addresses: list[str], index: int) -> None:
     processes.start(Workers(addresses=tuple(addresses), index=index))
     # TensorFlow numbers the runs of sessions in each process, from the first one's number at the
     # time of the other's first run. If the first had gone ahead by then, they would never meet.
-    agreement.wait_for_all()
+    agreement.check({"next step": "test"})
     while True:
         try:
             (module, name), arguments, more = connection.recv()

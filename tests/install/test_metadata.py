@@ -17,6 +17,7 @@ from tests.install import project
 DISTRIBUTIONS = {
     "absl": "absl-py",
     "gin": "gin-config",
+    "grpc": "grpcio",
     "seqio": "seqio-nightly",
     "mesh_tensorflow": "mesh-tensorflow",
     "tensorflow_datasets": "tfds-nightly",

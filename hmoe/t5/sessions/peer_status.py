@@ -36,6 +36,10 @@ class Peer:
     misses: int = 0
     refusals: int = 0
 
+    def forget(self) -> None:
+        """Forgets which server answered: one that was ended and started again is welcome."""
+        self.identity = None
+
     def unheard(self) -> float:
         """Returns the seconds since it answered last."""
         return time.monotonic() - self.heard

@@ -93,7 +93,7 @@ class PeerWatch:
     def _missing(self) -> list[int]:
         """Asks all processes, and this one at its own address; returns those that do not answer."""
         for peer in self._peers:
-            peer.identity = None  # one that was ended and started again is welcome
+            peer.forget()
         self._ask()
         missing = [peer.number for peer in self._peers if peer.misses]
         self._came.update(peer.number for peer in self._peers if not peer.misses)
