@@ -52,9 +52,9 @@ def train(
         return
     with session_graph.new_graph(session.seed), session.interruptible() as stop:
         graph = _build(settings, session, input_fn)
+        _say_traffic(graph.lowering, session)
         saver = MeshSaver(graph.lowering, settings.keep_checkpoint_max)
         _choose_initial_values(settings, session, path)
-        _say_traffic(graph.lowering, session)
         agreement.check(session_graph.topics(graph.lowering))
         # Nothing in the folder has been changed up to here, where the model is known to be right.
         if not beginning.anew and processes.is_first():
