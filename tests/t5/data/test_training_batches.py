@@ -300,4 +300,6 @@ def test_rows_of_batches_are_picked():
 def test_number_of_shards_is_checked():
     with pytest.raises(ValueError) as error:
         training_data.TrainingData(num_shards=0)
-    assert str(error.value) == "hmoe.TrainingData: num_shards is 0; it must be at least 1"
+    assert str(error.value).splitlines()[0] == (
+        "hmoe.TrainingData: num_shards is 0; it must be an integer of at least 1"
+    )

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 # Seconds within which all notice by default.
 BOUND = 30.0
 # How many random kills; the default keeps the test short.
-NUM_RANDOM = int(os.environ.get("HMOE_KILLS", "3"))
+NUM_RANDOM = int(os.environ.get("HMOE_KILLS", "1"))
 Start = Callable[..., Crew]
 
 
@@ -84,11 +84,15 @@ def test_stopped(started: Start, number: int) -> None:
     since = crew.send(number, signal.SIGSTOP)
     # Of a busy machine, twice the time.
     assert_lost(crew, number, since, bound=20)
+    # Where the servers give up before the watch does, a process says what it knows then.
+    sentences = (
+        f"hmoe: error: {crew.name(number)} did not answer for 6 s (--lost_after): stopped, "
+        "hanging, or out of reach",
+        f"hmoe: error: {crew.name(number)} ended or is out of reach",
+    )
     for other in {0, 1, 2, 3} - {number}:
-        assert crew.errors(other) == [
-            f"hmoe: error: {crew.name(number)} did not answer for 6 s (--lost_after): stopped, "
-            "hanging, or out of reach"
-        ]
+        (line,) = crew.errors(other)
+        assert line in sentences
 
 
 def test_killed_before_the_first_step(started: Start, tmp_path: Path) -> None:
