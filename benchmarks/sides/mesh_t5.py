@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 
-import gin
 import numpy as np
-import seqio
 
 import hmoe.t5  # noqa: F401  (registers what gin files name)
+from benchmarks.sides import t5_settings
 from benchmarks.sides.mesh_layer import FLAT, TWO
 from hmoe.compat.stack import tf
-from hmoe.t5.commands import gin_config
-from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.graphs import batch_features, build
 from hmoe.t5.graphs.model_settings import TRAIN, ModelSettings
 from hmoe.t5.sessions import processes, session_graph
@@ -78,7 +74,7 @@ class MeshT5:
             "models/_stacks_every_layer.gin",
             "layouts/one_device.gin",
         ]
-        settings = _settings(files, bindings)
+        settings = t5_settings.from_gin(files, bindings)
         with session_graph.new_graph(seed=1):
             self._build(settings)
 
@@ -115,26 +111,3 @@ class MeshT5:
         seconds = time.perf_counter() - began
         assert np.isfinite(loss), loss
         return seconds
-
-
-def _settings(files: list[str], bindings: list[str]) -> ModelSettings:
-    gin.clear_config()
-    gin_config.read(files, bindings)
-    taken = []
-
-    def take(estimator: object, *unused: object, **more: object) -> None:
-        taken.append(estimator.settings)  # type: ignore[attr-defined]
-
-    vocabulary = seqio.ByteVocabulary(extra_ids=100)
-    with tempfile.TemporaryDirectory() as model_dir:
-        T5Run(
-            mode="train",
-            model_dir=model_dir,
-            say=lambda line: None,
-            arguments={
-                "train_model_fn": take,
-                "vocabulary": (vocabulary, vocabulary),
-                "train_dataset_fn": lambda: None,
-            },
-        ).start()
-    return taken[0]

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tempfile
 
-import gin
 import numpy as np
-import seqio
 import tensorflow.compat.v1 as tf
 
 import hmoe.t5  # noqa: F401  (registers what gin files name)
-from benchmarks.sides import seeded
+from benchmarks.sides import seeded, t5_settings
 from benchmarks.sides.sessions import InSession, packages
 from hmoe import compat
-from hmoe.t5.commands import gin_config
-from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN
 
@@ -128,7 +123,7 @@ class T5(InSession):
     def _variables(self):
         # Counts steps, as the trainer has it.
         tf.train.create_global_step()
-        settings = self._settings()
+        settings = t5_settings.from_gin(self._files, self._bindings)
         self._recorded = Recorded(settings.optimizer)
         settings = dataclasses.replace(settings, optimizer=self._recorded)
         self._ids = {
@@ -154,28 +149,6 @@ class T5(InSession):
                 for name, g in gradients.items()
             },
         }
-
-    def _settings(self):
-        gin.clear_config()
-        gin_config.read(self._files, self._bindings)
-        taken = []
-
-        def take(estimator, *_, **__):
-            taken.append(estimator.settings)
-
-        vocabulary = seqio.ByteVocabulary(extra_ids=100)
-        with tempfile.TemporaryDirectory() as model_dir:
-            T5Run(
-                mode="train",
-                model_dir=model_dir,
-                say=lambda line: None,
-                arguments={
-                    "train_model_fn": take,
-                    "vocabulary": (vocabulary, vocabulary),
-                    "train_dataset_fn": lambda: None,
-                },
-            ).start()
-        return taken[0]
 
     def _load(self):
         self._session.run([tf.global_variables_initializer(), self._square.initializer])

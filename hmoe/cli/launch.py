@@ -20,6 +20,7 @@ from hmoe.startup import (
     workers,
 )
 from hmoe.startup.console import Console, ReaderGoneError
+from hmoe.startup.exit_statuses import BAD_INPUT, FAILED, LOST, OK, READER_GONE
 from hmoe.startup.log_file import Log
 from hmoe.startup.request import Request
 from hmoe.startup.signals import Guard
@@ -27,13 +28,6 @@ from hmoe.storage import disk_full
 
 # Commands whose standard output is kept for their answers; what they do is said on standard error.
 ANSWERS = ("predict", "score")
-
-# Exit statuses; a signal adds 128 to its number.
-OK = 0
-FAILED = 1
-BAD_INPUT = 2
-LOST = errors.LOST_STATUS  # another process of the run
-READER_GONE = 141  # as of a process that SIGPIPE ended
 
 
 def run(request: Request, guard: Guard) -> int:

@@ -18,6 +18,7 @@ from hmoe.startup import flag_checks, path_checks, run_sources, saved_flags, wor
 from hmoe.startup.command_line import PROGRAM
 from hmoe.startup.console import Console
 from hmoe.startup.errors import is_bad_input
+from hmoe.startup.exit_statuses import BAD_INPUT, FAILED
 from hmoe.startup.gin_checks import input_files, mesh
 from hmoe.startup.gin_checks import processes as gin_processes
 from hmoe.startup.gin_reading import Reading
@@ -53,7 +54,7 @@ def run(parser: Parser, flags: argparse.Namespace, guard: Guard) -> int:
             launch = _prepare(flags, words, given, request, console, stack)
         except Exception as error:
             console.error(launch_lib.describe(error, None, request))
-            return launch_lib.BAD_INPUT if is_bad_input(error) else launch_lib.FAILED
+            return BAD_INPUT if is_bad_input(error) else FAILED
         return attempts.run(launch, guard, console.say, console.error)
 
 

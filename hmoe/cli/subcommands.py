@@ -9,6 +9,7 @@ from hmoe.cli import flags as flags_lib
 from hmoe.cli import gin_command, launch, launch_command
 from hmoe.cli.parser import Parser, build_parser
 from hmoe.startup import streams
+from hmoe.startup.exit_statuses import BAD_INPUT, OK, READER_GONE
 from hmoe.startup.request import Request
 from hmoe.startup.signals import Guard
 
@@ -37,7 +38,7 @@ def run(arguments: list[str], guard: Guard) -> int:
         request = Request.from_flags(flags)
     except ValueError as error:
         print(launch.describe(error, None), file=sys.stderr)
-        return launch.BAD_INPUT
+        return BAD_INPUT
     return launch.run(request, guard)
 
 
@@ -48,11 +49,11 @@ def _run_printing(parser: Parser, flags: argparse.Namespace) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         streams.silence(sys.stdout)
-        return launch.READER_GONE
+        return READER_GONE
     except (ValueError, OSError) as error:
         print(launch.describe(error, None), file=sys.stderr)
-        return launch.BAD_INPUT
-    return launch.OK
+        return BAD_INPUT
+    return OK
 
 
 def _print(parser: Parser, flags: argparse.Namespace) -> None:

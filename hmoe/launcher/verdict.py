@@ -7,14 +7,8 @@ import signal
 from collections.abc import Callable, Sequence
 
 from hmoe.launcher.children import Child
-from hmoe.startup.errors import LOST_STATUS
+from hmoe.startup.exit_statuses import BAD_INPUT, FAILED, LOST, READER_GONE
 
-FAILED = 1
-BAD_INPUT = 2
-# Status of a process that lost another one of the run: it failed, and is not the cause.
-LOST = LOST_STATUS
-# Nobody reads its answers any more.
-_READER_GONE = 141
 # Statuses of a process that a signal made end in good order.
 STOPPED = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
 
@@ -34,7 +28,7 @@ class Verdict:
     @property
     def may_restart(self) -> bool:
         """Whether it failed, such that another start may succeed."""
-        return self.status not in (0, BAD_INPUT, _READER_GONE, *STOPPED)
+        return self.status not in (0, BAD_INPUT, READER_GONE, *STOPPED)
 
 
 def of(
@@ -109,7 +103,7 @@ def _printed(child: Child, cause: Child) -> list[str]:
 
 def _cause(child: Child, log: str) -> list[str]:
     status = child.status or 0
-    if status in (BAD_INPUT, _READER_GONE):  # what it printed is all that the user needs
+    if status in (BAD_INPUT, READER_GONE):  # what it printed is all that the user needs
         return []
     if status < 0:
         name = signal.Signals(-status).name

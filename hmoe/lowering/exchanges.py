@@ -15,7 +15,7 @@ from typing import NamedTuple
 from hmoe.compat.stack import tf
 from hmoe.lowering import fusion, graph_hooks
 
-ALL_REDUCE, ALL_TO_ALL, ALL_GATHER = KINDS = ("all-reduce", "all-to-all", "all-gather")
+ALL_REDUCE, ALL_TO_ALL, ALL_GATHER = ("all-reduce", "all-to-all", "all-gather")
 
 # Servers remember the shape behind each number for as long as they live, so that no two collectives
 # of a process may share one. Smaller numbers are left to those that are not part of a mesh.

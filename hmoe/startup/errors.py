@@ -12,10 +12,6 @@ _BAD_NAMES = (
 )
 
 
-# Exit status of a process that has lost another one of its run.
-LOST_STATUS = 3
-
-
 class RunFailedError(ValueError):
     """A command was asked for the right thing and failed while it ran, as by a loss of NaN."""
 

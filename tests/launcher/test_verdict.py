@@ -10,6 +10,7 @@ import pytest
 
 from hmoe.launcher import verdict
 from hmoe.launcher.children import Child
+from hmoe.startup import exit_statuses
 
 
 class Ended:
@@ -30,7 +31,7 @@ def judged(*children: Child, told_to_stop: bool = False) -> tuple[int, list[str]
     return found.status, list(found.lines)
 
 
-LOST = verdict.LOST
+LOST = exit_statuses.LOST
 LOST_LINE = "hmoe launch: process 0 lost another process of the run; log 0"
 
 

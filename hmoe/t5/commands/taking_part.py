@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hmoe.startup import signals
 from hmoe.startup.console import Console
-from hmoe.startup.errors import LOST_STATUS
+from hmoe.startup.exit_statuses import LOST
 from hmoe.startup.workers import Workers
 from hmoe.t5.sessions import agreement, processes
 
@@ -31,7 +31,7 @@ def in_run(workers: Workers | None, console: Console) -> Iterator[None]:
     def end(sentence: str) -> None:
         # The main thread waits in a collective that will never end.
         console.error(f"hmoe: error: {sentence}")
-        signals.end_process(LOST_STATUS)
+        signals.end_process(LOST)
 
     found = processes.start(workers, end)
     assert found.watch is not None
