@@ -181,9 +181,8 @@ class Exchanges:
 
     def _collective(self, promise: _Promise, tensor: tf.Tensor) -> tf.Tensor:
         dtype = tensor.dtype
-        travels_as = _TRAVEL_AS[promise.kind].get(dtype, dtype)
         arguments = {
-            "input": tf.cast(tensor, travels_as),
+            "input": tf.cast(tensor, _travels_as(promise.kind, dtype)),
             "group_size": promise.peers.size,
             "group_key": promise.peers.key,
             "instance_key": next(_numbers),
@@ -255,10 +254,14 @@ def _received(kind: str, tensor: tf.Tensor, peers: Peers) -> list[int]:
     return [shape[0] * peers.size, *shape[1:]] if kind == ALL_GATHER else shape
 
 
+def _travels_as(kind: str, dtype: tf.DType) -> tf.DType:
+    return _TRAVEL_AS[kind].get(dtype, dtype)
+
+
 def _bytes_sent(promise: _Promise) -> int:
     """Returns the bytes that this process sends to others."""
-    dtype = promise.tensor.dtype
-    size = promise.tensor.shape.num_elements() * _TRAVEL_AS[promise.kind].get(dtype, dtype).size
+    dtype = _travels_as(promise.kind, promise.tensor.dtype)
+    size = promise.tensor.shape.num_elements() * dtype.size
     n = promise.peers.size
     # A ring passes each part on n - 1 times, and an all-reduce goes round twice.
     rounds = {ALL_REDUCE: 2 * (n - 1) / n, ALL_TO_ALL: (n - 1) / n, ALL_GATHER: n - 1}

@@ -10,7 +10,7 @@ This module knows no TensorFlow: a graph is a list that says which operations ea
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 # Bytes that an exchange off the path of the tokens is filled up to. Larger ones gain nothing, and
@@ -130,11 +130,7 @@ def _at_once(graph: Graph, exchanges: Sequence[Exchange], depths: Sequence[int])
         found = by_key.setdefault(exchanges[number].alike, {})
         later = [each for each in found if depth <= each <= latest[number]]
         found.setdefault(min(later, default=depth), []).append(number)
-    return [
-        sorted(group, key=lambda n: exchanges[n].source)
-        for found in by_key.values()
-        for group in found.values()
-    ]
+    return _in_order(exchanges, [group for found in by_key.values() for group in found.values()])
 
 
 def _latest(graph: Graph, exchanges: Sequence[Exchange], depths: Sequence[int]) -> list[int]:
@@ -164,7 +160,12 @@ def _grouped(exchanges: Sequence[Exchange], depths: Sequence[int]) -> list[Group
     for number, exchange in enumerate(exchanges):
         if exchange.may_wait:
             groups.setdefault((exchange.alike, depths[exchange.result]), []).append(number)
-    return [sorted(group, key=lambda n: exchanges[n].source) for group in groups.values()]
+    return _in_order(exchanges, groups.values())
+
+
+def _in_order(exchanges: Sequence[Exchange], groups: Iterable[Group]) -> list[Group]:
+    """Sorts the exchanges of each group by their sources."""
+    return [sorted(group, key=lambda n: exchanges[n].source) for group in groups]
 
 
 def _buckets(exchanges: Sequence[Exchange], group: Group) -> list[Group]:

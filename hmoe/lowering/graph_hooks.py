@@ -79,7 +79,7 @@ def is_plain(graph: tf.Graph) -> bool:
     They do not inside loops, control dependencies and the like.
     """
     return (
-        graph._get_control_flow_context() is None
+        loop(graph) is None
         and not graph._control_dependencies_stack
         and not list(graph._colocation_stack.peek_objs())
         and None not in devices(graph)
@@ -90,7 +90,7 @@ def surroundings(graph: tf.Graph) -> tuple:
     """Returns what is equal where a new operation would be placed, ordered and nested alike."""
     return (
         *devices(graph),
-        id(graph._get_control_flow_context()),
+        loop(graph),
         *map(id, graph._control_dependencies_stack),
         *map(id, graph._colocation_stack.peek_objs()),
     )

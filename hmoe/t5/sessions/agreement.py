@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -111,17 +111,19 @@ def _first(lines: list[str]) -> str:
 
 
 def _gather(value: np.ndarray, number: int) -> np.ndarray:
-    """Joins the arrays of all processes along their first dimension."""
-    return _exchange(lambda **keys: tf.raw_ops.CollectiveGatherV2(input=value, **keys), number)
+    """Joins the arrays of all processes along their first dimension.
 
-
-def _exchange(operation: Callable[..., tf.Tensor], number: int) -> np.ndarray:
+    Args:
+      value: this process's array.
+      number: that of the collective, the same in all processes.
+    """
     found = processes.current()
     assert found is not None
     config = processes.session_config(tf.ConfigProto())
     with tf.Graph().as_default():
         with tf.device(found.device.replace("GPU", "CPU")):
-            result = operation(
+            joined = tf.raw_ops.CollectiveGatherV2(
+                input=value,
                 group_size=found.size,
                 group_key=group_key([-1, *range(found.size)]),
                 instance_key=number,
@@ -129,6 +131,6 @@ def _exchange(operation: Callable[..., tf.Tensor], number: int) -> np.ndarray:
             )
         session = tf.Session(found.target, config=config)
         with processes.noticing_loss():
-            value = session.run(result, options=processes.run_options())
+            everything = session.run(joined, options=processes.run_options())
         session.close()
-    return value
+    return everything
