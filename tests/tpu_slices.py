@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 from tensorflow.python.tpu.device_assignment import device_assignment
 from tensorflow.python.tpu.topology import Topology
+
+from tests.gin import configs
 
 CHIPS = {
     8: (2, 2),
@@ -30,6 +33,23 @@ SHRUNK = (
     "group_size = 8",
     "inner_group_size = 8",
 )
+
+
+def axes_of(num_cores: int) -> list[int]:
+    """The sizes of the axes `cols` and `rows`, as the gin file of a slice's layout has them."""
+    text = configs.text(f"layouts/v3-{num_cores}.gin")
+    return [int(size) for size in re.search(r"cols:(\d+);rows:(\d+);", text).groups()]
+
+
+def layout_of(num_cores: int) -> tuple[str, list[str]]:
+    """The gin file of a slice's layout, and bindings of a model and a batch that just fit on it."""
+    cols, rows = axes_of(num_cores)
+    return f"layouts/v3-{num_cores}.gin", [
+        *SHRUNK,
+        f"utils.run.batch_size = {num_cores * 2}",
+        f"num_outer_experts = {cols}",
+        f"num_inner_experts = {rows}",
+    ]
 
 
 def topology(num_cores: int) -> Topology:

@@ -67,14 +67,7 @@ def _split_counts(tf_graph):
     [8, *(pytest.param(number, marks=pytest.mark.slow) for number in sorted(tpu_slices.CHIPS)[1:])],
 )
 def test_tokens_cross_each_axis_once_there_and_once_back(num_cores, tmp_path):
-    layout = f"layouts/v3-{num_cores}.gin"
-    cols, rows = map(int, re.search(r"cols:(\d+);rows:(\d+);", configs.text(layout)).groups())
-    bindings = [
-        *tpu_slices.SHRUNK,
-        f"utils.run.batch_size = {num_cores * 2}",
-        f"num_outer_experts = {cols}",
-        f"num_inner_experts = {rows}",
-    ]
+    layout, bindings = tpu_slices.layout_of(num_cores)
     with configs.parsed(["models/hierarchical_tiny.gin", layout], bindings):
         settings = configs.described(str(tmp_path)).settings
         lowering, tf_graph = _lowered(settings, num_cores)
@@ -83,6 +76,7 @@ def test_tokens_cross_each_axis_once_there_and_once_back(num_cores, tmp_path):
     tokens = 2 * 2 * NUM_LAYERS
     along_axes = configs.collectives(lowering, "alltoall")
     assert along_axes == {"cols": tokens + 2 * NUM_LAYERS, "rows": tokens}
+    cols, rows = tpu_slices.axes_of(num_cores)
     expected = collections.Counter({cols: along_axes["cols"]})
     expected[rows] += along_axes["rows"]
     assert _split_counts(tf_graph) == expected

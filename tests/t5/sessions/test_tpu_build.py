@@ -6,7 +6,6 @@ The context is made up, so nothing is run: what a TPU does with the graphs only 
 from __future__ import annotations
 
 import collections
-import re
 from pathlib import Path
 
 import pytest
@@ -43,13 +42,9 @@ class Built:
     def __init__(self, num_cores: int, folder: Path, mode: str):
         from hmoe.t5.sessions import tpu_estimator as tpu_lib
 
-        layout = f"layouts/v3-{num_cores}.gin"
-        cols, rows = map(int, re.search(r"cols:(\d+);rows:(\d+);", configs.text(layout)).groups())
+        layout, fitting = tpu_slices.layout_of(num_cores)
         bindings = [
-            *tpu_slices.SHRUNK,
-            f"utils.run.batch_size = {num_cores * 2}",
-            f"num_outer_experts = {cols}",
-            f"num_inner_experts = {rows}",
+            *fitting,
             "dropout_rate = 0.1",
             "tpu_estimator_model_fn.tpu_summaries = True",
         ]
