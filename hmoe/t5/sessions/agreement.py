@@ -5,8 +5,8 @@ Processes that run other collectives, or in another order, would wait for one an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,11 +16,11 @@ from hmoe.lowering.collective import group_key
 from hmoe.t5.sessions import processes
 
 # Numbers of the collectives here; those of meshes begin at 1000.
-_DIGESTS, _LENGTHS, _TEXTS, _FLAGS = 2, 3, 4, 5
+_DIGESTS, _LENGTHS, _TEXTS, _FLAGS, _FAREWELL = 2, 3, 4, 5, 6
 # Whatever is compared goes in one collective, so that processes that compare other things meet too.
 _NUM_DIGESTS = 8
-# Seconds in which what the others are still to receive of the last exchange arrives.
-_LAST_EXCHANGE = 0.5
+# Seconds that a process waits, at its end, for the others to have received its last exchange.
+_FAREWELL_WITHIN = 30.0
 
 
 def leave_together() -> None:
@@ -38,7 +38,18 @@ def leave_together() -> None:
     check({"next step": "end"})
     if found.watch:
         found.watch.stop()
-    time.sleep(_LAST_EXCHANGE)
+    _farewell()
+
+
+def _farewell() -> None:
+    """Waits until all have received what they need of this process to end as well.
+
+    A process whose exchange is complete may still be sending its part to another one, which fails
+    if this one ends. Whoever comes here has received everything, so that one exchange more shows
+    that all have; and whether that one succeeds does not matter to anybody.
+    """
+    with contextlib.suppress(tf.errors.OpError):
+        _run_gather(np.zeros([1], np.int32), _FAREWELL, within=_FAREWELL_WITHIN)
 
 
 def check(topics: Mapping[str, str]) -> None:
@@ -116,10 +127,23 @@ def _gather(value: np.ndarray, number: int) -> np.ndarray:
     Args:
       value: this process's array.
       number: that of the collective, the same in all processes.
+
+    Raises:
+      ProcessLostError: a process is gone.
     """
+    with processes.noticing_loss():
+        return _run_gather(value, number)
+
+
+def _run_gather(value: np.ndarray, number: int, within: float | None = None) -> np.ndarray:
+    """Does what `_gather` says, within some seconds if that is given, and leaves errors alone."""
     found = processes.current()
     assert found is not None
     config = processes.session_config(tf.ConfigProto())
+    options = processes.run_options()
+    assert options is not None
+    if within is not None:
+        options.timeout_in_ms = round(within * 1000)
     with tf.Graph().as_default():
         with tf.device(found.device.replace("GPU", "CPU")):
             joined = tf.raw_ops.CollectiveGatherV2(
@@ -130,7 +154,6 @@ def _gather(value: np.ndarray, number: int) -> np.ndarray:
                 ordering_token=[],
             )
         session = tf.Session(found.target, config=config)
-        with processes.noticing_loss():
-            everything = session.run(joined, options=processes.run_options())
+        everything = session.run(joined, options=options)
         session.close()
     return everything

@@ -123,14 +123,14 @@ class SessionEstimator(Estimator):
         mode = self._decoding_mode()
         with session_graph.new_graph(self.session.seed):
             self.session.say(f"Preparing to {'score' if mode == SCORE else 'decode'} ...")
-            graph = build.build_graph(
-                self.settings, session_graph.next_batch(input_fn), mode, self._mesh()
-            )
+            batch = session_graph.next_batch(input_fn)
+            graph = build.build_graph(self.settings, batch, mode, self._mesh())
             fetches = (graph.predictions, graph.below_zero)
             newest = functools.partial(checkpoints.require_latest, self.settings.model_dir)
             batches = inference.run_batches(
                 self.session,
                 graph.lowering,
+                batch,
                 fetches,
                 checkpoint_path or newest(),
                 newer=None if checkpoint_path else newest,
@@ -207,10 +207,11 @@ class SessionEstimator(Estimator):
         """Yields the sums of each batch, with the number of the data that it comes from."""
         with session_graph.new_graph(self.session.seed):
             self.session.say("Evaluating with teacher forcing ...")
-            features, number = session_graph.next_numbered_batch(input_fns)
+            batch = session_graph.next_numbered_batch(input_fns)
+            features, number = batch
             graph = build.build_graph(self.settings, features, EVAL, self._mesh())
             batches = inference.run_batches(
-                self.session, graph.lowering, (graph.sums, number), path
+                self.session, graph.lowering, batch, (graph.sums, number), path
             )
             for count, (sums, of_data) in enumerate(batches, 1):
                 loss_alarm.check_probabilities(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5.sessions import agreement, architecture_check, checkpoints, session_graph
@@ -19,6 +19,7 @@ Fetches = TypeVar("Fetches")
 def run_batches(
     session: SessionSettings,
     lowering: mtf.Lowering,
+    batch: Any,
     fetches: Fetches,
     path: str,
     newer: Callable[[], str] | None = None,
@@ -28,6 +29,7 @@ def run_batches(
     Args:
       session: settings of the session.
       lowering: the lowered graph.
+      batch: the tensors that read the next batch of the data, in dicts and tuples.
       fetches: tensors in dicts and tuples.
       path: the checkpoint's path prefix.
       newer: returns another checkpoint, if that one has been removed in the meantime.
@@ -53,7 +55,10 @@ def run_batches(
     ) as tf_session:
         while True:
             try:
-                values = tf_session.run(fetches)
+                # Apart, so that the end of the data fails a run without collectives: a process that
+                # ended a run with them would remove what another one still waits for.
+                read = tf_session.run_alone(batch)
             except tf.errors.OutOfRangeError:
                 return
-            yield values
+            feed = dict(zip(tf.nest.flatten(batch), tf.nest.flatten(read)))
+            yield tf_session.run(fetches, feed)

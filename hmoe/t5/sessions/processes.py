@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hmoe.compat.stack import mtf, tf
@@ -75,10 +75,12 @@ def start(workers: Workers, on_loss: Callable[[str], None] | None = None) -> Pro
     Raises:
       RunFailedError: the server cannot be started.
     """
-    cluster = tf.train.ClusterSpec({JOB: list(workers.addresses)})
-    config = _threads(_alone(tf.ConfigProto(), workers.index))
+    tasks = {_task(workers, n): address for n, address in enumerate(workers.addresses)}
+    cluster = tf.train.ClusterSpec({JOB: tasks})
+    task = _task(workers, workers.index)
+    config = _threads(_alone(tf.ConfigProto(), workers))
     try:
-        server = tf.train.Server(cluster, job_name=JOB, task_index=workers.index, config=config)
+        server = tf.train.Server(cluster, job_name=JOB, task_index=task, config=config)
     except tf.errors.OpError as error:
         raise RunFailedError(
             f"process {workers.index} cannot serve at {workers.addresses[workers.index]}: "
@@ -86,7 +88,7 @@ def start(workers: Workers, on_loss: Callable[[str], None] | None = None) -> Pro
         ) from error
     _servers.append(server)
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    device = f"/job:{JOB}/replica:0/task:{workers.index}/device:{'GPU' if on_gpu else 'CPU'}:0"
+    device = f"/job:{JOB}/replica:0/task:{task}/device:{'GPU' if on_gpu else 'CPU'}:0"
     watch = PeerWatch(workers, on_loss) if on_loss else None
     found = Processes(workers, server.target, device, "nccl" if on_gpu else "auto", watch)
     _current[:] = [found]
@@ -113,12 +115,24 @@ def target(default: str) -> str:
 def session_config(config: tf.ConfigProto) -> tf.ConfigProto:
     """Makes sessions see this process alone, and reach the others by collectives."""
     found = current()
-    return config if found is None else _threads(_alone(config, found.workers.index))
+    return config if found is None else _threads(_alone(config, found.workers))
 
 
-def _alone(config: tf.ConfigProto, index: int) -> tf.ConfigProto:
-    config.device_filters.append(f"/job:{JOB}/task:{index}")
-    config.experimental.collective_group_leader = f"/job:{JOB}/replica:0/task:0"
+def _task(workers: Workers, number: int) -> int:
+    """Returns the number by which TensorFlow knows a process.
+
+    TensorFlow orders the members of a collective by the names of their tasks, as text: task 10
+    comes before task 2, and what is gathered would be in that order. So all numbers get as many
+    digits: 12 processes are the tasks 100 to 111.
+    """
+    last = len(workers.addresses) - 1
+    return number if last < 10 else 10 ** len(str(last)) + number
+
+
+def _alone(config: tf.ConfigProto, workers: Workers) -> tf.ConfigProto:
+    config.device_filters.append(f"/job:{JOB}/task:{_task(workers, workers.index)}")
+    leader = _task(workers, 0)
+    config.experimental.collective_group_leader = f"/job:{JOB}/replica:0/task:{leader}"
     return config
 
 
@@ -231,14 +245,22 @@ class SessionOfRun:
         with noticing_loss():
             return self._session.__exit__(kind, error, trace)
 
-    def run(self, fetches: Any) -> Any:
+    def run(self, fetches: Any, feed: Mapping[tf.Tensor, Any] | None = None) -> Any:
         """Runs a graph that may hold collectives.
+
+        Args:
+          fetches: what to fetch.
+          feed: values to take for tensors.
 
         Raises:
           ProcessLostError: another process is gone.
         """
         with noticing_loss():
-            return self._session.run(fetches, options=run_options())
+            return self._session.run(fetches, feed, options=run_options())
+
+    def run_alone(self, fetches: Any) -> Any:
+        """Runs a part of the graph that holds no collective, whatever other processes run."""
+        return self._session.run(fetches)
 
     def should_stop(self) -> bool:
         """Returns whether a hook has asked to stop."""

@@ -2,9 +2,9 @@
 
 A command imports it with `--module_import`. HMOE_TESTS_HARM is a JSON object: "what" has for the
 number of a process a harm and a moment, and "once" a path that is made when a process is harmed and
-spares all later starts. Harms: "data 3" for an error in the third batch, "full 2" for a full disk in
-the second save, "save 3.04" for SIGKILL 0.04 s after the third save has begun, "step 3.04" after the
-third step.
+spares all later starts. Harms: "data 3" for an error in the third batch, "end 3" for data whose end
+comes 3 s late, "full 2" for a full disk in the second save, "save 3.04" for SIGKILL 0.04 s after the
+third save has begun, "step 3.04" after the third step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,23 @@ def data(batch: float) -> None:
         return {**features, "targets": checked}
 
     session_graph._next = lambda dataset: get_next(dataset.map(spoil))
+
+
+def end(seconds: float) -> None:
+    """Makes the end of the data come late."""
+    get_next = session_graph._next
+
+    def wait() -> bool:
+        time.sleep(seconds)
+        return False
+
+    def delayed(dataset: tf.data.Dataset) -> Any:
+        zeros = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), dataset.element_spec)
+        row = tf.data.Dataset.from_tensors(zeros)
+        nothing = row.filter(lambda *row: tf.numpy_function(wait, [], tf.bool))
+        return get_next(dataset.concatenate(nothing))
+
+    session_graph._next = delayed
 
 
 def full(save: float) -> None:
@@ -76,6 +94,7 @@ def save(moment: float) -> None:
 
 HARMS: dict[str, Callable[[float], None]] = {
     "data": data,
+    "end": end,
     "full": full,
     "save": save,
     "step": killed.after_steps,

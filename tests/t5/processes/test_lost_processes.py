@@ -158,6 +158,19 @@ def test_an_error_that_all_have(started: Start, tmp_path: Path) -> None:
     assert not list((tmp_path / "m").glob("model.*"))
 
 
+@pytest.mark.parametrize("late", [0, 1])
+def test_data_that_ends_later_for_one(
+    started: Start, whole: Path, tmp_path: Path, late: int
+) -> None:
+    """A process that has come to its end must not remove what another one waits for."""
+    (tmp_path / "lines").write_text("en month 1\n" * 11, encoding="utf-8")
+    files = (f"--input_file={tmp_path}/lines", f"--output_file={tmp_path}/answers")
+    words = (f"--model_dir={whole}", "--module_import=tests.t5.processes.harm", *files)
+    crew = started(*words, command=("predict",), harms={late: "end 3"})
+    assert crew.wait() == dict.fromkeys(range(4), 0), crew.said()
+    assert (tmp_path / "answers").read_text(encoding="utf-8").count("\n") == 11
+
+
 @pytest.mark.parametrize(("command", "said"), [("eval", "Evaluating"), ("predict", "Preparing")])
 def test_killed_while_it_uses_a_model(
     started: Start, whole: Path, tmp_path: Path, command: str, said: str
