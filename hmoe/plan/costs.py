@@ -146,6 +146,7 @@ class LevelPlan:
       asked_capacity: the slots that the capacity factor alone gives, as a fraction of a slot too.
       axis: name of the mesh axis that its experts are split over; None if they are not.
       splits: size of that axis; 1 if there is none.
+      asked_group_size: tokens of a group that were asked for; None: as many as there are.
     """
 
     name: str
@@ -157,6 +158,7 @@ class LevelPlan:
     asked_capacity: float
     axis: str | None
     splits: int
+    asked_group_size: int | None = None
 
     @property
     def slots_per_token(self) -> float:

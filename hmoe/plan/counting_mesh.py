@@ -19,7 +19,7 @@ from hmoe.plan.costs import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, SHIFT, bytes_sen
 # A slice, or a sum over devices that is made when it is read.
 LaidOut: TypeAlias = Any
 # Called with the kind of a collective, the names of its axes, the bytes that a device sends in it,
-# and the operation that made the tensor.
+# and the operation that it belongs to.
 Note: TypeAlias = Callable[[str, tuple[str, ...], int, mtf.Operation], None]
 
 # Operations that apply functions to slices which return their outputs, as far as what they return
@@ -45,6 +45,8 @@ _RETURNING_OUTPUTS = (
     LocalOperation,
     StatelessUniformOperation,
 )
+# Those of them whose functions return a tuple even of one output.
+_RETURNING_TUPLES = (mtf.ops.SplitOperation, mtf.ops.UnstackOperation)
 # The largest group in which a TPU adds up bfloat16 as it is (`SimdMeshImpl`).
 _TPU_BFLOAT16_GROUP = 8
 
@@ -137,7 +139,8 @@ class CountingMesh(mtf.MeshImpl):
         if not isinstance(operation, _RETURNING_OUTPUTS):
             return self._traced(fn, inputs)
         found = [self._slice(each.shape, each.dtype) for each in operation.outputs]
-        return found[0] if len(found) == 1 else tuple(found)
+        is_single = len(found) == 1 and not isinstance(operation, _RETURNING_TUPLES)
+        return found[0] if is_single else tuple(found)
 
     def _slice(self, shape: mtf.Shape, dtype: tf.DType) -> Slice:
         return Slice(self.slice_shape(shape), dtype, self._operation)
@@ -156,9 +159,13 @@ class CountingMesh(mtf.MeshImpl):
         return tuple(found) if isinstance(result, (list, tuple)) else found
 
     def allreduce(self, x: LaidOut, mesh_axes: Sequence[int], reduction_fn_string: str) -> Slice:
-        """Notes a reduction over the devices that differ along these axes alone."""
+        """Notes a reduction over the devices that differ along these axes alone.
+
+        It belongs to the operation that made the parts, however late their sum is read.
+        """
         del reduction_fn_string
-        return self._noted(ALL_REDUCE, x.to_laid_out_tensor(), mesh_axes)
+        x = x.to_laid_out_tensor()
+        return self._noted(ALL_REDUCE, x, mesh_axes, x.operation)
 
     def allconcat(self, x: LaidOut, mesh_axis: int, concat_axis: int) -> Slice:
         """Notes that all slices along an axis are concatenated."""
@@ -177,13 +184,19 @@ class CountingMesh(mtf.MeshImpl):
         moves = any(source not in (None, at) for at, source in enumerate(source_pcoord))
         return self._noted(SHIFT, x, [mesh_axis]) if moves else x
 
-    def _noted(self, kind: str, x: Slice, mesh_axes: Sequence[int]) -> Slice:
+    def _noted(
+        self,
+        kind: str,
+        x: Slice,
+        mesh_axes: Sequence[int],
+        operation: mtf.Operation | None = None,
+    ) -> Slice:
         axes = sorted(axis for axis in mesh_axes if self.shape[axis].size > 1)
         group = math.prod(self.shape[axis].size for axis in axes)
         if group > 1:
             names = tuple(self.shape[axis].name for axis in axes)
             size = bytes_sent(kind, self.sent(kind, x, group).size, group)
-            self._note(kind, names, size, x.operation)
+            self._note(kind, names, size, operation or self._operation)
         return x
 
     def sent(self, kind: str, x: Slice, group: int) -> Slice:
