@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hmoe.compat.stack import mtf, tf
@@ -43,10 +43,11 @@ def count(
     mesh_shape: mtf.Shape,
     layout: mtf.LayoutRules,
     *,
-    exported: Iterable[mtf.Tensor] = (),
-    gradients: Iterable[mtf.Tensor] = (),
+    exported: Sequence[mtf.Tensor] = (),
+    gradients: Sequence[mtf.Tensor] = (),
     iterations: int = 1,
     on_tpus: bool = False,
+    unused: bool = False,
 ) -> Counted:
     """Counts the costs of a training step.
 
@@ -58,6 +59,8 @@ def count(
       gradients: the gradients of the trained weights.
       iterations: how often loops of the graph run: the number of microbatches.
       on_tpus: whether to count what TPUs send.
+      unused: whether to count also what neither an exported tensor nor an assignment needs. It is
+        lowered, and TensorFlow leaves it out when it runs: the gradient of one-hot tensors, say.
 
     Returns:
       The costs of one device.
@@ -65,10 +68,10 @@ def count(
     Raises:
       ValueError: the layout does not suit the graph.
     """
-    step = _Step(graph)
+    step = _Step(graph, None if unused else needed(graph, exported))
     tally = _Tally(step)
     mesh = (CountingMeshOfTPUs if on_tpus else CountingMesh)(mesh_shape, layout, tally.send)
-    lowering = _Lowering(graph, mesh, tally, iterations)
+    lowering = _Lowering(graph, mesh, tally, iterations, step)
     lowering.run(graph.operations)
     for tensor in exported:
         lowering.export_to_tf_tensor(tensor)
@@ -81,9 +84,11 @@ class _Step:
 
     Args:
       graph: the graph of the step.
+      needed: the operations that are counted; None for all.
     """
 
-    def __init__(self, graph: mtf.Graph):
+    def __init__(self, graph: mtf.Graph, needed: set[mtf.Operation] | None):
+        self.needed = set(_with_loops(graph.operations)) if needed is None else needed
         self.operations = list(_with_loops(graph.operations))
         self._by_name = {operation.name: operation for operation in self.operations}
         backward = [n for n, each in enumerate(self.operations) if _GRADIENTS in each.name]
@@ -129,6 +134,31 @@ def _with_loops(operations: Iterable[mtf.Operation]) -> Iterator[mtf.Operation]:
         yield operation
 
 
+def needed(graph: mtf.Graph, exported: Iterable[mtf.Tensor]) -> set[mtf.Operation]:
+    """Returns the operations that exported tensors and assignments need, variables included."""
+    found: set[mtf.Operation] = set(graph.all_variables)
+    waiting = [each for each in graph.operations if isinstance(each, mtf.ops.Assign)]
+    waiting += [tensor.operation for tensor in exported]
+    while waiting:
+        operation = waiting.pop()
+        if operation not in found:
+            found.add(operation)
+            waiting += _sources(operation)
+    return found
+
+
+def _sources(operation: mtf.Operation) -> list[mtf.Operation]:
+    """Returns the operations that another one needs."""
+    found = [tensor.operation for tensor in operation.inputs]
+    if isinstance(operation, mtf.ops.WhileLoopOperation):
+        found += [tensor.operation for tensor in operation._body_outputs]
+    elif isinstance(operation, mtf.ops.CustomGradientOperation):
+        found += [tensor.operation for tensor in operation._fn_outputs]
+    elif isinstance(operation, mtf.ops.Depend):
+        found += [getattr(each, "operation", each) for each in operation._dependencies]
+    return found
+
+
 class _Tally:
     """Adds up what is counted.
 
@@ -163,7 +193,9 @@ class _Lowering:
       variables: the slices of each variable.
     """
 
-    def __init__(self, graph: mtf.Graph, mesh: CountingMesh, tally: _Tally, iterations: int):
+    def __init__(
+        self, graph: mtf.Graph, mesh: CountingMesh, tally: _Tally, iterations: int, step: _Step
+    ):
         self.graph = graph
         self.tensors: dict[mtf.Tensor, Any] = {}
         self.operations: dict[mtf.Operation, tf.Operation] = {}
@@ -171,12 +203,15 @@ class _Lowering:
         self._mesh = mesh
         self._tally = tally
         self._iterations = iterations
+        self._needed = step.needed
         self._current: mtf.Operation | None = None
         self._nothing = tf.no_op()
 
     def run(self, operations: Iterable[mtf.Operation]) -> None:
         """Lowers operations."""
         for operation in operations:
+            if operation not in self._needed:
+                continue
             self._current = operation
             with self._mesh.lowering(operation):
                 self._lower(operation)
@@ -295,7 +330,7 @@ def _kept(step: _Step) -> set[mtf.Tensor]:
     return {
         tensor
         for operation in step.operations
-        if step.is_of_backward_pass(operation)
+        if operation in step.needed and step.is_of_backward_pass(operation)
         for tensor in operation.inputs
         if not isinstance(tensor.operation, mtf.Variable)
         and step.place(tensor.operation).phase == FORWARD

@@ -36,7 +36,9 @@ def test_a_batch_that_is_not_split() -> None:
 
 def test_levels() -> None:
     unsplit = dataclasses.replace(INNER, axis=None, splits=1)
-    raised = dataclasses.replace(OUTER, capacity=4, asked_capacity=1.25, group_size=5, asked_group_size=8)
+    raised = dataclasses.replace(
+        OUTER, capacity=4, asked_capacity=1.25, group_size=5, asked_group_size=8
+    )
     third = dataclasses.replace(INNER, name="innermost", axis=None, splits=1)
     found = remarks.remarks(MESH, LAYOUT, [layer(raised, unsplit, third), layer(raised, unsplit)])
     assert found == (
