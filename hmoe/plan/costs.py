@@ -146,7 +146,7 @@ class LevelPlan:
       asked_capacity: the slots that the capacity factor alone gives, as a fraction of a slot too.
       axis: name of the mesh axis that its experts are split over; None if they are not.
       splits: size of that axis; 1 if there is none.
-      asked_group_size: tokens of a group that were asked for; None: as many as there are.
+      asked_group_size: tokens of a group that were asked for; None if it was not in tokens.
     """
 
     name: str

@@ -74,7 +74,8 @@ def _of_level(level: LevelPlan, mesh: Mapping[str, int]) -> Iterator[str]:
     if level.asked_group_size is not None and level.group_size < level.asked_group_size:
         yield (
             f"Level '{level.name}': groups have {level.group_size} tokens and not the "
-            f"{level.asked_group_size} asked for, since more do not divide the tokens of a device"
+            f"{level.asked_group_size} asked for: the largest number that divides the tokens of a "
+            "device"
         )
 
 

@@ -43,7 +43,7 @@ def test_levels() -> None:
     found = remarks.remarks(MESH, LAYOUT, [layer(raised, unsplit, third), layer(raised, unsplit)])
     assert found == (
         "Level 'outer': min_capacity raises the capacity from 1.25 to 4 slots, 3.2 times as many. Larger groups or a lower min_capacity waste less",
-        "Level 'outer': groups have 5 tokens and not the 8 asked for, since more do not divide the tokens of a device",
+        "Level 'outer': groups have 5 tokens and not the 8 asked for: the largest number that divides the tokens of a device",
         "The 6 experts of level 'inner' are not split: every device holds all of them. Add a layout rule for their dimension (utils.run.layout_rules)",
         "The 6 experts of level 'innermost' are not split: every device holds all of them. Add a layout rule for their dimension (utils.run.layout_rules)",
         "The third level, 'innermost', is not split: a T5 has two batch dimensions. Every device holds all of its experts",
