@@ -14,7 +14,7 @@ from hmoe.experts.feed_forward import FeedForwardExperts, SharedExpert
 from hmoe.layer import call_arguments, param_counts, parts
 from hmoe.layer.aux_outputs import AuxSettings, aux_outputs
 from hmoe.layer.level import Level
-from hmoe.layer.level_shape import GroupRules
+from hmoe.layer.level_shape import GroupRules, LevelShape
 from hmoe.layer.metric_sums import DETAILS
 from hmoe.layer.recursion import Call, LevelOutput, apply_level
 from hmoe.layer.token_batch import TokenBatch, first_using_embeddings, need_examples
@@ -37,12 +37,14 @@ class MoEResult:
       metrics: sums and counts for `hmoe.layer.metrics.summarize`.
       bias_updates: in training, updates of levels that balance by a bias; apply them once a step
         with `hmoe.routing.balancing.apply_all`.
+      shapes: sizes and dimensions of the levels, outermost first.
     """
 
     outputs: mtf.Tensor | list[mtf.Tensor]
     losses: dict[str, mtf.Tensor]
     metrics: dict[str, mtf.Tensor]
     bias_updates: list[BiasUpdate]
+    shapes: tuple[LevelShape, ...]
 
     @functools.cached_property
     def loss(self) -> mtf.Tensor:
@@ -255,7 +257,8 @@ class HierarchicalMoE(Configuration):
             outputs = where_real(outputs, kinds)
         aux = aux_outputs(found.routed, self._aux_settings(rules, num_microbatches))
         several = unstacked(outputs, call.several[0]) if call.several else outputs
-        return MoEResult(several, aux.losses, aux.sums, aux.bias_updates)
+        shapes = tuple(routed.shape for routed in found.routed)
+        return MoEResult(several, aux.losses, aux.sums, aux.bias_updates, shapes)
 
     def _token_batch(
         self,

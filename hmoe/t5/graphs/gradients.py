@@ -26,20 +26,26 @@ class StepGradients(NamedTuple):
       sums: sums over the whole step.
       records: one for each call of an expert layer. Microbatches share one graph, so with several
         of them a record's own sums and loss cannot be read outside it.
+      num_microbatches: number of microbatches.
+      forward: the operations that were there when the forward pass of a microbatch was built. With
+        several microbatches they are in the body of their loop.
     """
 
     gradients: list[mtf.Tensor]
     loss: mtf.Tensor
     sums: Sums
     records: list[metric_collection.Record]
+    num_microbatches: int
+    forward: frozenset[mtf.Operation]
 
 
 class _Forward(NamedTuple):
-    """Loss, sums and records of one microbatch."""
+    """Loss, sums and records of one microbatch, and the operations until then."""
 
     loss: mtf.Tensor
     sums: Sums
     records: list[metric_collection.Record]
+    operations: frozenset[mtf.Operation]
 
 
 def step_gradients(
@@ -56,15 +62,15 @@ def step_gradients(
         batch_dim, settings.sequence_length, settings.mesh_shape, settings.layout_rules
     )
     if num_microbatches == 1:
-        loss, sums, records = _forward(settings, features, 1)
+        forward = _forward(settings, features, 1)
         variables = features["targets"].graph.trainable_variables
-        gradients = mtf.gradients([loss], [v.outputs[0] for v in variables])
-        return StepGradients(gradients, loss, sums, records)
+        gradients = mtf.gradients([forward.loss], [v.outputs[0] for v in variables])
+        return _step(gradients, forward.loss, forward.sums, [forward], 1)
     numbered = dict(features)
     numbered[feature_lib.MICROBATCH] = feature_lib.microbatch_feature(
         features["targets"].mesh, batch_dim, num_microbatches
     )
-    collected: list[metric_collection.Record] = []
+    collected: list[_Forward] = []
     gradients, outputs = mtf.serialize_training_step(
         numbered,
         _microbatch_function(settings, num_microbatches, collected),
@@ -72,20 +78,32 @@ def step_gradients(
         num_microbatches,
     )
     loss = outputs.pop("loss")
-    return StepGradients(gradients, loss, outputs, collected)
+    return _step(gradients, loss, outputs, collected, num_microbatches)
+
+
+def _step(
+    gradients: list[mtf.Tensor],
+    loss: mtf.Tensor,
+    sums: Sums,
+    forward: list[_Forward],
+    num_microbatches: int,
+) -> StepGradients:
+    """Returns a step of microbatches that are all built like one."""
+    last = forward[-1]
+    return StepGradients(gradients, loss, sums, last.records, num_microbatches, last.operations)
 
 
 def _microbatch_function(
-    settings: ModelSettings, num_microbatches: int, records: list[metric_collection.Record]
+    settings: ModelSettings, num_microbatches: int, collected: list[_Forward]
 ) -> Callable[[dict[str, mtf.Tensor]], dict[str | SumKey, mtf.Tensor]]:
-    """Returns a function of a microbatch's features, which fills `records` when it is built."""
+    """Returns a function of a microbatch's features, which adds to `collected` when it is built."""
 
     def call(features: dict[str, mtf.Tensor]) -> dict[str | SumKey, mtf.Tensor]:
         features = dict(features)
         number = feature_lib.microbatch_number(features.pop(feature_lib.MICROBATCH))
         with randomness.microbatch(number):
             forward = _forward(settings, features, num_microbatches)
-        records[:] = forward.records
+        collected.append(forward)
         outputs: dict[str | SumKey, mtf.Tensor] = {"loss": forward.loss}
         for key, value in forward.sums.items():
             outputs[key] = value
@@ -101,4 +119,4 @@ def _forward(
     call = call_model(settings, features, TRAIN, num_microbatches)
     cross_entropy = TargetCrossEntropy(call.logits, features["targets"])
     sums = call_sums(settings, features, cross_entropy, call.records)
-    return _Forward(call.loss, sums, call.records)
+    return _Forward(call.loss, sums, call.records, frozenset(call.loss.graph.operations))

@@ -1,4 +1,4 @@
-"""The graph of one training step: gradients over microbatches, the optimizer, exported sums."""
+"""The graph of one training step, lowered onto a mesh, with what a session fetches of it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import NamedTuple
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.lower import lower
-from hmoe.t5.graphs import gradients as gradient_lib
-from hmoe.t5.graphs import sum_variable
+from hmoe.t5.graphs import named_step
 from hmoe.t5.graphs import sums as sum_lib
-from hmoe.t5.graphs.model_settings import ModelSettings, learning_rate, trained_variable
+from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.sum_variable import SumVariable
-from hmoe.t5.graphs.sums import ExportedSums, SumKey, Sums, model_sum
-from hmoe.t5.layers import metric_collection
+from hmoe.t5.graphs.sums import ExportedSums
 
 
 class StopVote(NamedTuple):
@@ -72,32 +70,19 @@ def build(
     Raises:
       ValueError: there is no optimizer, or `variable_filter` leaves no variable to train.
     """
-    if settings.optimizer is None:
-        raise ValueError(
-            "training needs utils.run.optimizer; in gin, for example: "
-            "utils.run.optimizer = @optimize.AdafactorOptimizer"
-        )
     if isinstance(engine, (mtf.placement_mesh_impl.PlacementMeshImpl, CollectiveMesh)):
         read_weights_once()
-    targets = features["targets"]
-    step = gradient_lib.step_gradients(settings, features, batch_dim)
-    bias_updates = _bias_updates(settings, step.records, step.sums)
-    sums = sum_lib.replicated(step.sums)
-    if settings.tpu_summaries:
-        _add_tpu_summaries(step.loss, sums)
-    rate = learning_rate(settings)
-    variables, gradients = _trained(settings, targets.graph, step.gradients)
-    updates = settings.optimizer(learning_rate=rate).apply_grads(gradients, variables)
-    added_up = sum_variable.add_up(targets.mesh, step.loss, rate, sums) if add_up_sums else None
-    others = [*bias_updates, *([added_up.add] if added_up else [])]
+    step = named_step.build(settings, features, batch_dim, add_up_sums)
     lowering = lower(
-        targets, engine, autostack=settings.autostack, log_file=settings.model_info_file
+        step.loss, engine, autostack=settings.autostack, log_file=settings.model_info_file
     )
+    added_up, rate = step.added_up, step.learning_rate
+    updates = [*step.updates, *step.bias_updates, *([added_up.add] if added_up else [])]
     return TrainingGraph(
         lowering=lowering,
         loss=tf.cast(lowering.export_to_tf_tensor(step.loss), tf.float32),
-        train_op=_counted([lowering.lowered_operation(op) for op in [*updates, *others]]),
-        sums=sum_lib.export(lowering, sums),
+        train_op=_counted([lowering.lowered_operation(op) for op in updates]),
+        sums=sum_lib.export(lowering, step.sums),
         learning_rate=tf.convert_to_tensor(0.0 if rate is None else rate, tf.float32),
         added_up=added_up,
         stop=_stop_vote(engine) if isinstance(engine, CollectiveMesh) else None,
@@ -120,44 +105,6 @@ def read_weights_once() -> None:
     # The device of the variable itself: TensorFlow reads outside all other devices, so without one
     # each weight on another server would go to the first of them and back in every step.
     tf.get_variable_scope().set_caching_device(lambda op: op.inputs[0].device)
-
-
-def _add_tpu_summaries(loss: mtf.Tensor, sums: Sums) -> None:
-    """Adds the summaries that the host call of a TPU reads; nothing else collects them."""
-    mtf.scalar_summary("loss", loss)
-    targets = mtf.maximum(sums[model_sum("trained_targets")], 1.0)
-    mtf.scalar_summary("cross_ent_loss", sums[model_sum("cross_entropy")] / targets)
-
-
-def _bias_updates(
-    settings: ModelSettings, records: list[metric_collection.Record], sums: Sums
-) -> list[mtf.Operation]:
-    """Updates the balancing biases once per step, by the load over all its microbatches.
-
-    A bias that `variable_filter` excludes is left as it is.
-    """
-    is_trained = trained_variable(settings)
-    return [
-        update.apply(sums[SumKey(record.name, update.load_name)])
-        for record in records
-        for update in record.bias_updates
-        if is_trained(update.bias.operation)
-    ]
-
-
-def _trained(
-    settings: ModelSettings, graph: mtf.Graph, gradients: list[mtf.Tensor]
-) -> tuple[list[mtf.Variable], list[mtf.Tensor]]:
-    """Returns the variables that `variable_filter` selects, and their gradients."""
-    is_trained = trained_variable(settings)
-    pairs = [(v, g) for v, g in zip(graph.trainable_variables, gradients) if is_trained(v)]
-    if not pairs:
-        raise ValueError(
-            f"utils.run.variable_filter = {settings.variable_filter!r} leaves none of the "
-            f"{len(gradients)} variables to train; the first is {graph.trainable_variables[0].name}"
-        )
-    variables, kept = zip(*pairs)
-    return list(variables), list(kept)
 
 
 def _counted(updates: list[tf.Operation]) -> tf.Operation:

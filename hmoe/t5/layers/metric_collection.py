@@ -12,9 +12,28 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from hmoe.compat.stack import mtf
+from hmoe.layer.level_shape import LevelShape
+from hmoe.layer.moe import HierarchicalMoE
 from hmoe.routing.balancing import BiasUpdate
 
 _open = threading.local()
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCall:
+    """A mixture, and the sizes that one call of it had.
+
+    Attributes:
+      moe: the mixture.
+      shapes: sizes and dimensions of its levels, outermost first.
+      input_size: depth of the tokens.
+      output_size: depth of each output.
+    """
+
+    moe: HierarchicalMoE
+    shapes: Sequence[LevelShape]
+    input_size: int
+    output_size: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +45,14 @@ class Record:
       sums: metric sums, see `hmoe.layer.metric_sums`.
       loss: float32 [], what the layer adds to the loss.
       bias_updates: biases to move after the step.
+      call: the mixture and its sizes; None for a layer of a user's own that does not give them.
     """
 
     name: str
     sums: dict[str, mtf.Tensor]
     loss: mtf.Tensor
     bias_updates: Sequence[BiasUpdate] = ()
+    call: LayerCall | None = None
 
 
 @contextlib.contextmanager
@@ -50,6 +71,7 @@ def record(
     sums: dict[str, mtf.Tensor],
     loss: mtf.Tensor,
     bias_updates: Sequence[BiasUpdate] = (),
+    call: LayerCall | None = None,
 ) -> None:
     """Adds a record to the innermost open collection; without one it is dropped.
 
@@ -58,7 +80,7 @@ def record(
     """
     records = getattr(_open, "records", None)
     if records is not None:
-        records.append(Record(name, sums, loss, bias_updates))
+        records.append(Record(name, sums, loss, bias_updates, call))
     elif bias_updates:
         raise ValueError(
             f"layer {name}: its routers have bias_update_rate = {bias_updates[0].rate:g}, but"

@@ -161,7 +161,8 @@ def apply(
     )
     if context.losses is not None:
         context.losses.append(mtf.cast(result.loss, context.activation_dtype))
-    metric_collection.record(name, result.metrics, result.loss, result.bias_updates)
+    call = metric_collection.LayerCall(moe, result.shapes, x.shape.dims[-1].size, output_dim.size)
+    metric_collection.record(name, result.metrics, result.loss, result.bias_updates, call)
     return result.outputs
 
 
