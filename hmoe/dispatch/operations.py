@@ -41,9 +41,7 @@ def engine_for(mesh_impl: mtf.MeshImpl, asked: str) -> ModuleType:
 
 def _is_of_tpus(mesh_impl: mtf.MeshImpl) -> bool:
     # A mesh that only counts what TPUs would do has the attribute.
-    return getattr(
-        mesh_impl, "is_of_tpus", isinstance(mesh_impl, mtf.simd_mesh_impl.SimdMeshImpl)
-    )
+    return getattr(mesh_impl, "is_of_tpus", isinstance(mesh_impl, mtf.simd_mesh_impl.SimdMeshImpl))
 
 
 @dataclasses.dataclass(frozen=True)
