@@ -10,7 +10,11 @@ import shtab
 from hmoe.cli import flags, gin_command
 from hmoe.cli.parser import Parser
 
-_COMPLETES = {flags.FILE: shtab.FILE, flags.FOLDER: shtab.DIRECTORY}
+_COMPLETES = {
+    flags.FILE: shtab.FILE,
+    flags.FOLDER: shtab.DIRECTORY,
+    flags.NAME_OR_FILE: shtab.FILE,
+}
 
 
 def script(parser: Parser, shell: str) -> str:

@@ -7,13 +7,14 @@ import math
 import os
 from typing import Any, Protocol
 
-from hmoe.startup import tf_config, workers
+from hmoe.startup import platforms, tf_config, workers
 from hmoe.startup.request import DEFAULT_MODEL_DIR
 
 # Placeholders in the help that also say what a shell completes.
 FILE = "FILE"
 FOLDER = "FOLDER"
 GIN_NAME = "NAME"
+NAME_OR_FILE = "NAME_OR_FILE"
 
 # Commands that many processes can run together.
 OF_MANY_PROCESSES = ("train", "eval", "predict", "score")
@@ -85,7 +86,7 @@ def add_switch(parser: Container, name: str, text: str) -> None:
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that all subcommands with a model have."""
+    """Adds the flags that all subcommands which run a model have."""
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model_dir",
@@ -93,11 +94,15 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help=f"folder of checkpoints, curves and log (default: {DEFAULT_MODEL_DIR}; for training, "
         "runs/ and the name of the last gin file or of the data)",
     )
-    configuration = parser.add_argument_group("configuration")
-    _add_gin_files(configuration)
-    _add_names(configuration)
-    _add_task_folders(parser.add_argument_group("data of T5's tasks"))
+    _add_configuration(parser)
     _add_tpu(parser.add_argument_group("TPU (TensorFlow 2.15 only)"))
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("configuration")
+    _add_gin_files(group)
+    _add_names(group)
+    _add_task_folders(parser.add_argument_group("data of T5's tasks"))
 
 
 def _add_gin_files(group: Container) -> None:
@@ -343,6 +348,40 @@ def add_rewriting(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `hmoe plan`, which runs no model."""
+    _add_shown(parser.add_argument_group("what is shown"))
+    model = parser.add_argument_group("a trained model")
+    model.add_argument(
+        "--model_dir",
+        metavar=FOLDER,
+        help="folder of a run, whose measured demand is shown beside the plan; without gin files "
+        "or data, its saved configuration is planned",
+    )
+    _add_own_data(parser.add_argument_group("your own data, without code"))
+    _add_configuration(parser)
+
+
+def _add_shown(group: Container) -> None:
+    add = group.add_argument
+    add(
+        "--platform",
+        choices=platforms.PLATFORMS,
+        help="what the step is counted for (default: what the layout is for: tpu, unless "
+        "utils.run.mesh_devices names devices)",
+    )
+    add(
+        "--hardware",
+        metavar=NAME_OR_FILE,
+        help="model the time of a step on hardware of this name, or on your own, which a file "
+        "describes",
+    )
+    add_switch(group, "json", "print the plan as JSON")
+    add_switch(group, "explain", "show the formulas of the expert layers with their numbers")
+    add_switch(group, "prove", "count the step in other ways too, and compare")
+    add("--plot", metavar=FOLDER, help="write pictures to this folder, as SVG and PNG")
+
+
 def check(flags: argparse.Namespace, *, launched: bool = False) -> None:
     """Exits with a message if flags do not go together.
 
@@ -351,7 +390,7 @@ def check(flags: argparse.Namespace, *, launched: bool = False) -> None:
       launched: whether `hmoe launch` is to add the flags that name the processes.
     """
     data_flags = ("validation_data", "vocabulary", "data_format", "skip_bad_lines")
-    if flags.command == "train" and flags.data is None:
+    if flags.command in ("train", "plan") and flags.data is None:
         given = [name for name in data_flags if getattr(flags, name)]
         if given:
             flags.parser.error(f"--{given[0]} goes with --data")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-EPILOG = """\
-The flags are those of T5's own command (t5_mesh_transformer), so its command lines work here.
+WHERE_FILES_ARE = """\
 A gin file is looked for in the current folder, then in the folders of --gin_location_prefix, among
 T5's gin files, and among those of this package (`hmoe gin list`).
 """
+
+EPILOG = f"""\
+The flags are those of T5's own command (t5_mesh_transformer), so its command lines work here.
+{WHERE_FILES_ARE}"""
 
 MAIN_EXAMPLES = (
     "hmoe train",
@@ -62,6 +65,14 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "hmoe merge --model_dir=runs/separate --output_dir=runs/whole",
             "hmoe merge --model_dir=/tmp/experts --output_dir=runs/b",
+        ),
+    ),
+    "plan": (
+        "count what a training step would cost on each device, without running it",
+        (
+            "hmoe plan",
+            "hmoe plan --gin_file=models/hierarchical_base.gin --gin_file=layouts/v3-256.gin "
+            "--gin_param='utils.run.batch_size = 1024'",
         ),
     ),
     "launch": (

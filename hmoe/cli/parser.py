@@ -113,6 +113,8 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for name, add_flags in MODEL_COMMANDS.items():
         _add_model_command(commands, name, add_flags)
+    plan = help_texts.COMMANDS["plan"]
+    flags.add_plan(_add_command(commands, "plan", " [FLAG ...]", plan, help_texts.WHERE_FILES_ARE))
     usage = " [FLAG ...] -- COMMAND ..."
     flags.add_launch(_add_command(commands, "launch", usage, help_texts.COMMANDS["launch"]))
     _add_gin(commands)

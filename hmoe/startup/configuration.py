@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hmoe.startup import run_sources, saved_flags, saved_run
+from hmoe.startup import platforms, run_sources, saved_flags, saved_run
 from hmoe.startup.gin_checks import (
     arguments,
     imports,
@@ -24,7 +24,7 @@ from hmoe.storage import checkpoint_files
 from hmoe.storage.local_files import is_elsewhere
 
 # Commands that build a model, and need a mesh for it.
-_BUILD = ("train", "eval", "predict", "score", "export")
+_BUILD = ("train", "eval", "predict", "score", "export", "plan")
 _STEP = "mesh_tensorflow.transformer.utils.run.eval_checkpoint_step"
 
 
@@ -78,7 +78,8 @@ def _check_values(request: Request, reading: Reading, built: scopes.Built) -> No
     modes.check_mode(reading, request.command)
     if reading.whole:
         if _is_closed(request, reading):
-            given = {"MIXTURE_NAME"} if request.data else set()
+            # A plan needs no task.
+            given = {"MIXTURE_NAME"} if request.data or request.plan else set()
             needs_task = request.command in ("train", "eval")
             macros.check_defined(reading, is_given=given.__contains__, needs_task=needs_task)
         if request.command in _BUILD:
@@ -93,9 +94,13 @@ def _check_values(request: Request, reading: Reading, built: scopes.Built) -> No
         reading,
         has_experts=built.has_layers,
         closed=_is_closed(request, reading),
-        has_devices=not on_tpu and request.workers is None,
+        has_devices=not on_tpu and request.workers is None and not _is_planned_for_tpu(request),
     )
     input_files.check(reading, request)
+
+
+def _is_planned_for_tpu(request: Request) -> bool:
+    return request.plan is not None and request.plan.platform == platforms.TPU
 
 
 def _is_closed(request: Request, reading: Reading) -> bool:
@@ -119,7 +124,7 @@ def _without_effect(request: Request, reading: Reading, built: scopes.Built) -> 
 
 def _check_step(request: Request, reading: Reading) -> None:
     """Raises ValueError if the checkpoint of a step is asked for that is not there, or damaged."""
-    if request.command == "train" or is_elsewhere(request.model_dir):
+    if request.command in ("train", "plan") or is_elsewhere(request.model_dir):
         return
     for step in parts(reading.literal(_STEP)):
         if isinstance(step, int) and step >= 0:

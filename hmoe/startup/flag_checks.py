@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Iterator
@@ -37,8 +36,7 @@ def check(request: Request) -> None:
 
 def _check_text(request: Request) -> None:
     """Refuses bytes of the command line that are not UTF-8, which Python keeps as surrogates."""
-    for field in dataclasses.fields(request):
-        value = getattr(request, field.name)
+    for name, value in {**vars(request), **_flags_of_plan(request)}.items():
         for each in value if isinstance(value, tuple) else [value]:
             if not isinstance(each, str):
                 continue
@@ -46,10 +44,10 @@ def _check_text(request: Request) -> None:
                 each.encode("utf-8")
             except UnicodeEncodeError:
                 shown = each.encode("utf-8", "surrogateescape")
-                flag = "the text" if field.name == "text" else f"--{field.name}"
+                flag = "the text" if name == "text" else f"--{name}"
                 raise ValueError(f"{flag} is not in UTF-8: {shown!r}") from None
             if "\0" in each:
-                raise ValueError(f"--{field.name} has a zero byte: {each!r}")
+                raise ValueError(f"--{name} has a zero byte: {each!r}")
 
 
 def _check_not_empty(request: Request) -> None:
@@ -58,11 +56,15 @@ def _check_not_empty(request: Request) -> None:
     Taken for flags that are not given, they would make another command: `--data=$UNSET` would begin
     the default job.
     """
-    fields = {**vars(request.machine), **vars(request)}
+    fields = {**vars(request.machine), **vars(request), **_flags_of_plan(request)}
     for name, value in fields.items():
         empty = value == "" or (isinstance(value, tuple) and "" in value)
         if empty and name != "text":
             raise ValueError(f"--{name} is empty; give it a value, or leave it out")
+
+
+def _flags_of_plan(request: Request) -> dict[str, object]:
+    return vars(request.plan) if request.plan else {}
 
 
 def _check_folders(request: Request) -> None:
@@ -101,10 +103,11 @@ def _check_inputs(request: Request) -> None:
 def _check_outputs(request: Request) -> None:
     if request.output_file and not is_elsewhere(request.output_file):
         _check_output_file(request, request.output_file)
-    for name in ("export_dir", "output_dir"):
-        folder = getattr(request, name)
+    folders = {"export_dir": request.export_dir, "output_dir": request.output_dir}
+    folders["plot"] = request.plan.plot if request.plan else None
+    for name, folder in folders.items():
         if folder and not is_elsewhere(folder):
-            if os.path.isfile(folder) and name == "export_dir":
+            if os.path.isfile(folder) and name != "output_dir":
                 raise ValueError(f"--{name} {folder!r} is a file; name a folder")
             check_can_be_written(os.path.join(folder, "new"), f"--{name} {folder!r}")
 

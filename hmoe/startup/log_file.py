@@ -82,15 +82,16 @@ def begin(request: Request) -> Log:
     """Begins the log of a command, and makes the folder that training writes to.
 
     Returns:
-      The log: in `model_dir`, or a temporary file if `model_dir` is on another machine, is only
-      read and cannot be written, or has something else than a file in the log's place.
+      The log: in `model_dir`, or a temporary file if the command writes nothing, or `model_dir` is
+      on another machine, is only read and cannot be written, or has something else than a file in
+      the log's place.
 
     Raises:
       ValueError: the command trains, and `model_dir` cannot be written.
       OSError: the command trains, and there is no room.
     """
     folder = request.model_dir
-    if is_elsewhere(folder):
+    if is_elsewhere(folder) or request.command == "plan":
         return _temporary()
     made = missing_folders(folder) if request.command == "train" else ()
     try:

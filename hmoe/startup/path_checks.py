@@ -12,6 +12,7 @@ from typing import NoReturn
 from hmoe.startup import answer_files, model_folders, run_lock
 from hmoe.startup.command_line import command
 from hmoe.startup.request import Request
+from hmoe.startup.saved_run import METRICS_FILE
 from hmoe.storage import checkpoint_files, checkpoint_folder
 from hmoe.storage.local_files import is_elsewhere
 
@@ -27,6 +28,8 @@ def check(request: Request) -> None:
         raise_no_checkpoint(folder, os.path.isdir(folder))
     if request.output_dir:
         check_new_folder(request.output_dir)
+    if request.command == "plan" and request.model_dir_is_given:
+        _check_has_metrics(folder)
     answer_files.check(request)
 
 
@@ -41,6 +44,19 @@ def check_some_whole(request: Request) -> None:
 def _needs_checkpoint(request: Request) -> bool:
     return request.command in _USE_CHECKPOINT or (
         request.command == "eval" and not request.gin_file
+    )
+
+
+def _check_has_metrics(folder: str) -> None:
+    """Raises ValueError unless a run has left the metrics that show its demand."""
+    if is_elsewhere(folder) or os.path.isfile(os.path.join(folder, METRICS_FILE)):
+        return
+    if not os.path.isdir(folder):
+        raise_no_checkpoint(folder, folder_exists=False)
+    raise ValueError(
+        f"model_dir {folder!r} has no {METRICS_FILE}, from which a plan takes the demand that "
+        f"training measured; train first ({command('train', model_dir=folder)}), name the folder "
+        "of another run, or leave --model_dir out"
     )
 
 

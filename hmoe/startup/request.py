@@ -6,12 +6,14 @@ import argparse
 import dataclasses
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from hmoe.startup import workers
 from hmoe.startup.workers import Workers
 
 DEFAULT_MODEL_DIR = "runs/default"
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,14 +34,37 @@ class Machine:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanFlags:
+    """What `hmoe plan` shows.
+
+    Attributes:
+      platform: one of `platforms.PLATFORMS`, that the step is counted for; None: the one that the
+        layout is for.
+      hardware: name of the hardware to model the time on, or a file that describes it.
+      json: whether the plan is printed as JSON.
+      explain: whether the formulas are shown with their numbers.
+      prove: whether the costs are counted in other ways too, and compared.
+      plot: folder to write pictures to.
+    """
+
+    platform: str | None = None
+    hardware: str | None = None
+    json: bool = False
+    explain: bool = False
+    prove: bool = False
+    plot: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """One invocation of the `hmoe` command.
 
     Flags that a command does not have keep their defaults. `hmoe COMMAND --help` explains each.
 
     Attributes:
-      command: "train", "eval", "predict", "score", "export", "split" or "merge".
+      command: "train", "eval", "predict", "score", "export", "split", "merge" or "plan".
       model_dir: folder of checkpoints, curves and log.
+      model_dir_is_given: whether a flag names that folder, and not only a default.
       machine: the machine to run on.
       workers: the processes that share the run's mesh; None for this process alone.
       gin_file: gin files, later ones winning.
@@ -66,10 +91,12 @@ class Request:
       output_file: file to write answers or scores to.
       export_dir: folder to write a SavedModel to.
       output_dir: folder to write a rewritten model to.
+      plan: what a plan is to show; None for other commands.
     """
 
     command: str
     model_dir: str
+    model_dir_is_given: bool = True
     machine: Machine = Machine()
     workers: Workers | None = None
     gin_file: tuple[str, ...] = ()
@@ -96,6 +123,7 @@ class Request:
     output_file: str | None = None
     export_dir: str | None = None
     output_dir: str | None = None
+    plan: PlanFlags | None = None
 
     @classmethod
     def from_flags(
@@ -116,11 +144,17 @@ class Request:
         values["model_dir"] = flags.model_dir
         if flags.model_dir is None:
             values["model_dir"] = _default_model_dir(flags)
-        values["machine"] = Machine(
-            **{field.name: given[field.name] for field in dataclasses.fields(Machine)}
-        )
+        values["model_dir_is_given"] = flags.model_dir is not None
+        values["machine"] = _filled(Machine, given)
+        values["plan"] = _filled(PlanFlags, given) if flags.command == "plan" else None
         values["workers"] = workers.from_flags(flags, environ)
         return cls(**values)
+
+
+def _filled(kind: type[T], given: Mapping[str, Any]) -> T:
+    """Returns a group of flags, of which those that a command does not have keep their defaults."""
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: given[name] for name in names if name in given})
 
 
 def frozen(value: Any) -> Any:

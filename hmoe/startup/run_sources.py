@@ -14,6 +14,9 @@ from hmoe.storage.local_files import is_elsewhere
 # The job of `hmoe train` without flags.
 DEFAULT_RUN = "runs/default.gin"
 
+# Commands whose gin files and data are those of a run that begins.
+_BEGIN = ("train", "plan")
+
 # Gin files that bind all of these, beside Mesh TensorFlow's defaults, are a run of their own.
 _OF_A_WHOLE_RUN = (
     "mesh_tensorflow.transformer.utils.run.train_dataset_fn",
@@ -55,15 +58,22 @@ def _are_a_whole_run(request: Request) -> bool:
     return all(reading.bound(argument) for argument in _OF_A_WHOLE_RUN)
 
 
+def describes_new_run(request: Request) -> bool:
+    """Returns whether flags describe the run that begins, so that no folder has to."""
+    if request.command == "plan" and not request.model_dir_is_given:
+        return True
+    return bool(request.gin_file or request.data)
+
+
 def of(request: Request) -> Sources | None:
     """Returns what a command reads; None if that is on another machine.
 
     Raises:
       ValueError: a model has no configuration, or a damaged one.
     """
-    if request.gin_file and request.command != "train":
+    if request.gin_file and request.command not in _BEGIN:
         return Sources(request.gin_file)
-    if request.gin_file or request.data:
+    if describes_new_run(request):
         return Sources(of_new_run(request))
     if is_elsewhere(request.model_dir):
         return None

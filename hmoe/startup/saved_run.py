@@ -20,6 +20,9 @@ FLAGS_FILE = "run.json"
 # The copy of the vocabulary that a model of the user's own data was trained with.
 VOCABULARY_FILE = "vocabulary.model"
 
+# The metrics of training, a line for every few steps.
+METRICS_FILE = "metrics.jsonl"
+
 # The last line of a configuration that is whole.
 END = "# The end of the configuration: without this line the file counts as damaged."
 

@@ -12,6 +12,7 @@ _TOPOLOGY = "mesh_tensorflow.transformer.utils.tpu_mesh_shape.tpu_topology"
 # The modes of `utils.run` that gin may choose for a command; the first is the default.
 MODES = {
     "train": ("train",),
+    "plan": ("train",),
     "eval": ("eval", "score_eval", "perplexity_eval"),
     "predict": ("infer",),
     "score": ("score_from_strings", "score_from_dataset"),
@@ -38,7 +39,7 @@ def refuse_mode(command: str, mode: object, shown: str) -> None:
       mode: the mode that gin chooses, if any.
       shown: how messages name the binding.
     """
-    known = [each for modes in MODES.values() for each in modes]
+    known = list(dict.fromkeys(each for modes in MODES.values() for each in modes))
     if mode is not None and mode not in known:
         raise ValueError(
             f"{shown} is {mode!r}, which is no mode; the modes are "

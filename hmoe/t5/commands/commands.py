@@ -9,7 +9,7 @@ from hmoe.compat import stand_ins
 from hmoe.compat.stack import tf
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import evaluate, export, predict, rewrite, score, taking_part, train
+from hmoe.t5.commands import evaluate, export, plan, predict, rewrite, score, taking_part, train
 
 COMMANDS: dict[str, Callable[[Request, Console], None]] = {
     "train": train.train,
@@ -19,6 +19,7 @@ COMMANDS: dict[str, Callable[[Request, Console], None]] = {
     "export": export.export,
     "split": rewrite.split,
     "merge": rewrite.merge,
+    "plan": plan.plan,
 }
 
 

@@ -16,6 +16,10 @@ from hmoe.t5.commands import gin_config, user_modules
 from hmoe.t5.data import files as data_files
 from hmoe.t5.sessions import checkpoints
 
+# The macro that names the task, from which T5 takes the vocabulary; and its value for none.
+TASK = "MIXTURE_NAME"
+_NO_TASK = f"{TASK} = None"
+
 # Commands that read the user's own data; the others use a model that was trained with it.
 READ_DATA = ("train", "eval")
 
@@ -68,6 +72,27 @@ def check_saved_data(request: Request) -> None:
             )
 
 
+def configure_plan(request: Request, console: Console) -> Request:
+    """Configures the training step that is planned: of a run that begins, or of a saved one.
+
+    A run that names no task has T5's own vocabulary.
+
+    Args:
+      request: the command and its flags.
+      console: prints lines for the user.
+
+    Returns:
+      The request, with flags that are not given filled in from the saved run.
+
+    Raises:
+      ValueError: there are no gin files nor data, and `model_dir` has no configuration either.
+    """
+    if run_sources.describes_new_run(request):
+        configure_new(request, console)
+        return request
+    return configure_trained(request, console)
+
+
 def _data_bindings(request: Request, console: Console) -> list[str]:
     """Registers the user's own data, if any, and returns the gin bindings that select it."""
     if not request.data:
@@ -108,11 +133,22 @@ def _configure(
     skip = request.skip_all_gin_unknowns or request.additional_deprecated_gin_references
     if not request.skip_all_gin_unknowns:
         user_modules.import_those_of_gin(reading)
+    given = set()
+    if request.plan and not _names_task(reading):
+        given, bindings = {TASK}, [_NO_TASK, *bindings]
     gin_config.read(files, bindings, request.gin_location_prefix, skip, text)
     if reading.whole and request.gin_file and not request.skip_all_gin_unknowns:
-        macros.check_defined(reading, is_given=gin_config.is_constant, needs_task=False)
+        macros.check_defined(
+            reading,
+            is_given=lambda name: name in given or gin_config.is_constant(name),
+            needs_task=False,
+        )
     gin_config.finish()
     t5.data.add_global_cache_dirs(list(request.additional_task_cache_dirs))
+
+
+def _names_task(reading: gin_reading.Reading) -> bool:
+    return TASK in reading.macros or gin_config.is_constant(TASK)
 
 
 def mode_of(command: str) -> str:

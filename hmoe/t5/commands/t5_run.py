@@ -25,6 +25,7 @@ from hmoe.t5.commands.gin_config import value
 from hmoe.t5.data import training_batches
 from hmoe.t5.evaluation import evaluate
 from hmoe.t5.graphs import model_settings as settings_lib
+from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.layers import layout_check
 from hmoe.t5.sessions import agreement, processes, session_graph, training_folder
 from hmoe.t5.sessions.estimator import SessionEstimator
@@ -42,6 +43,8 @@ class T5Run:
       model_dir: folder of checkpoints and logs.
       say: prints a line for the user.
       machine: the machine to run on; by default this one.
+      types_of_tpus: whether activations have the data type that gin has for TPUs, although the
+        machine is none.
       estimator: takes the place of `utils.get_estimator`; by default `make_estimator`, with the
         session that gin configures.
       evaluate: takes the place of `utils.eval_model`; None for upstream's.
@@ -55,6 +58,7 @@ class T5Run:
     model_dir: str
     say: Callable[[str], None]
     machine: Machine = Machine()
+    types_of_tpus: bool = False
     estimator: Callable[..., object] | None = None
     evaluate: Callable[..., None] | None = None
     infer: Callable[..., None] | None = None
@@ -71,7 +75,7 @@ class T5Run:
         _check_configuration()
         agreement.check({"mode": self.mode, **session_graph.configuration()})
         session = SessionSettings(say=self.say)
-        if not self.machine.tpu:
+        if not (self.machine.tpu or self.types_of_tpus):
             _use_activations(session.activation_dtype)
         replacements = (
             (patches.GET_ESTIMATOR, self.estimator or self._estimator_function(session)),
@@ -205,9 +209,9 @@ def make_estimator(
     """
     if not session.master and processes.current() is None:
         check_devices(arguments.get("mesh_devices") or [])
-    settings = settings_lib.from_gin(
+    settings = make_settings(
+        session.say,
         model_type=model_type,
-        transformer_model=_model(session, model_type, vocabulary, mesh_shape, layout_rules),
         vocabulary=vocabulary,
         mesh_shape=mesh_shape,
         layout_rules=layout_rules,
@@ -223,8 +227,39 @@ def make_estimator(
     return SessionEstimator(settings, session, beginning)
 
 
+def make_settings(
+    say: Callable[[str], None],
+    model_type: str,
+    vocabulary: Any,
+    mesh_shape: mtf.Shape,
+    layout_rules: mtf.LayoutRules,
+    **arguments: Any,
+) -> ModelSettings:
+    """Builds the description of a transformer, with the settings of its run.
+
+    Args:
+      say: prints a line for the user.
+      model_type: "bitransformer", "lm", ...
+      vocabulary: vocabulary of inputs and targets, or a pair of them.
+      mesh_shape: shape of the mesh.
+      layout_rules: the dimensions that are split, and over which axes.
+      **arguments: other arguments of upstream's `tpu_estimator_model_fn`.
+
+    Raises:
+      ValueError: the layout does not suit the mesh or the experts.
+    """
+    return settings_lib.from_gin(
+        model_type=model_type,
+        transformer_model=_model(say, model_type, vocabulary, mesh_shape, layout_rules),
+        vocabulary=vocabulary,
+        mesh_shape=mesh_shape,
+        layout_rules=layout_rules,
+        **arguments,
+    )
+
+
 def _model(
-    session: SessionSettings,
+    say: Callable[[str], None],
     model_type: str,
     vocabulary: Any,
     mesh_shape: mtf.Shape,
@@ -240,5 +275,5 @@ def _model(
     )
     closed = not gin_config.knows_own_code()
     for warning in layout_check.check(model, mesh_shape, layout_rules, closed=closed):
-        session.say(f"Warning: {warning}")
+        say(f"Warning: {warning}")
     return model

@@ -65,7 +65,7 @@ def can_shard(dataset_fn: Callable[..., tf.data.Dataset]) -> bool:
     T5's own function can, and so can one that takes an argument `shard_info`, of SeqIO's class. Of
     any other it is not known where its examples come from.
     """
-    return _is_of_t5(dataset_fn) or _takes_shard(dataset_fn)
+    return is_of_t5(dataset_fn) or _takes_shard(dataset_fn)
 
 
 def opener(
@@ -80,7 +80,7 @@ def opener(
     """
 
     def open_shard(shard: Shard) -> tf.data.Dataset:
-        if _is_of_t5(dataset_fn):
+        if is_of_t5(dataset_fn):
             with _reading(shard, seed):
                 dataset = dataset_fn(**arguments)
         elif _takes_shard(dataset_fn):
@@ -93,7 +93,8 @@ def opener(
     return open_shard
 
 
-def _is_of_t5(dataset_fn: Callable[..., tf.data.Dataset]) -> bool:
+def is_of_t5(dataset_fn: Callable[..., tf.data.Dataset]) -> bool:
+    """Returns whether a `train_dataset_fn` is T5's own."""
     return _unwrapped(dataset_fn) is _unwrapped(mesh_transformer.mesh_train_dataset_fn)
 
 

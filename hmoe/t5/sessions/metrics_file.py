@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from etils import epath
 
 from hmoe.compat.stack import tf
+from hmoe.startup.saved_run import METRICS_FILE
 from hmoe.storage import atomic_write, disk_full
 from hmoe.t5.sessions import run_metrics
 
-METRICS_FILE = "metrics.jsonl"
 # Number of damaged lines whose numbers are said.
 MAX_LISTED = 5
 
