@@ -35,8 +35,13 @@ def engine_for(mesh_impl: mtf.MeshImpl, asked: str) -> ModuleType:
         memory gathers; index on processors and GPUs.
     """
     if asked == "auto":
-        asked = "einsum" if isinstance(mesh_impl, mtf.simd_mesh_impl.SimdMeshImpl) else "index"
+        asked = "einsum" if _is_of_tpus(mesh_impl) else "index"
     return {"index": by_index, "einsum": by_einsum}[asked]
+
+
+def _is_of_tpus(mesh_impl: mtf.MeshImpl) -> bool:
+    # A mesh that only counts what TPUs would do has the attribute.
+    return getattr(mesh_impl, "is_of_tpus", isinstance(mesh_impl, mtf.simd_mesh_impl.SimdMeshImpl))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +126,7 @@ def choices_to_slots(
     return _ChoicesToSlots(values, index, fields).outputs[0]
 
 
-class _Local(mtf.Operation):
+class LocalOperation(mtf.Operation):
     """An operation that each device does by itself."""
 
     def __init__(
@@ -180,7 +185,7 @@ class _Local(mtf.Operation):
         raise NotImplementedError
 
 
-class _IndexSlots(_Local):
+class _IndexSlots(LocalOperation):
     """Outputs `SlotIndex.slots` and `SlotIndex.sources`."""
 
     def __init__(
@@ -207,7 +212,7 @@ class _IndexSlots(_Local):
         return engine.slot_index(*slices, sizes)
 
 
-class _Move(_Local):
+class _Move(LocalOperation):
     """An operation that moves values between tokens and slots."""
 
     def __init__(

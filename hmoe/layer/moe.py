@@ -11,7 +11,7 @@ from hmoe.compat.stack import mtf, tf
 from hmoe.config import Configuration, choice, configuration, setting, switch
 from hmoe.dispatch.operations import ENGINES
 from hmoe.experts.feed_forward import FeedForwardExperts, SharedExpert
-from hmoe.layer import call_arguments, param_counts
+from hmoe.layer import call_arguments, param_counts, parts
 from hmoe.layer.aux_outputs import AuxSettings, aux_outputs
 from hmoe.layer.level import Level
 from hmoe.layer.level_shape import GroupRules, LevelShape
@@ -317,13 +317,15 @@ class HierarchicalMoE(Configuration):
         outputs = dims.merge(mtf.reshape(found.outputs, shape))
         if self.shared_expert is None:
             return outputs
-        return outputs + self.shared_expert(
-            inputs,
-            call.output_dim,
-            train=call.train,
-            variable_dtype=call.variable_dtype,
-            random=call.random.named("shared"),
-        )
+        with parts.within(inputs.graph, parts.EXPERTS):
+            shared = self.shared_expert(
+                inputs,
+                call.output_dim,
+                train=call.train,
+                variable_dtype=call.variable_dtype,
+                random=call.random.named("shared"),
+            )
+        return outputs + shared
 
     def _aux_settings(self, rules: GroupRules, num_microbatches: int) -> AuxSettings:
         return AuxSettings(

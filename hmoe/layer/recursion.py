@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from hmoe.compat.stack import mtf
 from hmoe.dispatch.dispatcher import Dispatcher
 from hmoe.experts.feed_forward import FeedForwardExperts
+from hmoe.layer import parts
 from hmoe.layer.level import Level
 from hmoe.layer.level_shape import GroupRules, LevelShape, level_shape
 from hmoe.layer.token_batch import TokenBatch
@@ -119,7 +120,9 @@ def apply_level(
       batch_dims: the batch dimensions that are not exchanged yet; the last one is this level's.
     """
     shape = _shape(call, depth, batch, outer_expert_dims, batch_dims)
-    routed = _route(call, depth, batch.grouped(shape), shape)
+    with parts.within(batch.tokens.graph, parts.DISPATCH, call.levels[depth].name):
+        grouped = batch.grouped(shape)
+    routed = _route(call, depth, grouped, shape)
     if depth + 1 == len(call.levels):
         inner = LevelOutput(_apply_experts(call, routed), [])
     else:
@@ -149,11 +152,13 @@ def _shape(
 
 def _route(call: Call, depth: int, batch: TokenBatch, shape: LevelShape) -> RoutedLevel:
     """Scores experts, assigns tokens to them, and prepares their dispatch."""
-    level = call.levels[depth]
+    level, graph = call.levels[depth], batch.tokens.graph
     context = _routing_context(call, depth, shape)
-    scores = level.router.score(batch.tokens, batch.embeddings, context)
-    assignment = level.router.assign(scores, batch.importance, context)
-    dispatcher = Dispatcher(assignment, shape.exchange, call.engine)
+    with parts.within(graph, parts.ROUTER, level.name):
+        scores = level.router.score(batch.tokens, batch.embeddings, context)
+        assignment = level.router.assign(scores, batch.importance, context)
+    with parts.within(graph, parts.DISPATCH, level.name):
+        dispatcher = Dispatcher(assignment, shape.exchange, call.engine)
     return RoutedLevel(level, shape, batch, scores, assignment, dispatcher)
 
 
@@ -179,31 +184,38 @@ def _routing_context(call: Call, depth: int, shape: LevelShape) -> RoutingContex
 
 def _dispatch(call: Call, depth: int, routed: RoutedLevel) -> TokenBatch:
     """Sends tokens, with everything beside them, to the slots of a level."""
-    return routed.batch.dispatched(
-        routed.dispatcher,
-        routed.assignment,
-        call.levels[depth + 1 :],
-        call.rules.num_examples,
-    )
+    with parts.within(routed.batch.tokens.graph, parts.DISPATCH, routed.level.name):
+        return routed.batch.dispatched(
+            routed.dispatcher,
+            routed.assignment,
+            call.levels[depth + 1 :],
+            call.rules.num_examples,
+        )
 
 
 def _apply_experts(call: Call, routed: RoutedLevel) -> mtf.Tensor:
     """Sends tokens to the experts and applies these, to [*experts, ..., *output_dims]."""
-    return call.experts(
-        routed.dispatcher.dispatch(routed.batch.tokens),
-        call.output_dim,
-        routed.shape.expert_dims,
-        train=call.train,
-        variable_dtype=call.variable_dtype,
-        random=call.random.named("experts"),
-    )
+    graph = routed.batch.tokens.graph
+    with parts.within(graph, parts.DISPATCH, routed.level.name):
+        slots = routed.dispatcher.dispatch(routed.batch.tokens)
+    with parts.within(graph, parts.EXPERTS):
+        return call.experts(
+            slots,
+            call.output_dim,
+            routed.shape.expert_dims,
+            train=call.train,
+            variable_dtype=call.variable_dtype,
+            random=call.random.named("experts"),
+        )
 
 
 def _combine(call: Call, routed: RoutedLevel, inner: LevelOutput) -> mtf.Tensor:
     """Sends outputs back to the groups of a level, to [*leading, G, S, *output_dims]."""
     outputs = inner.outputs
-    if inner.routed:
-        # The groups of the next level hold the slots of this one: [..., H, T, N] -> [..., G, C, N]
-        shape = mtf.Shape(routed.dispatcher.slot_dims + call.output_dims)
-        outputs = mtf.reshape(outputs, shape)
-    return routed.dispatcher.combine(outputs)
+    with parts.within(outputs.graph, parts.DISPATCH, routed.level.name):
+        if inner.routed:
+            # The groups of the next level hold the slots of this one:
+            # [..., H, T, N] -> [..., G, C, N]
+            shape = mtf.Shape(routed.dispatcher.slot_dims + call.output_dims)
+            outputs = mtf.reshape(outputs, shape)
+        return routed.dispatcher.combine(outputs)

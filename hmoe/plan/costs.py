@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from hmoe.layer.parts import DISPATCH, EXPERTS, OTHER, ROUTER
+
 ALL_TO_ALL, ALL_REDUCE, ALL_GATHER, SHIFT = "all-to-all", "all-reduce", "all-gather", "shift"
 KINDS = (ALL_TO_ALL, ALL_REDUCE, ALL_GATHER, SHIFT)
 
-EXPERTS, ROUTER, DISPATCH, OTHER = "experts", "router", "dispatch", "other"
 PARTS = (EXPERTS, ROUTER, DISPATCH, OTHER)
 
 FORWARD, BACKWARD, UPDATE = "forward", "backward", "update"
@@ -31,7 +32,8 @@ class Place(NamedTuple):
     phase: str
 
 
-class Exchange(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Exchange:
     """Collectives of one kind, along the same mesh axes, at one place.
 
     Attributes:
@@ -84,10 +86,10 @@ class StepCosts:
 def merged(exchanges: Iterable[Exchange]) -> tuple[Exchange, ...]:
     """Adds up exchanges of the same kind, axes and place, in the order of their first ones."""
     found: dict[tuple[str, tuple[str, ...], Place], list[int]] = {}
-    for kind, axes, place, size, count in exchanges:
-        total = found.setdefault((kind, axes, place), [0, 0])
-        total[0] += size
-        total[1] += count
+    for each in exchanges:
+        total = found.setdefault((each.kind, each.axes, each.place), [0, 0])
+        total[0] += each.size
+        total[1] += each.count
     return tuple(Exchange(*key, *total) for key, total in found.items())
 
 
@@ -144,6 +146,7 @@ class LevelPlan:
       asked_capacity: the slots that the capacity factor alone gives, as a fraction of a slot too.
       axis: name of the mesh axis that its experts are split over; None if they are not.
       splits: size of that axis; 1 if there is none.
+      asked_group_size: tokens of a group that were asked for; None if it was not in tokens.
     """
 
     name: str
@@ -155,6 +158,7 @@ class LevelPlan:
     asked_capacity: float
     axis: str | None
     splits: int
+    asked_group_size: int | None = None
 
     @property
     def slots_per_token(self) -> float:
