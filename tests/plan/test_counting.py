@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -39,12 +39,18 @@ def zeros(mesh: mtf.Mesh, *dims: mtf.Dimension, dtype: tf.DType = tf.float32) ->
     return mtf.zeros(mesh, mtf.Shape(dims), dtype)
 
 
-def counted(some: mtf.Tensor, layout: str, **how: object) -> counting.Counted:
-    rules = mtf.convert_to_layout_rules(layout)
-    return counting.count(some.graph, MESH, rules, exported=[some], **how)
+def counted(
+    some: mtf.Tensor,
+    layout: str,
+    gradients: Sequence[mtf.Tensor] = (),
+    iterations: int = 1,
+    **how: bool,
+) -> counting.Counted:
+    step = counting.Step(some.graph, [some], gradients, iterations)
+    return counting.count(step, MESH, mtf.convert_to_layout_rules(layout), **how)
 
 
-def exchanges(some: mtf.Tensor, layout: str, **how: object) -> tuple[Exchange, ...]:
+def exchanges(some: mtf.Tensor, layout: str, **how: bool) -> tuple[Exchange, ...]:
     return counted(some, layout, **how).costs.exchanges
 
 

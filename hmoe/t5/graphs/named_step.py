@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
+from hmoe.plan import counting
 from hmoe.t5.graphs import batch_features as feature_lib
 from hmoe.t5.graphs import gradients as gradient_lib
 from hmoe.t5.graphs import sum_variable
@@ -77,6 +78,16 @@ class NamedStep:
         if operation in self.forward:
             return FORWARD
         return UPDATE if operation in self._after_passes else BACKWARD
+
+    @functools.cached_property
+    def counted(self) -> counting.Step:
+        """The step, prepared to be counted."""
+        return counting.Step(
+            self.graph,
+            exported=[self.loss, *self.sums.values()],
+            gradients=list(self.gradients.values()),
+            iterations=self.num_microbatches,
+        )
 
     @functools.cached_property
     def _after_passes(self) -> frozenset[mtf.Operation]:
