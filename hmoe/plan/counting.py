@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from hmoe.compat.stack import mtf, tf
 from hmoe.layer import parts
 from hmoe.layer.parts import OTHER
+from hmoe.mesh.layout import check_dimensions, dimensions
 from hmoe.plan.costs import (
     BACKWARD,
     FORWARD,
@@ -42,6 +43,7 @@ class Step:
       gradients: the gradients of the trained weights.
       iterations: how often loops of the graph run.
       needed: the operations that exported tensors and assignments need.
+      dimensions: all dimensions.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Step:
         self.gradients = gradients
         self.iterations = iterations
         self.needed = needed(graph, exported)
+        self.dimensions = dimensions(graph.operations)
         operations = list(_with_loops(graph.operations))
         self._by_name = {operation.name: operation for operation in operations}
         backward = [n for n, each in enumerate(operations) if _GRADIENTS in each.name]
@@ -184,8 +187,7 @@ def count(
     """
     tally = _Tally(step)
     mesh = (CountingMeshOfTPUs if on_tpus else CountingMesh)(mesh_shape, layout, tally.send)
-    for variable in step.graph.all_variables:  # the first thing that a lowering fails on
-        mesh.slice_shape(variable.shape)
+    check_dimensions(step.dimensions, mesh_shape, layout)
     lowering = _Lowering(step, mesh, tally, step.all_operations if unused else step.needed)
     lowering.run(step.graph.operations)
     for tensor in step.exported:
