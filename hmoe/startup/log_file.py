@@ -91,7 +91,7 @@ def begin(request: Request) -> Log:
       OSError: the command trains, and there is no room.
     """
     folder = request.model_dir
-    if is_elsewhere(folder) or request.command == "plan":
+    if is_elsewhere(folder) or request.plan:
         return _temporary()
     made = missing_folders(folder) if request.command == "train" else ()
     try:

@@ -28,7 +28,7 @@ def check(request: Request) -> None:
         raise_no_checkpoint(folder, os.path.isdir(folder))
     if request.output_dir:
         check_new_folder(request.output_dir)
-    if request.command == "plan" and request.model_dir_is_given:
+    if request.plan and request.plan.reads_model_dir:
         _check_has_metrics(folder)
     answer_files.check(request)
 

@@ -38,6 +38,7 @@ class PlanFlags:
     """What `hmoe plan` shows.
 
     Attributes:
+      reads_model_dir: whether `model_dir` is the folder of a trained run, and not only a default.
       platform: one of `platforms.PLATFORMS`, that the step is counted for; None: the one that the
         layout is for.
       hardware: name of the hardware to model the time on, or a file that describes it.
@@ -47,6 +48,7 @@ class PlanFlags:
       plot: folder to write pictures to.
     """
 
+    reads_model_dir: bool = False
     platform: str | None = None
     hardware: str | None = None
     json: bool = False
@@ -64,7 +66,6 @@ class Request:
     Attributes:
       command: "train", "eval", "predict", "score", "export", "split", "merge" or "plan".
       model_dir: folder of checkpoints, curves and log.
-      model_dir_is_given: whether a flag names that folder, and not only a default.
       machine: the machine to run on.
       workers: the processes that share the run's mesh; None for this process alone.
       gin_file: gin files, later ones winning.
@@ -96,7 +97,6 @@ class Request:
 
     command: str
     model_dir: str
-    model_dir_is_given: bool = True
     machine: Machine = Machine()
     workers: Workers | None = None
     gin_file: tuple[str, ...] = ()
@@ -144,9 +144,10 @@ class Request:
         values["model_dir"] = flags.model_dir
         if flags.model_dir is None:
             values["model_dir"] = _default_model_dir(flags)
-        values["model_dir_is_given"] = flags.model_dir is not None
         values["machine"] = _filled(Machine, given)
-        values["plan"] = _filled(PlanFlags, given) if flags.command == "plan" else None
+        if flags.command == "plan":
+            reads = {"reads_model_dir": flags.model_dir is not None}
+            values["plan"] = _filled(PlanFlags, {**given, **reads})
         values["workers"] = workers.from_flags(flags, environ)
         return cls(**values)
 

@@ -60,7 +60,7 @@ def _are_a_whole_run(request: Request) -> bool:
 
 def describes_new_run(request: Request) -> bool:
     """Returns whether flags describe the run that begins, so that no folder has to."""
-    if request.command == "plan" and not request.model_dir_is_given:
+    if request.plan and not request.plan.reads_model_dir:
         return True
     return bool(request.gin_file or request.data)
 

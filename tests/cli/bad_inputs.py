@@ -88,6 +88,9 @@ FILES: dict[str, bytes | None] = {
     "saved_run/model.ckpt-3.data-00000-of-00001": b"data",
     "saved_run/config.gin": b"include 'runs/tiny.gin'\n",
     "saved_run/run.json": b'{"module_import": ["no_such_module"]}\n',
+    # A run whose metrics are there, and nothing else.
+    "only_metrics": None,
+    "only_metrics/metrics.jsonl": b'{"step": 2, "loss": 1.5}\n',
     "no_model": None,
     "no_config": None,
     "no_config/checkpoint": b'model_checkpoint_path: "model.ckpt-3"\n',

@@ -16,7 +16,7 @@ import pytest
 from hmoe.cli import launch, main
 from hmoe.launcher.processes import free_ports
 from hmoe.startup import errors, request_checks
-from hmoe.startup.request import Machine, Request
+from hmoe.startup.request import Machine, PlanFlags, Request
 from hmoe.startup.workers import Workers
 from tests.storage import fake_checkpoints
 
@@ -186,6 +186,10 @@ def test_every_flag_of_a_command_reaches_its_request() -> None:
         "score": ["--input_file=i", "--target_file=t", "--output_file=o"],
         "export": ["--export_dir=e"],
         "split": ["--output_dir=n"],
+        "plan": [
+            *("--platform=tpu", "--hardware=h", "--json", "--explain", "--prove", "--plot=p"),
+            *("--model_dir=d", "--data=d", "--strict"),
+        ],
     }
     changed = {
         command: {
@@ -208,6 +212,19 @@ def test_every_flag_of_a_command_reaches_its_request() -> None:
         "score": {"input_file": "i", "target_file": "t", "output_file": "o"},
         "export": {"export_dir": "e"},
         "split": {"output_dir": "n"},
+        "plan": {
+            "data": "d",
+            "strict": True,
+            "plan": PlanFlags(
+                reads_model_dir=True,
+                platform="tpu",
+                hardware="h",
+                json=True,
+                explain=True,
+                prove=True,
+                plot="p",
+            ),
+        },
     }
 
 
@@ -216,9 +233,9 @@ def test_requests_are_frozen_and_have_a_field_for_every_flag() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         given.model_dir = "other"  # type: ignore[misc]
     hash(given)
-    kinds = (Request, Machine, Workers)
+    kinds = (Request, Machine, Workers, PlanFlags)
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-    for command in ("train", "eval", "predict", "score", "export"):
+    for command in ("train", "eval", "predict", "score", "export", "plan"):
         flags = vars(main.build_parser().parse_args([command]))
         assert set(flags) - names - {"worker_index"} == {"parser"}
 
@@ -231,10 +248,17 @@ def test_requests_are_frozen_and_have_a_field_for_every_flag() -> None:
         (["train", "--data=x/pairs.tsv"], "runs/pairs"),
         (["predict"], "runs/default"),
         (["eval", "--gin_file=eval.gin"], "runs/default"),
+        (["plan", "--gin_file=a.gin"], "runs/default"),
     ],
 )
 def test_default_model_dir(arguments: list, folder: str) -> None:
     assert request(*arguments).model_dir == folder
+
+
+def test_a_plan_reads_only_the_folder_that_a_flag_names() -> None:
+    plans = [request("plan", *line).plan for line in ([], ["--model_dir=runs/default"])]
+    assert plans == [PlanFlags(), PlanFlags(reads_model_dir=True)]
+    assert request("train").plan is None
 
 
 def test_errors_in_words(capsys: pytest.CaptureFixture) -> None:

@@ -43,7 +43,7 @@ def check_parses(line: str) -> None:
     if given[-1:] == ["--help"] or given[:1] in (["--help"], ["-h"], ["-V"], ["--version"]):
         return
     parsed = main.build_parser().parse_args(given)
-    if parsed.command in ("train", "predict", "score"):
+    if parsed.command in ("train", "predict", "score", "plan"):
         flags.check(parsed)
     if parsed.command == "launch" and parsed.words:  # otherwise it only names the command
         check_parses(shlex.join(["hmoe", *parsed.words[parsed.words[0] == "--" :]]))
@@ -75,7 +75,8 @@ def commands_of_pages() -> list[str]:
 
 
 COMMANDS = {
-    *("train", "eval", "predict", "score", "export", "split", "merge", "launch", "gin", "help")
+    *("train", "eval", "predict", "score", "export", "split", "merge", "plan", "launch", "gin"),
+    "help",
 }
 
 
@@ -96,6 +97,17 @@ def test_tpu_flags_stand_under_their_own_heading() -> None:
     for flag in ("--tpu ", "--tpu_job_name", "--tpu_zone", "--gcp_project"):
         assert text.index(f"  {flag}") > heading
     assert "\nyour own data, without code:\n" in text
+
+
+def test_flags_of_a_plan_stand_under_their_own_headings() -> None:
+    text = main.build_parser().parse_args(["plan"]).parser.format_help()
+    order = ("what is shown", "a trained model", "your own data, without code", "configuration")
+    headings = [text.index(f"\n{heading}:\n") for heading in order]
+    assert headings == sorted(headings)
+    for flag in ("--platform", "--hardware", "--json", "--explain", "--prove", "--plot"):
+        assert headings[0] < text.index(f"  {flag} ") < headings[1]
+    for flag in ("--train_steps", "--evaluate", "--overwrite", "--workers", "--tpu"):
+        assert f"  {flag}" not in text
 
 
 def test_flags_of_many_processes_stand_under_their_own_heading() -> None:
@@ -123,6 +135,7 @@ def test_version(capsys: pytest.CaptureFixture, line: list[str]) -> None:
         ([], "usage: hmoe [-h] [-V] COMMAND ...\n"),
         (["help", "train"], "usage: hmoe train [FLAG ...]\n"),
         (["help", "gin", "copy"], "usage: hmoe gin copy NAME [FILE]\n"),
+        (["help", "plan"], "usage: hmoe plan [FLAG ...]\n"),
         (["help", "launch"], "usage: hmoe launch [FLAG ...] -- COMMAND ...\n"),
         (["predict", "-h"], "usage: hmoe predict [FLAG ...] [TEXT ...]\n"),
     ],
@@ -153,7 +166,7 @@ def test_help(capsys: pytest.CaptureFixture, line: list[str], usage: str) -> Non
         (
             ["xyz"],
             "hmoe: error: unknown command 'xyz'; choose from train, eval, predict, score, export, "
-            "split, merge, launch, gin, completion, help",
+            "split, merge, plan, launch, gin, completion, help",
         ),
     ],
 )
@@ -206,6 +219,12 @@ TRAIN = "hmoe train: error: unrecognized arguments: "
             "hmoe train: error: --force is 'maybe'; it must be true or false",
         ),
         (["train", "--zzz"], f"{TRAIN}--zzz"),
+        (
+            ["plan", "--platform=v3"],
+            "hmoe plan: error: --platform is 'v3'; choose from cpu, gpu, tpu",
+        ),
+        (["plan", "--vocabulary=v.model"], "hmoe plan: error: --vocabulary goes with --data"),
+        (["plan", "--tpu=mine"], "hmoe plan: error: unrecognized arguments: --tpu=mine"),
     ],
 )
 def test_wrong_arguments(capsys: pytest.CaptureFixture, line: list[str], message: str) -> None:
@@ -229,6 +248,9 @@ def test_completion_in_bash(capsys: pytest.CaptureFixture) -> None:
         ("train --gin_file setup", "setup.py"),
         ("launch --restarts 2 -- tr", "train"),
         ("launch --host", "--hosts --host_index"),
+        ("plan --pl", "--platform --plot"),
+        ("plan --platform t", "tpu"),
+        ("plan --hardware setup", "setup.py"),
     ):
         line = f"COMP_WORDS=(hmoe {typed}); {asked}"
         done = subprocess.run(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hmoe.startup import configuration, run_sources, saved_flags
-from hmoe.startup.request import Request
+from hmoe.startup.request import PlanFlags, Request
 from tests.storage import fake_checkpoints
 
 
@@ -39,6 +40,40 @@ def test_a_checkpoint_that_is_not_there() -> None:
         check("eval", "runs/mine", step.format("[200, 7]"))
     for known in (200, 600, -1, "'all'", "[200, 600]"):
         assert check("predict", "runs/mine", step.format(known)) == []
+
+
+def plan(*lines: str, files: tuple[str, ...] = ("runs/tiny.gin",), **flags: Any) -> list[str]:
+    request = Request(
+        command="plan", model_dir="m", gin_file=files, gin_param=lines, plan=PlanFlags(**flags)
+    )
+    return configuration.check(request)
+
+
+def test_a_plan_needs_neither_data_nor_a_task() -> None:
+    parts = ("models/hierarchical_base.gin", "layouts/v3-32.gin")
+    assert plan(files=parts) == []
+    assert plan(files=("runs/pretrain_base_v3-256.gin",)) == []
+    with pytest.raises(ValueError, match="nothing defines the macro MIXTURE_NAM;"):
+        plan("utils.run.batch_size = %MIXTURE_NAM", files=parts)
+
+
+def test_a_plan_for_tpus_needs_no_devices() -> None:
+    mesh = "utils.run.mesh_shape = 'rows:2;cols:3'"
+    assert plan(mesh, platform="tpu") == []
+    for platform in (None, "cpu", "gpu"):
+        with pytest.raises(ValueError, match="has 4 devices, but the mesh 'rows:2;cols:3'"):
+            plan(mesh, platform=platform)
+
+
+def test_a_plan_reads_no_checkpoint() -> None:
+    folder = Path("runs/mine")
+    request = Request(
+        command="plan",
+        model_dir=str(folder),
+        gin_param=("utils.run.eval_checkpoint_step = 500",),
+        plan=PlanFlags(reads_model_dir=True),
+    )
+    assert configuration.check(request) == []
 
 
 @pytest.mark.parametrize("command", ["train", "predict"])

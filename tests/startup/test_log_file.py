@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hmoe.startup import log_file
-from hmoe.startup.request import Request
+from hmoe.startup import log_file, run_lock
+from hmoe.startup.request import PlanFlags, Request
 from hmoe.startup.workers import Workers
 from hmoe.storage import disk_full
 
@@ -49,6 +49,15 @@ def test_a_model_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert (log.is_temporary, list(tmp_path.iterdir())) == (True, [])
     log.withdraw()
     assert not os.path.exists(log.path)
+
+
+def test_a_plan_writes_nothing_in_the_folder_of_a_model(tmp_path: Path) -> None:
+    request = Request(command="plan", model_dir=str(tmp_path), plan=PlanFlags(reads_model_dir=True))
+    log = log_file.begin(request)
+    assert (log.is_temporary, list(tmp_path.iterdir())) == (True, [])
+    with run_lock.held(request, print):
+        assert list(tmp_path.iterdir()) == []
+    log.remove()
 
 
 def test_temporary_logs_have_names_that_nobody_foresees(tmp_path: Path) -> None:

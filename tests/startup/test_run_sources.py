@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hmoe.startup import run_sources, saved_run
-from hmoe.startup.request import Request
+from hmoe.startup.request import PlanFlags, Request
 from tests.storage import fake_checkpoints as fake
 
 RUN = "mesh_tensorflow.transformer.utils.run"
@@ -48,6 +48,28 @@ def training(*files: str, data: str | None = None) -> Request:
 )
 def test_files_of_a_new_run(request_: Request, files: tuple[str, ...]) -> None:
     assert run_sources.of_new_run(request_) == files
+
+
+def planned(*files: str, data: str | None = None, reads_model_dir: bool = False) -> Request:
+    plan = PlanFlags(reads_model_dir=reads_model_dir)
+    return Request(command="plan", model_dir="m", gin_file=files, data=data, plan=plan)
+
+
+@pytest.mark.parametrize("reads_model_dir", [False, True])
+def test_a_plan_reads_what_training_would(reads_model_dir: bool) -> None:
+    """Gin files and data come before the folder of a trained run, and the default job last."""
+    Path("m").mkdir()
+    Path("m/config.gin").write_text("x = 1\n", encoding="utf-8")
+    path = Path("m/config.gin").absolute()
+    saved = run_sources.Sources((str(path),), saved=True)
+    default = run_sources.Sources(("runs/default.gin",))
+    wanted = saved if reads_model_dir else default
+    assert run_sources.of(planned(reads_model_dir=reads_model_dir)) == wanted
+    for request in (planned("mine.gin"), planned("mine.gin", data="d.tsv"), planned(data="d.tsv")):
+        flags = dataclasses.replace(request, plan=PlanFlags(reads_model_dir=reads_model_dir))
+        as_training = dataclasses.replace(request, command="train", plan=None)
+        assert run_sources.of(flags) == run_sources.of(as_training)
+        assert not run_sources.begins_default_job(flags)
 
 
 def test_files_beside_data_change_the_default_run() -> None:

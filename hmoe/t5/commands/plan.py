@@ -15,7 +15,7 @@ from hmoe.startup.request import Request
 from hmoe.t5.commands import configure, gin_config
 from hmoe.t5.commands.t5_run import T5Run, make_settings
 from hmoe.t5.data import training_data
-from hmoe.t5.graphs import named_step
+from hmoe.t5.graphs import named_step, step_plan
 from hmoe.t5.graphs.model_settings import ModelSettings, Vocabulary
 from hmoe.t5.graphs.named_step import NamedStep
 
@@ -54,13 +54,9 @@ def plan(request: Request, console: Console) -> None:
     planned = resolve(configure.configure_plan(request, console), console)
     console.say("Building the named graph of a step ...")
     step = named_step.named_step(planned.settings, on_tpu=planned.on_tpu, packed=planned.packed)
-    show(request, console, make_plan(step, planned.settings), step, planned)
-
-
-def make_plan(step: NamedStep, settings: ModelSettings) -> Plan:
-    """Counts a step."""
-    # OWNER: to be filled in at the merge.
-    raise NotImplementedError
+    console.say("Counting ...")
+    found = step_plan.plan_of(step, planned.settings, on_tpu=planned.on_tpu)
+    show(request, console, found, step, planned)
 
 
 def show(
