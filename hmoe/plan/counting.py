@@ -59,7 +59,7 @@ class Step:
         self.iterations = iterations
         self.needed = needed(graph, exported)
         self.dimensions = dimensions(graph.operations)
-        operations = list(_with_loops(graph.operations))
+        operations = list(with_loops(graph.operations))
         self._by_name = {operation.name: operation for operation in operations}
         backward = [n for n, each in enumerate(operations) if _GRADIENTS in each.name]
         last = backward[-1] if backward else len(operations) - 1
@@ -72,7 +72,7 @@ class Step:
     @functools.cached_property
     def all_operations(self) -> set[mtf.Operation]:
         """All operations, those in loops too."""
-        return set(_with_loops(self.graph.operations))
+        return set(with_loops(self.graph.operations))
 
     @functools.cached_property
     def kept(self) -> list[mtf.Tensor]:
@@ -116,11 +116,11 @@ class Step:
         return Place(part.name, part.level, phase) if part else Place(OTHER, "", phase)
 
 
-def _with_loops(operations: Iterable[mtf.Operation]) -> Iterator[mtf.Operation]:
+def with_loops(operations: Iterable[mtf.Operation]) -> Iterator[mtf.Operation]:
     """Yields operations, and before a loop those in its body."""
     for operation in operations:
         if isinstance(operation, mtf.ops.WhileLoopOperation):
-            yield from _with_loops(operation._body_ops)
+            yield from with_loops(operation._body_ops)
         yield operation
 
 

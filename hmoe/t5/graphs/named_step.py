@@ -116,12 +116,12 @@ def named_step(settings: ModelSettings, *, on_tpu: bool, packed: bool = True) ->
         tf.train.create_global_step()
         mesh = mtf.Mesh(mtf.Graph(), "mesh")
         dims = feature_lib.batch_dims(settings, with_outer_batch=True)
-        named = feature_lib.import_features(settings, mesh, _placeholders(settings, packed), dims)
+        named = feature_lib.import_features(settings, mesh, placeholders(settings, packed), dims)
         named = feature_lib.joined_for_lm(settings, TRAIN, named)
         return build(settings, named, dims[-1], add_up_sums=on_tpu)
 
 
-def _placeholders(settings: ModelSettings, packed: bool) -> dict[str, tf.Tensor]:
+def placeholders(settings: ModelSettings, packed: bool) -> dict[str, tf.Tensor]:
     """Returns int32 [rows, length] for each feature that a model of the type reads."""
     names = ["targets"] if settings.model_type == "lm" else ["inputs", "targets"]
     if packed:
