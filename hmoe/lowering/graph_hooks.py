@@ -108,6 +108,18 @@ def loop(graph: tf.Graph) -> int | None:
     return None if context is None else id(context)
 
 
+def while_loops(graph: tf.Graph) -> list[str]:
+    """Returns names of the while loops that new operations are inside, outermost first."""
+    names: list[str] = []
+    context = graph._get_control_flow_context()
+    while context is not None:
+        # Conditions have contexts of their own, and so has the program of a TPU.
+        if context.IsWhileContext():
+            names.insert(0, context.name)
+        context = context.outer_context
+    return names
+
+
 def replace_input(operation: tf.Operation, index: int, tensor: tf.Tensor) -> None:
     """Makes an operation read another tensor of the same type and shape."""
     operation._update_input(index, tensor)

@@ -15,6 +15,7 @@ from hmoe.compat.stack import mtf, tf
 from hmoe.lowering import graph_hooks
 from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.placement import SharingPlacement
+from hmoe.mesh.layout import check_dimensions, dimensions
 
 
 def make_mesh(
@@ -69,7 +70,11 @@ def lower(
 
     Returns:
       The lowering.
+
+    Raises:
+      ValueError: the mesh cannot share a dimension that the layout splits.
     """
+    check_dimensions(dimensions(some.graph.operations), mesh_impl.shape, mesh_impl.layout_rules)
     if isinstance(mesh_impl, CollectiveMesh):
         autostack = False  # a stacked variable is no part of one that is saved
     with contextlib.ExitStack() as hooks:

@@ -48,6 +48,36 @@ def tensor_order(expert_dims: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
     return list(reversed(expert_dims))
 
 
+def dimensions(operations: Iterable[mtf.Operation]) -> list[mtf.Dimension]:
+    """Returns the dimensions of all results of operations, each once, those in loops too."""
+    found: dict[mtf.Dimension, None] = {}
+    for operation in operations:
+        if isinstance(operation, mtf.ops.WhileLoopOperation):
+            found.update(dict.fromkeys(dimensions(operation._body_ops)))
+        for output in operation.outputs:
+            found.update(dict.fromkeys(output.shape.dims))
+    return list(found)
+
+
+def check_dimensions(
+    dims: Iterable[mtf.Dimension], mesh_shape: mtf.Shape, layout_rules: mtf.LayoutRules
+) -> None:
+    """Checks that devices can share the dimensions that are split.
+
+    Raises:
+      ValueError: a mesh axis does not divide a dimension.
+    """
+    for dim in dims:
+        number = layout_rules.tensor_dimension_to_mesh_axis(dim, mesh_shape)
+        axis = None if number is None else mesh_shape[number]
+        if axis is not None and dim.size % axis.size:
+            raise ValueError(
+                f"dimension '{dim.name}' has size {dim.size}, which the {axis.size} devices of mesh"
+                f" axis '{axis.name}' cannot share; use a multiple of {axis.size}, or another"
+                " layout (utils.run.layout_rules)"
+            )
+
+
 class MeshLayout:
     """A mesh shape with layout rules, as users write them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from hmoe.compat.stack import mtf, tf
 from hmoe.layer import parts
 from hmoe.layer.parts import OTHER
+from hmoe.mesh.layout import check_dimensions, dimensions
 from hmoe.plan.costs import (
     BACKWARD,
     FORWARD,
@@ -26,80 +28,72 @@ from hmoe.plan.counting_mesh import CountingMesh, CountingMeshOfTPUs, Slice
 _GRADIENTS = "/gradients/"
 
 
-class Counted(NamedTuple):
-    """What a graph costs.
-
-    Attributes:
-      costs: what a device does and sends.
-      memory: what it holds.
-    """
-
-    costs: StepCosts
-    memory: Memory
-
-
-def count(
-    graph: mtf.Graph,
-    mesh_shape: mtf.Shape,
-    layout: mtf.LayoutRules,
-    *,
-    exported: Sequence[mtf.Tensor] = (),
-    gradients: Sequence[mtf.Tensor] = (),
-    iterations: int = 1,
-    on_tpus: bool = False,
-    unused: bool = False,
-) -> Counted:
-    """Counts the costs of a training step.
+class Step:
+    """A training step as a named-dimension graph, prepared to be counted on any mesh.
 
     Args:
       graph: its operations: the forward pass, what `mtf.gradients` has added, then the updates.
-      mesh_shape: axes of the mesh.
-      layout: which dimension is split over which axis.
       exported: tensors that leave the mesh, such as the loss.
       gradients: the gradients of the trained weights.
       iterations: how often loops of the graph run: the number of microbatches.
-      on_tpus: whether to count what TPUs send.
-      unused: whether to count also what neither an exported tensor nor an assignment needs. It is
-        lowered, and TensorFlow leaves it out when it runs: the gradient of one-hot tensors, say.
 
-    Returns:
-      The costs of one device.
-
-    Raises:
-      ValueError: the layout does not suit the graph.
-    """
-    step = _Step(graph, None if unused else needed(graph, exported))
-    tally = _Tally(step)
-    mesh = (CountingMeshOfTPUs if on_tpus else CountingMesh)(mesh_shape, layout, tally.send)
-    lowering = _Lowering(graph, mesh, tally, iterations, step)
-    lowering.run(graph.operations)
-    for tensor in exported:
-        lowering.export_to_tf_tensor(tensor)
-    costs = StepCosts(dict(tally.multiplications), merged(tally.exchanges))
-    return Counted(costs, _memory(graph, mesh, step, gradients))
-
-
-class _Step:
-    """The places of the operations of a step.
-
-    Args:
-      graph: the graph of the step.
-      needed: the operations that are counted; None for all.
+    Attributes:
+      graph: the graph.
+      exported: tensors that leave the mesh.
+      gradients: the gradients of the trained weights.
+      iterations: how often loops of the graph run.
+      needed: the operations that exported tensors and assignments need.
+      dimensions: all dimensions.
     """
 
-    def __init__(self, graph: mtf.Graph, needed: set[mtf.Operation] | None):
-        self.needed = set(_with_loops(graph.operations)) if needed is None else needed
-        self.operations = list(_with_loops(graph.operations))
-        self._by_name = {operation.name: operation for operation in self.operations}
-        backward = [n for n, each in enumerate(self.operations) if _GRADIENTS in each.name]
-        last = backward[-1] if backward else len(self.operations) - 1
+    def __init__(
+        self,
+        graph: mtf.Graph,
+        exported: Sequence[mtf.Tensor] = (),
+        gradients: Sequence[mtf.Tensor] = (),
+        iterations: int = 1,
+    ):
+        self.graph = graph
+        self.exported = exported
+        self.gradients = gradients
+        self.iterations = iterations
+        self.needed = needed(graph, exported)
+        self.dimensions = dimensions(graph.operations)
+        operations = list(with_loops(graph.operations))
+        self._by_name = {operation.name: operation for operation in operations}
+        backward = [n for n, each in enumerate(operations) if _GRADIENTS in each.name]
+        last = backward[-1] if backward else len(operations) - 1
         # What comes after the backward pass updates the weights.
-        self._updates = set(self.operations[last + 1 :])
+        self._updates = set(operations[last + 1 :])
         prefix = graph.captured_variable_scope.name
         self._prefix = f"{prefix}/" if prefix else ""
+        self._places: dict[mtf.Operation, Place] = {}
+
+    @functools.cached_property
+    def all_operations(self) -> set[mtf.Operation]:
+        """All operations, those in loops too."""
+        return set(with_loops(self.graph.operations))
+
+    @functools.cached_property
+    def kept(self) -> list[mtf.Tensor]:
+        """The tensors of the forward pass that the backward pass reads."""
+        found = {
+            tensor
+            for operation in self.needed
+            if self.place(operation).phase == BACKWARD
+            for tensor in operation.inputs
+            if not isinstance(tensor.operation, mtf.Variable)
+            and self.place(tensor.operation).phase == FORWARD
+        }
+        return list(found)
 
     def place(self, operation: mtf.Operation) -> Place:
         """Returns the place of an operation; a gradient is where that is whose gradient it is."""
+        if operation not in self._places:
+            self._places[operation] = self._find_place(operation)
+        return self._places[operation]
+
+    def _find_place(self, operation: mtf.Operation) -> Place:
         if operation in self._updates:
             return Place(OTHER, "", UPDATE)
         if _GRADIENTS not in operation.name:
@@ -107,10 +101,6 @@ class _Step:
         part = parts.part_of(operation)  # of what is computed anew in the backward pass
         source = operation if part else self._source(operation)
         return self._of_part(source, BACKWARD)
-
-    def is_of_backward_pass(self, operation: mtf.Operation) -> bool:
-        """Returns whether an operation belongs to the backward pass."""
-        return self.place(operation).phase == BACKWARD
 
     def is_of_update(self, operation: mtf.Operation) -> bool:
         """Returns whether an operation comes after the backward pass."""
@@ -126,11 +116,11 @@ class _Step:
         return Place(part.name, part.level, phase) if part else Place(OTHER, "", phase)
 
 
-def _with_loops(operations: Iterable[mtf.Operation]) -> Iterator[mtf.Operation]:
+def with_loops(operations: Iterable[mtf.Operation]) -> Iterator[mtf.Operation]:
     """Yields operations, and before a loop those in its body."""
     for operation in operations:
         if isinstance(operation, mtf.ops.WhileLoopOperation):
-            yield from _with_loops(operation._body_ops)
+            yield from with_loops(operation._body_ops)
         yield operation
 
 
@@ -159,6 +149,53 @@ def _sources(operation: mtf.Operation) -> list[mtf.Operation]:
     return found
 
 
+class Counted(NamedTuple):
+    """What a graph costs.
+
+    Attributes:
+      costs: what a device does and sends.
+      memory: what it holds.
+    """
+
+    costs: StepCosts
+    memory: Memory
+
+
+def count(
+    step: Step,
+    mesh_shape: mtf.Shape,
+    layout: mtf.LayoutRules,
+    *,
+    on_tpus: bool = False,
+    unused: bool = False,
+) -> Counted:
+    """Counts the costs of a training step.
+
+    Args:
+      step: the step.
+      mesh_shape: axes of the mesh.
+      layout: which dimension is split over which axis.
+      on_tpus: whether to count what TPUs send.
+      unused: whether to count also what neither an exported tensor nor an assignment needs. It is
+        lowered, and TensorFlow leaves it out when it runs: the gradient of one-hot tensors, say.
+
+    Returns:
+      The costs of one device.
+
+    Raises:
+      ValueError: the layout does not suit the graph.
+    """
+    tally = _Tally(step)
+    mesh = (CountingMeshOfTPUs if on_tpus else CountingMesh)(mesh_shape, layout, tally.send)
+    check_dimensions(step.dimensions, mesh_shape, layout)
+    lowering = _Lowering(step, mesh, tally, step.all_operations if unused else step.needed)
+    lowering.run(step.graph.operations)
+    for tensor in step.exported:
+        lowering.export_to_tf_tensor(tensor)
+    costs = StepCosts(dict(tally.multiplications), merged(tally.exchanges))
+    return Counted(costs, _memory(mesh, step))
+
+
 class _Tally:
     """Adds up what is counted.
 
@@ -168,7 +205,7 @@ class _Tally:
       times: how often what is counted now is done in a step.
     """
 
-    def __init__(self, step: _Step):
+    def __init__(self, step: Step):
         self._step = step
         self.multiplications: collections.Counter[Place] = collections.Counter()
         self.exchanges: list[Exchange] = []
@@ -194,23 +231,22 @@ class _Lowering:
     """
 
     def __init__(
-        self, graph: mtf.Graph, mesh: CountingMesh, tally: _Tally, iterations: int, step: _Step
+        self, step: Step, mesh: CountingMesh, tally: _Tally, operations: set[mtf.Operation]
     ):
-        self.graph = graph
         self.tensors: dict[mtf.Tensor, Any] = {}
         self.operations: dict[mtf.Operation, tf.Operation] = {}
         self.variables: dict[mtf.Variable, Any] = {}
         self._mesh = mesh
         self._tally = tally
-        self._iterations = iterations
-        self._needed = step.needed
+        self._iterations = step.iterations
+        self._wanted = operations
         self._current: mtf.Operation | None = None
         self._nothing = tf.no_op()
 
     def run(self, operations: Iterable[mtf.Operation]) -> None:
         """Lowers operations."""
         for operation in operations:
-            if operation not in self._needed:
+            if operation not in self._wanted:
                 continue
             self._current = operation
             with self._mesh.lowering(operation):
@@ -309,29 +345,15 @@ def _is_of_convolution(key: str) -> bool:
     return key.startswith("conv") and "_unique" not in key
 
 
-def _memory(
-    graph: mtf.Graph, mesh: CountingMesh, step: _Step, gradients: Iterable[mtf.Tensor]
-) -> Memory:
+def _memory(mesh: CountingMesh, step: Step) -> Memory:
     def slices(shape: mtf.Shape, dtype: tf.DType) -> int:
         return math.prod(mesh.slice_shape(shape)) * dtype.size
 
-    sizes = {each: slices(each.shape, each.slice_dtype) for each in graph.all_variables}
+    sizes = {each: slices(each.shape, each.slice_dtype) for each in step.graph.all_variables}
     optimizer = sum(size for each, size in sizes.items() if step.is_of_update(each))
     return Memory(
         parameters=sum(sizes.values()) - optimizer,
-        gradients=sum(slices(each.shape, each.dtype) for each in gradients),
+        gradients=sum(slices(each.shape, each.dtype) for each in step.gradients),
         optimizer=optimizer,
-        activations=sum(slices(each.shape, each.dtype) for each in _kept(step)),
+        activations=sum(slices(each.shape, each.dtype) for each in step.kept),
     )
-
-
-def _kept(step: _Step) -> set[mtf.Tensor]:
-    """Returns the tensors of the forward pass that the backward pass reads."""
-    return {
-        tensor
-        for operation in step.operations
-        if operation in step.needed and step.is_of_backward_pass(operation)
-        for tensor in operation.inputs
-        if not isinstance(tensor.operation, mtf.Variable)
-        and step.place(tensor.operation).phase == FORWARD
-    }

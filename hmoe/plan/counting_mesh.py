@@ -121,6 +121,9 @@ class CountingMesh(mtf.MeshImpl):
         super().__init__(shape, layout)
         self._note = note
         self._operation: mtf.Operation | None = None
+        # By the dimensions of shapes, for which they are asked again and again.
+        self._layouts: dict[tuple[mtf.Dimension, ...], mtf.TensorLayout] = {}
+        self._slice_shapes: dict[tuple[mtf.Dimension, ...], list[int]] = {}
 
     @contextlib.contextmanager
     def lowering(self, operation: mtf.Operation) -> Iterator[None]:
@@ -128,6 +131,25 @@ class CountingMesh(mtf.MeshImpl):
         before, self._operation = self._operation, operation
         yield
         self._operation = before
+
+    def tensor_layout(self, arg: mtf.Tensor | mtf.Shape) -> mtf.TensorLayout:
+        """Returns over which axes the dimensions of a tensor or shape are split."""
+        shape = arg.shape if isinstance(arg, mtf.Tensor) else arg
+        key = tuple(shape.dims)
+        if key not in self._layouts:
+            self._layouts[key] = super().tensor_layout(shape)
+        return self._layouts[key]
+
+    def slice_shape(self, tensor_shape: mtf.Shape) -> list[int]:
+        """Returns the shape of the slices of a tensor.
+
+        Raises:
+          ValueError: an axis does not divide a dimension that is split over it.
+        """
+        key = tuple(tensor_shape.dims)
+        if key not in self._slice_shapes:
+            self._slice_shapes[key] = super().slice_shape(tensor_shape)
+        return list(self._slice_shapes[key])
 
     def slicewise(self, fn: Callable, *inputs: LaidOut) -> Slice | tuple[Slice, ...]:
         """Returns the slices that a function of the operation makes."""

@@ -104,3 +104,30 @@ def test_surroundings_differ_by_device_control_and_loop() -> None:
         assert inside[0][0] != plain
         assert not inside[0][1]
         assert graph_hooks.surroundings(graph) == plain
+
+
+def test_while_loops_have_names_whatever_stands_between_them() -> None:
+    graph = tf.Graph()
+    found = []
+
+    def note() -> tf.Tensor:
+        found.append(graph_hooks.while_loops(graph))
+        return tf.constant(1.0)
+
+    def inner(x: tf.Tensor) -> tf.Tensor:
+        return x + note()
+
+    def outer(x: tf.Tensor) -> tf.Tensor:
+        loop = tf.while_loop(lambda y: y < 2.0, inner, [x], name="inner")
+        return tf.cond(x > 1.0, lambda: loop + note(), lambda: loop)
+
+    with graph.as_default():
+        note()
+        tf.while_loop(lambda x: x < 3.0, outer, [tf.constant(0.0)], name="outer")
+        tf.cond(tf.constant(True), note, lambda: tf.constant(2.0))
+    outside, inside, between, beside = found
+    assert outside == beside == []
+    assert len(inside) == 2
+    assert "outer" in inside[0]
+    assert "inner" in inside[1]
+    assert between == inside[:1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -39,12 +39,18 @@ def zeros(mesh: mtf.Mesh, *dims: mtf.Dimension, dtype: tf.DType = tf.float32) ->
     return mtf.zeros(mesh, mtf.Shape(dims), dtype)
 
 
-def counted(some: mtf.Tensor, layout: str, **how: object) -> counting.Counted:
-    rules = mtf.convert_to_layout_rules(layout)
-    return counting.count(some.graph, MESH, rules, exported=[some], **how)
+def counted(
+    some: mtf.Tensor,
+    layout: str,
+    gradients: Sequence[mtf.Tensor] = (),
+    iterations: int = 1,
+    **how: bool,
+) -> counting.Counted:
+    step = counting.Step(some.graph, [some], gradients, iterations)
+    return counting.count(step, MESH, mtf.convert_to_layout_rules(layout), **how)
 
 
-def exchanges(some: mtf.Tensor, layout: str, **how: object) -> tuple[Exchange, ...]:
+def exchanges(some: mtf.Tensor, layout: str, **how: bool) -> tuple[Exchange, ...]:
     return counted(some, layout, **how).costs.exchanges
 
 
@@ -186,5 +192,8 @@ def test_a_training_step(mesh: mtf.Mesh, microbatches: int) -> None:
 
 
 def test_a_layout_that_does_not_divide(mesh: mtf.Mesh) -> None:
-    with pytest.raises(ValueError, match="Tensor dimension size not divisible by mesh dimension"):
+    with pytest.raises(ValueError) as error:
         counted(zeros(mesh, C, D), "c:cols")
+    assert str(error.value) == (
+        "dimension 'c' has size 5, which the 3 devices of mesh axis 'cols' cannot share; use a multiple of 3, or another layout (utils.run.layout_rules)"
+    )

@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
+from hmoe.plan import counting
 from hmoe.t5.graphs import batch_features as feature_lib
 from hmoe.t5.graphs import gradients as gradient_lib
 from hmoe.t5.graphs import sum_variable
@@ -79,6 +80,16 @@ class NamedStep:
         return UPDATE if operation in self._after_passes else BACKWARD
 
     @functools.cached_property
+    def counted(self) -> counting.Step:
+        """The step, prepared to be counted."""
+        return counting.Step(
+            self.graph,
+            exported=[self.loss, *self.sums.values()],
+            gradients=list(self.gradients.values()),
+            iterations=self.num_microbatches,
+        )
+
+    @functools.cached_property
     def _after_passes(self) -> frozenset[mtf.Operation]:
         return frozenset(self.graph.operations[self.first_update :])
 
@@ -105,12 +116,12 @@ def named_step(settings: ModelSettings, *, on_tpu: bool, packed: bool = True) ->
         tf.train.create_global_step()
         mesh = mtf.Mesh(mtf.Graph(), "mesh")
         dims = feature_lib.batch_dims(settings, with_outer_batch=True)
-        named = feature_lib.import_features(settings, mesh, _placeholders(settings, packed), dims)
+        named = feature_lib.import_features(settings, mesh, placeholders(settings, packed), dims)
         named = feature_lib.joined_for_lm(settings, TRAIN, named)
         return build(settings, named, dims[-1], add_up_sums=on_tpu)
 
 
-def _placeholders(settings: ModelSettings, packed: bool) -> dict[str, tf.Tensor]:
+def placeholders(settings: ModelSettings, packed: bool) -> dict[str, tf.Tensor]:
     """Returns int32 [rows, length] for each feature that a model of the type reads."""
     names = ["targets"] if settings.model_type == "lm" else ["inputs", "targets"]
     if packed:

@@ -39,13 +39,7 @@ def plan_of(step: NamedStep, settings: ModelSettings, *, on_tpu: bool) -> Plan:
     layout = _rules(settings, mesh)
     layers = _layers(step, settings)
     counted = counting.count(
-        step.graph,
-        settings.mesh_shape,
-        settings.layout_rules,
-        exported=[step.loss, *step.sums.values()],
-        gradients=list(step.gradients.values()),
-        iterations=step.num_microbatches,
-        on_tpus=on_tpu,
+        step.counted, settings.mesh_shape, settings.layout_rules, on_tpus=on_tpu
     )
     parameters = sum(variable.size for variable in step.graph.trainable_variables)
     return Plan(

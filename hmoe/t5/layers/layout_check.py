@@ -38,7 +38,7 @@ def check(
       ValueError: a rule names a dimension or mesh axis that does not exist, the experts
         cannot be split so, or a router does not suit a decoder.
     """
-    layers = [(part, layer) for part in _transformers(model) for layer in _expert_layers(part)]
+    layers = [(part, layer) for part in transformers(model) for layer in _of_stack(part)]
     if not layers:
         return []
     layout = MeshLayout(mesh_shape, _without_ensembles(layout_rules))
@@ -68,20 +68,23 @@ def _too_many_choices(levels: Sequence[Level]) -> Iterator[str]:
             )
 
 
-def _transformers(model: transformer.Unitransformer) -> list[transformer.Unitransformer]:
+def transformers(model: transformer.Unitransformer) -> list[transformer.Unitransformer]:
     """Returns the stacks of layers that a model consists of."""
     parts = [
         getattr(model, name)
         for name in ("student", "teacher", "encoder", "decoder")
         if hasattr(model, name)
     ]
-    return [each for part in parts for each in _transformers(part)] if parts else [model]
+    return [each for part in parts for each in transformers(part)] if parts else [model]
 
 
-def _expert_layers(part: transformer.Unitransformer) -> list[MoELayer]:
-    """Returns the layers of a stack that have experts."""
-    # Stacks have no public accessor for their layers.
-    return [layer for layer in getattr(part.layer_stack, "_layers", []) if hasattr(layer, "moe")]
+def expert_layers(model: transformer.Unitransformer) -> list[MoELayer]:
+    """Returns the layers of a model that have experts."""
+    return [layer for part in transformers(model) for layer in _of_stack(part)]
+
+
+def _of_stack(part: transformer.Unitransformer) -> list[MoELayer]:
+    return [layer for layer in getattr(part.layer_stack, "layers", []) if hasattr(layer, "moe")]
 
 
 def _without_ensembles(layout_rules: LayoutRules) -> mtf.LayoutRules:
