@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 from hmoe import compat
@@ -51,7 +52,7 @@ class NamedStep:
         microbatches, before their loop, which has both passes.
       first_update: number of operations of the graph before those that follow both passes: bias
         updates, sums over all devices, and the optimizer's.
-      tf_graph: TensorFlow's graph, which has the features and the variables.
+      tf_graph: TensorFlow's graph, which has the features; and the variables, if it is to be run.
     """
 
     graph: mtf.Graph
@@ -95,7 +96,7 @@ class NamedStep:
 
 
 def named_step(settings: ModelSettings, *, on_tpu: bool, packed: bool = True) -> NamedStep:
-    """Builds the graph of a step that nobody runs: it has features of the right shapes alone.
+    """Builds the graph of a step that nobody runs: without data, and without saved variables.
 
     It is built into a graph of TensorFlow of its own, and reads what gin binds to the layers.
 
@@ -114,11 +115,21 @@ def named_step(settings: ModelSettings, *, on_tpu: bool, packed: bool = True) ->
     with tf.Graph().as_default():
         compat.use_resource_variables()
         tf.train.create_global_step()
-        mesh = mtf.Mesh(mtf.Graph(), "mesh")
-        dims = feature_lib.batch_dims(settings, with_outer_batch=True)
-        named = feature_lib.import_features(settings, mesh, placeholders(settings, packed), dims)
-        named = feature_lib.joined_for_lm(settings, TRAIN, named)
-        return build(settings, named, dims[-1], add_up_sums=on_tpu)
+        with tf.variable_scope(tf.get_variable_scope(), custom_getter=_name_alone):
+            mesh = mtf.Mesh(mtf.Graph(), "mesh")
+            dims = feature_lib.batch_dims(settings, with_outer_batch=True)
+            features = placeholders(settings, packed)
+            named = feature_lib.import_features(settings, mesh, features, dims)
+            named = feature_lib.joined_for_lm(settings, TRAIN, named)
+            return build(settings, named, dims[-1], add_up_sums=on_tpu)
+
+
+def _name_alone(
+    getter: Callable[..., tf.Variable], name: str, **unused: object
+) -> types.SimpleNamespace:
+    """Stands for a variable of TensorFlow; to make those of a large model takes seconds."""
+    del getter
+    return types.SimpleNamespace(name=f"{name}:0")
 
 
 def placeholders(settings: ModelSettings, packed: bool) -> dict[str, tf.Tensor]:
