@@ -78,8 +78,8 @@ def _check_values(request: Request, reading: Reading, built: scopes.Built) -> No
     modes.check_mode(reading, request.command)
     if reading.whole:
         if _is_closed(request, reading):
-            # A plan needs no task.
-            given = {"MIXTURE_NAME"} if request.data or request.plan else set()
+            given = [macros.TASK] if request.data else []
+            given += macros.NOT_PLANNED if request.plan else ()
             needs_task = request.command in ("train", "eval")
             macros.check_defined(reading, is_given=given.__contains__, needs_task=needs_task)
         if request.command in _BUILD:

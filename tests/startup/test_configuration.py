@@ -53,6 +53,7 @@ def test_a_plan_needs_neither_data_nor_a_task() -> None:
     parts = ("models/hierarchical_base.gin", "layouts/v3-32.gin")
     assert plan(files=parts) == []
     assert plan(files=("runs/pretrain_base_v3-256.gin",)) == []
+    assert plan(files=("runs/finetune_cldr.gin", "layouts/one_device.gin")) == []
     with pytest.raises(ValueError, match="nothing defines the macro MIXTURE_NAM;"):
         plan("utils.run.batch_size = %MIXTURE_NAM", files=parts)
 

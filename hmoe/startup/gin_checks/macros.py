@@ -15,8 +15,12 @@ _TASK = (
     "t5.models.mesh_transformer.mesh_train_dataset_fn.mixture_or_task_name",
 )
 
-# T5 asks gin for it by name, where it makes the vocabulary.
-_ALWAYS_READ = frozenset({"MIXTURE_NAME"})
+# The macro of the task. T5 asks gin for it by name, where it makes the vocabulary.
+TASK = "MIXTURE_NAME"
+_ALWAYS_READ = frozenset({TASK})
+
+# Macros that shipped files leave to the user, and that a plan does without.
+NOT_PLANNED = (TASK, "init_checkpoint")
 
 
 def check_defined(reading: Reading, *, is_given: Callable[[str], object], needs_task: bool) -> None:

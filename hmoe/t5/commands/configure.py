@@ -16,10 +16,6 @@ from hmoe.t5.commands import gin_config, user_modules
 from hmoe.t5.data import files as data_files
 from hmoe.t5.sessions import checkpoints
 
-# The macro that names the task, from which T5 takes the vocabulary; and its value for none.
-TASK = "MIXTURE_NAME"
-_NO_TASK = f"{TASK} = None"
-
 # Commands that read the user's own data; the others use a model that was trained with it.
 READ_DATA = ("train", "eval")
 
@@ -133,22 +129,26 @@ def _configure(
     skip = request.skip_all_gin_unknowns or request.additional_deprecated_gin_references
     if not request.skip_all_gin_unknowns:
         user_modules.import_those_of_gin(reading)
-    given = set()
-    if request.plan and not _names_task(reading):
-        given, bindings = {TASK}, [_NO_TASK, *bindings]
+    absent = _absent(reading) if request.plan else []
+    bindings = [*(f"{name} = None" for name in absent), *bindings]
     gin_config.read(files, bindings, request.gin_location_prefix, skip, text)
     if reading.whole and request.gin_file and not request.skip_all_gin_unknowns:
         macros.check_defined(
             reading,
-            is_given=lambda name: name in given or gin_config.is_constant(name),
+            is_given=lambda name: name in absent or gin_config.is_constant(name),
             needs_task=False,
         )
     gin_config.finish()
     t5.data.add_global_cache_dirs(list(request.additional_task_cache_dirs))
 
 
-def _names_task(reading: gin_reading.Reading) -> bool:
-    return TASK in reading.macros or gin_config.is_constant(TASK)
+def _absent(reading: gin_reading.Reading) -> list[str]:
+    """Returns the macros that a plan does without, of those that nothing defines."""
+    return [
+        name
+        for name in macros.NOT_PLANNED
+        if name not in reading.macros and not gin_config.is_constant(name)
+    ]
 
 
 def mode_of(command: str) -> str:

@@ -17,7 +17,6 @@ import hmoe.t5  # noqa: F401  (registers what gin names)
 from hmoe import compat
 from hmoe.cli import launch
 from hmoe.compat.stack import tf
-from hmoe.plan.costs import Memory, Plan, StepCosts
 from hmoe.startup.console import Console
 from hmoe.startup.request import PlanFlags, Request
 from hmoe.t5.commands import configure, plan, run_files, t5_run
@@ -193,6 +192,10 @@ def test_without_a_task_the_vocabulary_is_that_of_t5() -> None:
     assert settings.vocabulary.vocab_size == 32_100
 
 
+def test_without_a_checkpoint_to_begin_with() -> None:
+    assert resolved(*SMALL, files=("runs/finetune_cldr.gin", *TPU)).settings.init_checkpoint is None
+
+
 def test_warnings_of_the_layout() -> None:
     console = Said()
     resolved(
@@ -238,27 +241,9 @@ def test_errors_of_sizes_that_do_not_suit_each_other(name: str) -> None:
     assert launch.describe(error.value, None) == f"hmoe: error: {message}"
 
 
-def stand_in() -> Plan:
-    """A plan of nothing."""
-    return Plan(
-        mesh={},
-        layout={},
-        tokens=0,
-        microbatches=1,
-        costs=StepCosts({}, ()),
-        memory=Memory(0, 0, 0, 0),
-        parameters=0,
-        active_parameters=0,
-        layers=(),
-        remarks=(),
-        on_tpu=False,
-    )
-
-
 def planned(request: Request, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[str]]:
-    """What is shown of a request, where nothing is counted; and what is said."""
+    """What would be shown of a request, and what is said."""
     shown: list[Any] = []
-    monkeypatch.setattr(plan, "make_plan", lambda step, settings: stand_in())
     monkeypatch.setattr(plan, "show", lambda *arguments: shown.append(arguments))
     console = Said()
     plan.plan(request, console)
@@ -269,7 +254,8 @@ def planned(request: Request, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any
 def test_the_default_job(monkeypatch: pytest.MonkeyPatch) -> None:
     request = request_for(files=())
     ((shown, _, found, step, of_step),), said = planned(request, monkeypatch)
-    assert (shown, found) == (request, stand_in())
+    assert shown == request
+    assert (found.mesh, found.tokens, found.on_tpu) == ({"rows": 2, "cols": 2}, 32 * 160, False)
     assert [layer.name for layer in step.records] == [
         f"{stack}/block_{block:03d}/layer_{layer:03d}"
         for stack, layer in (("encoder", 1), ("decoder", 2))
@@ -281,6 +267,7 @@ def test_the_default_job(monkeypatch: pytest.MonkeyPatch) -> None:
         "Counting for CPUs and GPUs (utils.run.mesh_devices names devices; --platform chooses "
         "another)",
         "Building the named graph of a step ...",
+        "Counting ...",
     ]
 
 
