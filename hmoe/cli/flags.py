@@ -379,6 +379,12 @@ def _add_shown(group: Container) -> None:
     add_switch(group, "json", "print the plan as JSON")
     add_switch(group, "explain", "show the formulas of the expert layers with their numbers")
     add_switch(group, "prove", "count the step in other ways too, and compare")
+    add(
+        "--search",
+        type=count,
+        metavar="N",
+        help="search all meshes and layouts of N devices for the quickest step that fits",
+    )
     add("--plot", metavar=FOLDER, help="write pictures to this folder, as SVG and PNG")
 
 

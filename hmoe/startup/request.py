@@ -46,6 +46,7 @@ class PlanFlags:
       explain: whether the formulas are shown with their numbers.
       prove: whether the costs are counted in other ways too, and compared.
       plot: folder to write pictures to.
+      search: number of devices whose meshes and layouts are searched; None to search none.
     """
 
     reads_model_dir: bool = False
@@ -55,6 +56,7 @@ class PlanFlags:
     explain: bool = False
     prove: bool = False
     plot: str | None = None
+    search: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

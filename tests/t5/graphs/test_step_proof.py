@@ -9,6 +9,7 @@ import pytest
 from hmoe.plan.costs import Exchange, Place, StepCosts
 from hmoe.t5.graphs import step_plan, step_proof
 from hmoe.t5.graphs.named_step import named_step
+from tests import tpu_slices
 from tests.gin import configs
 
 SMALL = (
@@ -27,17 +28,23 @@ SMALL = (
     "num_experts = 8",
 )
 MICROBATCHES = "serialize_num_microbatches.tokens_per_microbatch_per_replica = 48"
+LAYOUTS = configs.names("layouts")
 ROUTERS = configs.names("models/routers")
+
+
+def compared(on_tpu: bool = False) -> list[step_proof.Comparison]:
+    """Plans the step of the present configuration, and lowers it."""
+    settings = configs.described().settings
+    step = named_step(settings, on_tpu=on_tpu)
+    plan = step_plan.plan_of(step, settings, on_tpu=on_tpu)
+    return step_proof.compare(step, settings, plan.costs, on_tpu=on_tpu, packed=True)
 
 
 def comparisons(
     files: list[str], bindings: tuple[str, ...] = (), on_tpu: bool = False
 ) -> list[step_proof.Comparison]:
     with configs.parsed(files, [*SMALL, *bindings]):
-        settings = configs.described().settings
-        step = named_step(settings, on_tpu=on_tpu)
-        plan = step_plan.plan_of(step, settings, on_tpu=on_tpu)
-        return step_proof.compare(step, settings, plan.costs, on_tpu=on_tpu, packed=True)
+        return compared(on_tpu)
 
 
 def assert_equal(found: list[step_proof.Comparison]) -> None:
@@ -60,6 +67,32 @@ def test_two_levels(on_tpu: bool, microbatches: bool) -> None:
 def test_models_and_layouts(model: str, layout: str) -> None:
     sizes = ("num_inner_experts = 4",)
     assert_equal(comparisons([f"models/{model}.gin", f"layouts/{layout}.gin"], sizes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", configs.names("models"))
+def test_every_model(model: str) -> None:
+    found = comparisons([model, "layouts/cpu_2x2.gin"])
+    assert [each for each in found if not each.is_equal] == []
+    assert found[0].planned > 10000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if "v3-" not in name])
+def test_every_layout_of_cpus(layout: str) -> None:
+    sizes = ("num_inner_experts = 4",)
+    found = comparisons(["models/hierarchical_tiny.gin", layout], sizes)
+    assert [each for each in found if not each.is_equal] == []
+
+
+@pytest.mark.parametrize(
+    "num_cores", [8, *(pytest.param(number, marks=pytest.mark.slow) for number in (32, 128))]
+)
+def test_layouts_of_tpus(num_cores: int) -> None:
+    """Larger ones are lowered in tests/plan/test_pods.py."""
+    layout, bindings = tpu_slices.layout_of(num_cores)
+    with configs.parsed(["models/hierarchical_tiny.gin", layout], bindings):
+        assert_equal(compared(on_tpu=True))
 
 
 @pytest.mark.slow
