@@ -17,11 +17,13 @@ import hmoe.t5  # noqa: F401  (registers what gin names)
 from hmoe import compat
 from hmoe.cli import launch
 from hmoe.compat.stack import tf
+from hmoe.startup import errors
 from hmoe.startup.console import Console
 from hmoe.startup.request import PlanFlags, Request
 from hmoe.t5.commands import configure, plan, run_files, t5_run
-from hmoe.t5.graphs import named_step
+from hmoe.t5.graphs import named_step, step_proof
 from hmoe.t5.graphs.model_settings import ModelSettings
+from hmoe.t5.graphs.step_proof import Comparison
 from tests.t5 import server
 
 compat.behave_like_v1()
@@ -300,6 +302,59 @@ def test_a_saved_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said[0].startswith("Counting for ")
     assert len(step.records) == 4
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, **flags: bool) -> str:
+    """What is written to standard output, with a table of one line."""
+    monkeypatch.setattr(plan, "tables", lambda found: [f"{found.devices} devices"])
+    console = Said()
+    plan.plan(request_for("dropout_rate = 0.0", **flags), console)
+    return console.out.getvalue()
+
+
+def test_only_the_plan_goes_to_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(monkeypatch) == "4 devices\n"
+
+
+def test_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads(shown(monkeypatch, json=True))
+    assert (found["platform"], found["devices"], found["tokens"]) == ("cpu", 4, 8 * 160)
+    assert [layer["name"] for layer in found["layers"]] == [
+        "encoder/block_000/layer_001",
+        "decoder/block_000/layer_002",
+    ]
+    assert "proof" not in found
+
+
+def test_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    gin.clear_config()
+    found = json.loads(shown(monkeypatch, json=True, prove=True))
+    assert len(found["proof"]) > 6
+    assert all(each["is_equal"] for each in found["proof"])
+    gin.clear_config()
+    lines = shown(monkeypatch, prove=True).splitlines()
+    assert lines[0] == "4 devices"
+    assert lines[2].split() == ["proof,", "of", "one", "device", "planned", "lowered", "equal"]
+    first, *others = found["proof"]
+    assert lines[4].split() == [
+        *("multiplications", "in", "the", "whole", "graph"),
+        *(f"{first['planned']:,}", f"{first['lowered']:,}", "yes"),
+    ]
+    assert len(lines) == 5 + len(others)
+
+
+def test_a_proof_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    differs = [
+        Comparison("multiplications", 5, 5),
+        Comparison("all-to-all over rows: bytes", 1007, 1009),
+    ]
+    monkeypatch.setattr(step_proof, "compare", lambda *unused, **unused_too: differs)
+    with pytest.raises(errors.RunFailedError) as error:
+        shown(monkeypatch, prove=True)
+    assert str(error.value) == (
+        "the plan differs from the graph that training would run, in 1 of 2 numbers; the first is "
+        "all-to-all over rows: bytes: 1,007 planned, 1,009 in the graph"
+    )
 
 
 @pytest.mark.slow
