@@ -6,9 +6,12 @@ import dataclasses
 import re
 
 import numpy as np
+from absl import flags
 from tensorflow.python.tpu.device_assignment import device_assignment
 from tensorflow.python.tpu.topology import Topology
 
+from hmoe.compat.stack import mtf, tf
+from hmoe.t5.graphs.model_settings import ModelSettings
 from tests.gin import configs
 
 CHIPS = {
@@ -86,3 +89,51 @@ class Context:
 
     def tpu_host_placement_function(self, host_id: int) -> str:
         return f"/job:worker/task:{host_id}/device:CPU:0"
+
+
+class _OneVariable:
+    """A variable of which one core's slice alone is there; all cores run the same program."""
+
+    def __init__(self, variable: mtf.Variable, mesh_impl: mtf.MeshImpl):
+        self._variable = variable
+        self._slice = tf.get_variable(
+            f"{variable.name}_slice",
+            mesh_impl.slice_shape(variable.shape),
+            variable.slice_dtype,
+            initializer=tf.zeros_initializer(),
+            collections=[],
+        )
+        self.laid_out_tensor = mesh_impl.LaidOutTensor([self._slice])
+        self.copy_master_to_slices = self.copy_slices_to_master = tf.no_op()
+
+    def assign_to_slices(self, assign_fn, values):
+        return assign_fn(self._variable, self._slice, values[0])
+
+
+class ProgramOfCores(mtf.simd_mesh_impl.SimdMeshImpl):
+    """Makes the program that all cores run, without a variable for each core to hold.
+
+    Those are most of the time that lowering takes: 512 of each parameter, and a copy of each.
+    """
+
+    LaidOutVariable = _OneVariable
+
+
+def engine(
+    settings: ModelSettings,
+    num_cores: int,
+    kind: type[mtf.MeshImpl] = mtf.simd_mesh_impl.SimdMeshImpl,
+) -> mtf.MeshImpl:
+    """The mesh of a slice, its cores arranged as T5's own model function arranges them."""
+    # Mesh TensorFlow asks absl for the cores of a chip, and absl then for the command line.
+    flags.FLAGS.mark_as_parsed()
+    order = mtf.simd_mesh_impl.auto_logical_to_physical_tpu(
+        settings.mesh_shape.to_integer_list, [int(size) for size in topology(num_cores).mesh_shape]
+    )
+    return kind(
+        settings.mesh_shape,
+        settings.layout_rules,
+        None,
+        assignment(num_cores),
+        logical_to_physical=order,
+    )

@@ -168,6 +168,12 @@ def run_by(records: Iterable[Record], roots: Iterable[tf.Tensor | tf.Operation])
       records: records of the graph of the roots.
       roots: what a session, or a TPU, is to run.
     """
+    names = {operation.name for operation in needed(roots)}
+    return [record for record in records if record.result.partition(":")[0] in names]
+
+
+def needed(roots: Iterable[tf.Tensor | tf.Operation]) -> set[tf.Operation]:
+    """Returns all operations of TensorFlow's graph that run when something is run."""
     waiting = [root if isinstance(root, tf.Operation) else root.op for root in roots]
     found = set(waiting)
     while waiting:
@@ -176,8 +182,7 @@ def run_by(records: Iterable[Record], roots: Iterable[tf.Tensor | tf.Operation])
             if each not in found:
                 found.add(each)
                 waiting.append(each)
-    names = {operation.name for operation in found}
-    return [record for record in records if record.result.partition(":")[0] in names]
+    return found
 
 
 def _sent(before: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
