@@ -10,6 +10,8 @@ the second Y, H, T, D, Ky; of the third Z, I, U, P, Kz.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hmoe.plan import aux_formulas
 from hmoe.plan.costs import BACKWARD, DISPATCH, EXPERTS, FORWARD, Place, StepCosts
 from hmoe.plan.layer_case import ACTIVATIONS, FeedForwardCase, LayerCase
@@ -109,7 +111,15 @@ def _add_experts(terms: Terms, case: LayerCase, level: LevelSizes, depth_dim: Di
     """Adds the experts, on the slots of the last level."""
     hidden = split(case, "F", "expert_hidden", case.experts.hidden_size)
     rows, experts = level.slots_of_experts, level.all_experts
-    _add_feed_forward(terms, case, case.experts, "", rows, experts, depth_dim, hidden)
+    layer = case.experts
+    sums = {phase: Place(EXPERTS, "", phase) for phase in (FORWARD, BACKWARD)}
+    if level.experts.axis is None and level.groups.axis is None:
+        # A reshape that moves nothing leaves a sum over devices to whoever reads its result.
+        sums[BACKWARD] = _at(level, BACKWARD)
+        is_read = layer.num_outputs > 1 or layer.use_bias or (layer.output_dropout and case.train)
+        if not is_read:
+            sums[FORWARD] = _at(level, FORWARD)
+    _add_feed_forward(terms, case, layer, "", rows, experts, depth_dim, hidden, sums)
 
 
 def _add_shared_expert(
@@ -122,7 +132,8 @@ def _add_shared_expert(
         split(case, "B", "batch", case.batch),
         Dim("L", case.length),
     )
-    _add_feed_forward(terms, case, shared, "shared ", rows, (), depth_dim, hidden)
+    sums = {phase: Place(EXPERTS, "", phase) for phase in (FORWARD, BACKWARD)}
+    _add_feed_forward(terms, case, shared, "shared ", rows, (), depth_dim, hidden, sums)
 
 
 def _add_feed_forward(
@@ -134,6 +145,7 @@ def _add_feed_forward(
     experts: Dims,
     depth_dim: Dim,
     hidden: Dim,
+    sums: Mapping[str, Place],
 ) -> None:
     """Adds a feed-forward layer.
 
@@ -146,6 +158,7 @@ def _add_feed_forward(
       experts: the experts among them, each of which has weights of its own.
       depth_dim: M.
       hidden: F.
+      sums: by phase, where the sums over devices of outputs, and of gradients of inputs, belong.
     """
     forward, backward = Place(EXPERTS, "", FORWARD), Place(EXPERTS, "", BACKWARD)
     output, number = Dim("N", case.output_dim), len(layer.activations)
@@ -153,13 +166,14 @@ def _add_feed_forward(
     inputs, values, outputs = (*rows, depth_dim), (*rows, hidden), (*rows, output)
     terms.multiply(forward, f"{label}wi", into, number)
     for _ in range(layer.num_outputs):
-        terms.einsum(forward, f"{label}wo", outof, outputs, case.activation_bytes)
+        terms.multiply(forward, f"{label}wo", outof)
+        terms.add_up(sums[FORWARD], f"{label}wo", outof, outputs, case.activation_bytes)
     _add_elementwise(terms, case, layer, label, values, (*rows, *_output_dims(case)))
     if not case.train:
         return
     # The gradient of the inputs is the sum of all projections' before devices are added up.
     terms.multiply(backward, f"{label}wi, inputs", into, number)
-    terms.add_up(backward, f"{label}wi, inputs", into, inputs, case.activation_bytes)
+    terms.add_up(sums[BACKWARD], f"{label}wi, inputs", into, inputs, case.activation_bytes)
     terms.multiply(backward, f"{label}wo, hidden values", outof, layer.num_outputs)
     once = case.weight_bytes == case.activation_bytes
     for name, count, dims, weight, bias in (

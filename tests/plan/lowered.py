@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from hmoe.compat.stack import mtf
-from hmoe.lowering.lower import make_mesh
+from hmoe.lowering.lower import lower, make_mesh
 from hmoe.layer import parts
 from hmoe.plan.costs import (
     ALL_GATHER,
@@ -84,7 +84,7 @@ def lowered(
     mesh_impl = make_mesh(shape, mtf.convert_to_layout_rules(layout), [""] * shape.size)
     recorder = _Recorder(mesh_impl)
     with recorder.recording(step):
-        lowering = mtf.Lowering(some.graph, {some.mesh: mesh_impl}, autostack=False)
+        lowering = lower(some, mesh_impl, autostack=False)
         for tensor in step.exported:
             lowering.tensors[tensor].to_laid_out_tensor()
     return recorder.found
