@@ -66,7 +66,9 @@ class RouterCase:
         _check_word("RouterCase", "softmax_over", self.softmax_over, ("experts", "tokens"))
         _check_word("RouterCase", "gate_function", self.gate_function, ("softmax", "sigmoid"))
         if self.kind == SWITCH and self.k != 1:
-            raise ValueError(f"RouterCase: kind is 'switch', but k is {self.k}; use k = 1, or top_k")
+            raise ValueError(
+                f"RouterCase: kind is 'switch', but k is {self.k}; use k = 1, or top_k"
+            )
         if self.k < 1:
             raise ValueError(f"RouterCase: k is {self.k}; a token has at least 1 choice")
 

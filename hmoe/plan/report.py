@@ -28,7 +28,7 @@ def report(plan: Plan, times: StepTime | None = None, *, styled: bool = False) -
     """
     found: list[RenderableType] = [_heading(plan), multiplications(plan), exchanges(plan)]
     found += [memory(plan, times)]
-    found += [levels(plan)] if plan.layers else []
+    found += levels(plan)
     found += [time_of_axes(times), _time_lines(times)] if times else []
     found += [_remarks(plan, times)]
     return rendered(found, styled=styled)
@@ -111,7 +111,7 @@ def exchanges(plan: Plan) -> RenderableType:
 def _of(exchange: Exchange) -> str:
     place = exchange.place
     if place.part == OTHER:
-        return "outside the mixture"
+        return _PART_NAMES[OTHER]
     return f"{place.part}, {place.level}" if place.level else place.part
 
 
@@ -139,29 +139,18 @@ def memory(plan: Plan, times: StepTime | None) -> Table:
     return found
 
 
-def levels(plan: Plan) -> Table:
-    """Returns the sizes of the levels of the mixture layers, equal layers once."""
-    found = table(
-        "Mixture layers",
-        "level",
-        "experts",
-        "split over",
-        "groups",
-        "tokens",
-        "capacity",
-        "slots a token",
-        "empty at least",
-    )
+def levels(plan: Plan) -> list[RenderableType]:
+    """Returns the sizes of the levels of the mixture layers, of equal layers once."""
+    found: list[RenderableType] = []
     for sizes, layers in _alike(plan.layers).items():
-        names = (
-            layers[0].name if len(layers) == 1 else f"{layers[0].name} and {len(layers) - 1} more"
-        )
-        found.add_row(
-            names, "", "", "", "", "", f"{layers[0].slots_per_token:.2f}", _empty(layers[0])
-        )
+        title = layers[0].name
+        if len(layers) > 1:
+            title = f"{title} and {len(layers) - 1} like it"
+        columns = ("experts", "split over", "groups", "tokens of each", "capacity", "slots a token")
+        rows = table(f"Mixture layer {title}", "level", *columns)
         for level in sizes:
-            found.add_row(*_level(level))
-        found.add_section()
+            rows.add_row(*_level(level))
+        found += [rows, _slots(layers[0])]
     return found
 
 
@@ -175,19 +164,21 @@ def _alike(layers: Sequence[LayerPlan]) -> dict[tuple[LevelPlan, ...], list[Laye
 def _level(level: LevelPlan) -> list[str]:
     split = f"{level.axis} {level.splits}" if level.axis else "none"
     return [
-        f"  {level.name}",
+        level.name,
         f"{level.num_experts:,}",
         split,
         f"{level.num_groups:,}",
         f"{level.group_size:,}",
         f"{level.capacity:,}",
         f"{level.slots_per_token:.2f}",
-        "",
     ]
 
 
-def _empty(layer: LayerPlan) -> str:
-    return f"{layer.empty_share:.0%}"
+def _slots(layer: LayerPlan) -> str:
+    return (
+        f"  {layer.experts:,} experts with {layer.slots:,} slots, {layer.slots_per_token:.2f} for "
+        f"each of {layer.tokens:,} tokens; at least {layer.empty_share:.0%} stay empty.\n"
+    )
 
 
 def time_of_axes(times: StepTime) -> Table:

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
-from collections.abc import Sequence
 from typing import Any
 
 import t5.data
 
-from hmoe.plan.as_json import as_json
-from hmoe.plan.costs import Plan
-from hmoe.startup import console as console_lib
 from hmoe.startup import platforms, run_sources
 from hmoe.startup.console import Console
-from hmoe.startup.errors import RunFailedError
 from hmoe.startup.request import Request
-from hmoe.t5.commands import configure, gin_config
+from hmoe.t5.commands import configure, gin_config, plan_output
+from hmoe.t5.commands.plan_output import PlannedStep
 from hmoe.t5.commands.t5_run import T5Run, make_settings
 from hmoe.t5.data import training_data
-from hmoe.t5.graphs import named_step, step_plan, step_proof
+from hmoe.t5.graphs import named_step, step_plan
 from hmoe.t5.graphs.model_settings import ModelSettings, Vocabulary
-from hmoe.t5.graphs.named_step import NamedStep
-from hmoe.t5.graphs.step_proof import Comparison
 
 # Pieces of T5's own vocabulary, which lies on another machine.
 _NUM_PIECES = 32_000
-
-
-@dataclasses.dataclass(frozen=True)
-class PlannedStep:
-    """A training step that is resolved as training would resolve it.
-
-    Attributes:
-      settings: the settings of the model and the run.
-      on_tpu: whether it is counted for TPUs.
-      packed: whether a sequence may hold several examples.
-    """
-
-    settings: ModelSettings
-    on_tpu: bool
-    packed: bool
 
 
 def plan(request: Request, console: Console) -> None:
@@ -62,60 +39,7 @@ def plan(request: Request, console: Console) -> None:
     step = named_step.named_step(planned.settings, on_tpu=planned.on_tpu, packed=planned.packed)
     console.say("Counting ...")
     found = step_plan.plan_of(step, planned.settings, on_tpu=planned.on_tpu)
-    show(request, console, found, step, planned)
-
-
-def show(
-    request: Request, console: Console, found: Plan, step: NamedStep, planned: PlannedStep
-) -> None:
-    """Prints a plan as the flags ask for it.
-
-    Raises:
-      RunFailedError: the plan is to be proved, and the graph that training would run differs.
-    """
-    flags = request.plan
-    assert flags is not None
-    proof = _proof(console, found, step, planned) if flags.prove else None
-    if flags.json:
-        proved = {} if proof is None else {"proof": [_comparison(each) for each in proof]}
-        console.answer(json.dumps({**as_json(found), **proved}, indent=1))
-    else:
-        for line in [*tables(found), *(_proof_table(proof) if proof is not None else [])]:
-            console.answer(line)
-    unequal = [each for each in proof or [] if not each.is_equal]
-    if unequal:
-        raise RunFailedError(
-            f"the plan differs from the graph that training would run, in {len(unequal)} of "
-            f"{len(proof or [])} numbers; the first is {unequal[0].what}: "
-            f"{unequal[0].planned:,} planned, {unequal[0].lowered:,} in the graph"
-        )
-
-
-def tables(found: Plan) -> list[str]:
-    """Returns the lines of the tables of a plan."""
-    # OWNER: to be filled in at the merge with hmoe/plan/report.py.
-    raise NotImplementedError
-
-
-def _proof(
-    console: Console, found: Plan, step: NamedStep, planned: PlannedStep
-) -> list[Comparison]:
-    console.say("Lowering the graph that training would run, to compare ...")
-    return step_proof.compare(
-        step, planned.settings, found.costs, on_tpu=planned.on_tpu, packed=planned.packed
-    )
-
-
-def _proof_table(proof: Sequence[Comparison]) -> list[str]:
-    rows = [
-        (each.what, f"{each.planned:,}", f"{each.lowered:,}", "yes" if each.is_equal else "NO")
-        for each in proof
-    ]
-    return ["", *console_lib.table(("proof, of one device", "planned", "lowered", "equal"), rows)]
-
-
-def _comparison(each: Comparison) -> dict[str, Any]:
-    return {**dataclasses.asdict(each), "is_equal": each.is_equal}
+    plan_output.show(request, console, found, step, planned)
 
 
 def resolve(request: Request, console: Console) -> PlannedStep:
