@@ -6,8 +6,9 @@ import io
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from hmoe.plan.costs import OTHER, PARTS, PHASES, Exchange, LayerPlan, LevelPlan, Plan
 from hmoe.plan.time_model import NOT_MODELLED, StepTime
@@ -51,12 +52,17 @@ def rendered(parts: Sequence[RenderableType], *, styled: bool = False) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).rstrip()
 
 
-def table(title: str, *columns: str) -> Table:
+def table(*columns: str) -> Table:
     """Returns an empty table whose first column is flush left and whose others are flush right."""
-    found = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    found = Table(box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
         found.add_column(column, justify="right" if number else "left", overflow="fold")
     return found
+
+
+def titled(title: str, rows: Table) -> Group:
+    """Returns a table below its title."""
+    return Group(Text(title, style="bold"), rows)
 
 
 def _heading(plan: Plan) -> str:
@@ -76,9 +82,9 @@ def _heading(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def multiplications(plan: Plan) -> Table:
+def multiplications(plan: Plan) -> Group:
     """Returns the multiplications by part and phase."""
-    found = table("Multiplications", "part", *PHASES, "all", "share")
+    found = table("part", *PHASES, "all", "share")
     total = plan.costs.multiplied()
     for part in PARTS:
         numbers = [plan.costs.multiplied(part, phase) for phase in PHASES]
@@ -86,7 +92,7 @@ def multiplications(plan: Plan) -> Table:
             found.add_row(*_counts(_PART_NAMES[part], numbers), _share(sum(numbers), total))
     numbers = [plan.costs.multiplied(None, phase) for phase in PHASES]
     found.add_row(*_counts("all", numbers), "")
-    return found
+    return titled("Multiplications", found)
 
 
 def _counts(name: str, numbers: Sequence[int]) -> list[str]:
@@ -97,7 +103,7 @@ def exchanges(plan: Plan) -> RenderableType:
     """Returns the bytes that a device sends, by axis, kind and level."""
     if not plan.costs.exchanges:
         return "\nA device sends nothing to others.\n"
-    found = table("Bytes sent to other devices", "over", "kind", "of", *PHASES, "all", "number")
+    found = table("over", "kind", "of", *PHASES, "all", "number")
     for axes in sorted({each.axes for each in plan.costs.exchanges}, key=lambda axes: axes[::-1]):
         along = [each for each in plan.costs.exchanges if each.axes == axes]
         for kind, of in dict.fromkeys((each.kind, _of(each)) for each in along):
@@ -105,7 +111,7 @@ def exchanges(plan: Plan) -> RenderableType:
             found.add_row(" and ".join(axes), kind, of, *_sizes(same))
         found.add_section()
     found.add_row("all", "", "", *_sizes(plan.costs.exchanges))
-    return found
+    return titled("Bytes sent to other devices", found)
 
 
 def _of(exchange: Exchange) -> str:
@@ -121,9 +127,9 @@ def _sizes(same: Sequence[Exchange]) -> list[str]:
     return [*(size(each) if each else "" for each in sizes), size(sum(sizes)), f"{number:,}"]
 
 
-def memory(plan: Plan, times: StepTime | None) -> Table:
+def memory(plan: Plan, times: StepTime | None) -> Group:
     """Returns the memory by part, and whether it fits."""
-    found = table("Memory", "what", "size", "share")
+    found = table("what", "size", "share")
     total = plan.memory.total
     for name, number in (
         ("parameters", plan.memory.parameters),
@@ -136,7 +142,7 @@ def memory(plan: Plan, times: StepTime | None) -> Table:
     if times is not None:
         answer = "it fits" if times.fits else "it does not fit"
         found.add_row(f"{times.hardware.name} has", size(times.hardware.memory), answer)
-    return found
+    return titled("Memory", found)
 
 
 def levels(plan: Plan) -> list[RenderableType]:
@@ -147,10 +153,10 @@ def levels(plan: Plan) -> list[RenderableType]:
         if len(layers) > 1:
             title = f"{title} and {len(layers) - 1} like it"
         columns = ("experts", "split over", "groups", "tokens of each", "capacity", "slots a token")
-        rows = table(f"Mixture layer {title}", "level", *columns)
+        rows = table("level", *columns)
         for level in sizes:
             rows.add_row(*_level(level))
-        found += [rows, _slots(layers[0])]
+        found += [titled(f"Mixture layer {title}", rows), _slots(layers[0])]
     return found
 
 
@@ -181,10 +187,9 @@ def _slots(layer: LayerPlan) -> str:
     )
 
 
-def time_of_axes(times: StepTime) -> Table:
+def time_of_axes(times: StepTime) -> Group:
     """Returns the modelled time of multiplications and of the exchanges over each axis."""
-    title = f"Modelled time on {times.hardware.name}"
-    found = table(title, "what", "hosts", "time", "operations a byte", "needed")
+    found = table("what", "hosts", "time", "operations a byte", "needed")
     for part in PARTS:
         if times.compute.get(part):
             found.add_row(_PART_NAMES[part], "", seconds(times.compute[part]), "", "")
@@ -196,7 +201,7 @@ def time_of_axes(times: StepTime) -> Table:
             count(axis.operations_per_byte),
             count(axis.needed_per_byte),
         )
-    return found
+    return titled(f"Modelled time on {times.hardware.name}", found)
 
 
 def _time_lines(times: StepTime) -> str:

@@ -45,7 +45,10 @@ def _tables(title: str, found: Found, hardware: Hardware) -> Iterator[Renderable
         what = f"{title}: the quickest of {number} meshes and layouts that fit {hardware.name}"
         yield _table(what, found.ranked[:_BEST])
         yield _why(found.ranked[0], hardware)
-        yield _table(f"{title}: none is both quicker and smaller than one of these", found.front)
+        if len(found.front) > 1:
+            yield _table(f"{title}: none is both quicker and smaller than these", found.front)
+        else:
+            yield "None of the others needs less memory.\n"
     if found.too_large:
         smallest = found.too_large[0]
         yield (
@@ -56,12 +59,12 @@ def _tables(title: str, found: Found, hardware: Hardware) -> Iterator[Renderable
 
 
 def _table(title: str, judged: Sequence[Judged]) -> RenderableType:
-    table = report.table(title, "mesh", "experts split over", "time", "memory")
+    table = report.table("mesh", "experts split over", "time", "memory")
     for each in judged:
         memory = report.size(_plan(each).memory.total)
         mesh, experts = _mesh(each.candidate), _experts(each.candidate)
         table.add_row(mesh, experts, report.seconds(each.seconds), memory)
-    return table
+    return report.titled(title, table)
 
 
 def _why(best: Judged, hardware: Hardware) -> str:

@@ -138,7 +138,9 @@ def routers(draw: st.DrawFn) -> RouterCase:
     """Draws a router."""
     kind = draw(st.sampled_from([TOP_K, *ROUTERS]))
     chooses = kind in (TOP_K, SWITCH)
-    softmax_over = draw(st.sampled_from(["experts", "tokens"])) if kind == EXPERT_CHOICE else "experts"
+    softmax_over = (
+        draw(st.sampled_from(["experts", "tokens"])) if kind == EXPERT_CHOICE else "experts"
+    )
     functions = ["softmax"] if softmax_over == "tokens" else ["softmax", "sigmoid"]
     moves_bias = chooses and draw(st.booleans())
     return RouterCase(
