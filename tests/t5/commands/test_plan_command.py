@@ -20,7 +20,7 @@ from hmoe.compat.stack import tf
 from hmoe.startup import errors
 from hmoe.startup.console import Console
 from hmoe.startup.request import PlanFlags, Request
-from hmoe.t5.commands import configure, plan, run_files, t5_run
+from hmoe.t5.commands import configure, plan, plan_output, run_files, t5_run
 from hmoe.t5.graphs import named_step, step_proof
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.step_proof import Comparison
@@ -246,7 +246,7 @@ def test_errors_of_sizes_that_do_not_suit_each_other(name: str) -> None:
 def planned(request: Request, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[str]]:
     """What would be shown of a request, and what is said."""
     shown: list[Any] = []
-    monkeypatch.setattr(plan, "show", lambda *arguments: shown.append(arguments))
+    monkeypatch.setattr(plan_output, "show", lambda *arguments: shown.append(arguments))
     console = Said()
     plan.plan(request, console)
     assert console.out.getvalue() == ""
@@ -305,8 +305,8 @@ def test_a_saved_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, **flags: bool) -> str:
-    """What is written to standard output, with a table of one line."""
-    monkeypatch.setattr(plan, "tables", lambda found: [f"{found.devices} devices"])
+    """What is written to standard output, with a report of one line."""
+    monkeypatch.setattr(plan_output, "report", lambda found, *_, **__: f"{found.devices} devices")
     console = Said()
     plan.plan(request_for("dropout_rate = 0.0", **flags), console)
     return console.out.getvalue()
