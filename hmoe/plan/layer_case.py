@@ -66,7 +66,9 @@ class RouterCase:
         _check_word("RouterCase", "softmax_over", self.softmax_over, ("experts", "tokens"))
         _check_word("RouterCase", "gate_function", self.gate_function, ("softmax", "sigmoid"))
         if self.kind == SWITCH and self.k != 1:
-            raise ValueError(f"RouterCase: kind is 'switch', but k is {self.k}; use k = 1, or top_k")
+            raise ValueError(
+                f"RouterCase: kind is 'switch', but k is {self.k}; use k = 1, or top_k"
+            )
         if self.k < 1:
             raise ValueError(f"RouterCase: k is {self.k}; a token has at least 1 choice")
 
@@ -211,6 +213,14 @@ class LayerCase:
         sizes = ("d_model", "output_dim", "outer_batch", "batch", "length", "num_microbatches")
         for field in sizes:
             _check_positive(where, field, getattr(self, field))
+        if self.shared_expert is not None and 1 < max(
+            self.experts.num_outputs, self.shared_expert.num_outputs
+        ):
+            raise ValueError(
+                f"{where}: the experts have {self.experts.num_outputs} outputs and the shared"
+                f" expert {self.shared_expert.num_outputs}, which cannot be added; give each one"
+                " output, or set shared_expert to None"
+            )
         self._check_layout()
         self._check_divisible()
 

@@ -109,7 +109,10 @@ def level_sizes(case: LayerCase) -> tuple[LevelSizes, ...]:
       ValueError: groups or capacity cannot be as asked for.
     """
     batch_names = ["outer_batch", "batch"]
-    batches = [split(case, "A", "outer_batch", case.outer_batch), split(case, "B", "batch", case.batch)]
+    batches = [
+        split(case, "A", "outer_batch", case.outer_batch),
+        split(case, "B", "batch", case.batch),
+    ]
     # The tokens of one set of siblings, by batch dimensions and then all others.
     tokens: list[Dim] = [*batches, Dim("L", case.length)]
     outer: Dims = ()
@@ -152,7 +155,9 @@ def _level(
         experts=split(case, experts, case.expert_names[depth], level.num_experts),
         capacity=Dim(slot, capacity),
         choices=Dim(choice, level.num_experts if router.experts_choose else rounds),
-        retries=Dim(retry, 0 if router.experts_choose else min(router.retries, level.num_experts - k)),
+        retries=Dim(
+            retry, 0 if router.experts_choose else min(router.retries, level.num_experts - k)
+        ),
         num_choices=level.num_experts if router.experts_choose else k,
     )
 
@@ -169,14 +174,14 @@ def _group_size(
             num_positions,
             num_tokens,
         )
-    return groups.group_size(
-        level.name,
-        num_tokens,
-        asked,
-        case.splits(batch_name),
-        num_experts=level.num_experts,
-        exact=False,
-    )
+    splits = case.splits(batch_name)
+    size = groups.largest_group_size(num_tokens, asked.size, splits)
+    if size < max(1, min(level.num_experts, asked.size, num_tokens // splits)):
+        # Raises the layer's own error; otherwise it would warn again of what the layer warns of.
+        groups.group_size(
+            level.name, num_tokens, asked, splits, num_experts=level.num_experts, exact=False
+        )
+    return size
 
 
 def layer_plan(case: LayerCase, name: str) -> LayerPlan:

@@ -69,9 +69,7 @@ class Recorded(NamedTuple):
     exchanges: list[tuple[mtf.Operation, str, tuple[str, ...], int]]
 
 
-def lowered(
-    step: Step, some: mtf.Tensor, mesh_shape: str, layout: str
-) -> Recorded:
+def lowered(step: Step, some: mtf.Tensor, mesh_shape: str, layout: str) -> Recorded:
     """Lowers what a step needs into TensorFlow's default graph, on a simulated mesh.
 
     Args:
@@ -170,9 +168,7 @@ class _Recorder:
                 maker = self._makers.get(id(x), (None, None))[1]
                 operation = (maker if kind == ALL_REDUCE else None) or self._current
                 names = tuple(self._mesh.shape[each].name for each in used)
-                self.found.exchanges.append(
-                    (operation, kind, names, bytes_sent(kind, size, group))
-                )
+                self.found.exchanges.append((operation, kind, names, bytes_sent(kind, size, group)))
             return method(x, axes, *more)
 
         return run
