@@ -73,6 +73,9 @@ REQUIREMENTS: list[str] = [
     # A lock on a run's folder that a dead process does not hold; completion for shells.
     "filelock",
     "shtab",
+    # Tables in a terminal, and the pictures of `--plot`.
+    "rich",
+    "matplotlib",
     # Asks TensorFlow's servers of a run's other processes whether they are there; it comes with
     # TensorFlow anyway.
     "grpcio",

@@ -36,10 +36,19 @@ def run(arguments: list[str], guard: Guard) -> int:
     flags_lib.check(flags)
     try:
         request = Request.from_flags(flags)
+        _check_hardware(request)
     except ValueError as error:
         print(launch.describe(error, None), file=sys.stderr)
         return BAD_INPUT
     return launch.run(request, guard)
+
+
+def _check_hardware(request: Request) -> None:
+    """Checks the hardware that a plan names, before TensorFlow is loaded."""
+    if request.plan is not None and request.plan.hardware is not None:
+        from hmoe.plan import hardware
+
+        hardware.check(request.plan.hardware)
 
 
 def _run_printing(parser: Parser, flags: argparse.Namespace) -> int:

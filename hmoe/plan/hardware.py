@@ -170,6 +170,12 @@ def find(name_or_path: str, devices: int) -> Hardware:
     )
 
 
+def check(name_or_path: str) -> None:
+    """Raises ValueError if there is no such hardware; measures nothing."""
+    if name_or_path != THIS_MACHINE:
+        find(name_or_path, 1)
+
+
 def this_machine(devices: int, measure: Callable[[], float] | None = None) -> Hardware:
     """Measures this machine, of which each device of a simulated mesh has its share.
 

@@ -213,6 +213,14 @@ class LayerCase:
         sizes = ("d_model", "output_dim", "outer_batch", "batch", "length", "num_microbatches")
         for field in sizes:
             _check_positive(where, field, getattr(self, field))
+        if self.shared_expert is not None and 1 < max(
+            self.experts.num_outputs, self.shared_expert.num_outputs
+        ):
+            raise ValueError(
+                f"{where}: the experts have {self.experts.num_outputs} outputs and the shared"
+                f" expert {self.shared_expert.num_outputs}, which cannot be added; give each one"
+                " output, or set shared_expert to None"
+            )
         self._check_layout()
         self._check_divisible()
 

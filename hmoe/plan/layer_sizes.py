@@ -174,14 +174,14 @@ def _group_size(
             num_positions,
             num_tokens,
         )
-    return groups.group_size(
-        level.name,
-        num_tokens,
-        asked,
-        case.splits(batch_name),
-        num_experts=level.num_experts,
-        exact=False,
-    )
+    splits = case.splits(batch_name)
+    size = groups.largest_group_size(num_tokens, asked.size, splits)
+    if size < max(1, min(level.num_experts, asked.size, num_tokens // splits)):
+        # Raises the layer's own error; otherwise it would warn again of what the layer warns of.
+        groups.group_size(
+            level.name, num_tokens, asked, splits, num_experts=level.num_experts, exact=False
+        )
+    return size
 
 
 def layer_plan(case: LayerCase, name: str) -> LayerPlan:

@@ -8,10 +8,16 @@ from hmoe.plan.costs import DISPATCH, LayerPlan, LevelPlan, StepCosts
 
 # Slots that the minimum adds are worth a word from this factor on.
 _RAISED = 1.01
+# Bytes of weights that are not split from which that is worth a word.
+_LARGE = 1e9
 
 
 def remarks(
-    mesh: Mapping[str, int], layout: Mapping[str, str], layers: Sequence[LayerPlan]
+    mesh: Mapping[str, int],
+    layout: Mapping[str, str],
+    layers: Sequence[LayerPlan],
+    weights: int,
+    whole_weights: int,
 ) -> tuple[str, ...]:
     """Returns sentences about a mesh and the mixture layers on it, each once.
 
@@ -19,11 +25,18 @@ def remarks(
       mesh: size of each mesh axis.
       layout: the mesh axis of each dimension that is split.
       layers: the mixture layers.
+      weights: bytes of the weights on a device.
+      whole_weights: bytes of those of which every device has all.
     """
-    found = [
-        *_of_mesh(mesh, layout),
-        *(line for layer in layers for line in _of_layer(layer, mesh)),
-    ]
+    found = [*_of_mesh(mesh, layout)]
+    for layer in layers:
+        found += _of_layer(layer, mesh)
+    if whole_weights > max(_LARGE, weights / 2) and any(size > 1 for size in mesh.values()):
+        found.append(
+            f"{whole_weights / 1e9:.1f} GB of the {weights / 1e9:.1f} GB of weights on a device "
+            "are not split: every device has all of them, and sends all of their gradients. An "
+            "axis for d_ff, heads and vocab splits them (utils.run.layout_rules)"
+        )
     return tuple(dict.fromkeys(found))
 
 

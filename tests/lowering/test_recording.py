@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tensorflow.python.tpu import tpu
 
 import hmoe
 from hmoe.compat.stack import mtf, tf
@@ -184,6 +185,22 @@ def test_loops_have_names_and_sums_after_them_none(kind: str) -> None:
     ]
     (name,) = records[0].loops
     assert "while" in name
+
+
+def test_program_of_a_tpu_is_no_loop() -> None:
+    found: list[Record] = []
+
+    def step() -> tf.Tensor:
+        mesh = mtf.Mesh(mtf.Graph(), "mesh")
+        result = BUILD["all-gather"](mtf.zeros(mesh, mtf.Shape([A, B, D])))
+        mesh_impl = engine(TPU)
+        lowering = mtf.Lowering(mesh.graph, {mesh: mesh_impl})
+        found.extend(mesh_impl.records)
+        return tf.identity(lowering.tensors[result].to_laid_out_tensor().one_slice)
+
+    with tf.Graph().as_default():
+        tpu.replicate(step, [[] for _ in range(8)], device_assignment=tpu_slices.assignment(8))
+    assert [(each.asked, each.loops) for each in found] == [(ALL_GATHER, ())]
 
 
 def test_names_tell_who_sends_and_who_asks() -> None:

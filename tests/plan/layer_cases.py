@@ -196,13 +196,13 @@ def feed_forwards(draw: st.DrawFn, multiple: int, max_outputs: int = 1) -> FeedF
 
 
 @st.composite
-def layer_cases(draw: st.DrawFn, max_microbatches: int = 1) -> LayerCase:
+def layer_cases(draw: st.DrawFn, max_devices: int = 8) -> LayerCase:
     """Draws a layer on a mesh that the layer accepts."""
     number = draw(st.sampled_from([1, 2, 2, 3]))
     names = ["experts"] if number == 1 else ["expert_x", "expert_y", "expert_z"][:number]
     axes = draw(st.permutations(["rows", "cols", "model"]))
     mesh = {axis: draw(st.sampled_from([1, 2, 2, 3])) for axis in axes[: draw(st.integers(0, 3))]}
-    assume(math.prod(mesh.values()) <= 8)
+    assume(math.prod(mesh.values()) <= max_devices)
     # As users write it, or anything.
     usual = {"outer_batch": "rows", "batch": "cols", names[0]: "cols", "expert_hidden": "model"}
     usual |= {"expert_y": "rows", "d_ff": "model"} if number > 1 else {"d_ff": "model"}
@@ -233,7 +233,6 @@ def layer_cases(draw: st.DrawFn, max_microbatches: int = 1) -> LayerCase:
             train=draw(st.sampled_from([True, True, True, False])),
             has_importance=draw(st.booleans()),
             metrics=draw(st.sampled_from(["brief", "full", "off"])),
-            num_microbatches=draw(st.integers(1, max_microbatches)),
         )
         level_sizes(case)
     except ValueError:

@@ -17,19 +17,29 @@ def layer(*levels: LevelPlan, slots: int = 300) -> LayerPlan:
     return LayerPlan("decoder/layer_002", levels, tokens=90, slots=slots, experts=24)
 
 
+def said(
+    mesh: dict[str, int],
+    layout: dict[str, str],
+    layers: list[LayerPlan],
+    weights: int = 0,
+    whole: int = 0,
+) -> tuple[str, ...]:
+    return remarks.remarks(mesh, layout, layers, weights, whole)
+
+
 def test_nothing_to_say() -> None:
-    assert remarks.remarks(MESH, LAYOUT, [layer(OUTER, INNER)]) == ()
-    assert remarks.remarks({"all": 1}, {}, [layer(dataclasses.replace(OUTER, axis=None))]) == ()
+    assert said(MESH, LAYOUT, [layer(OUTER, INNER)]) == ()
+    assert said({"all": 1}, {}, [layer(dataclasses.replace(OUTER, axis=None))]) == ()
 
 
 def test_an_axis_that_splits_nothing() -> None:
-    assert remarks.remarks({**MESH, "model": 5}, LAYOUT, []) == (
+    assert said({**MESH, "model": 5}, LAYOUT, []) == (
         "The mesh axis model of 5 devices splits nothing: all of them do the same work. Add a layout rule for it, or leave it out (utils.run.layout_rules)",
     )
 
 
 def test_a_batch_that_is_not_split() -> None:
-    assert remarks.remarks({"cols": 2}, {"expert_x": "cols"}, []) == (
+    assert said({"cols": 2}, {"expert_x": "cols"}, []) == (
         "No batch dimension is split: every device computes all tokens outside the experts. Add rules for batch and outer_batch (utils.run.layout_rules)",
     )
 
@@ -40,7 +50,7 @@ def test_levels() -> None:
         OUTER, capacity=4, asked_capacity=1.25, group_size=5, asked_group_size=8
     )
     third = dataclasses.replace(INNER, name="innermost", axis=None, splits=1)
-    found = remarks.remarks(MESH, LAYOUT, [layer(raised, unsplit, third), layer(raised, unsplit)])
+    found = said(MESH, LAYOUT, [layer(raised, unsplit, third), layer(raised, unsplit)])
     assert found == (
         "Level 'outer': min_capacity raises the capacity from 1.25 to 4 slots, 3.2 times as many. Larger groups or a lower min_capacity waste less",
         "Level 'outer': groups have 5 tokens and not the 8 asked for: the largest number that divides the tokens of a device",
@@ -52,9 +62,18 @@ def test_levels() -> None:
 
 def test_empty_slots() -> None:
     # A token with two choices at each of two levels reaches three experts.
-    assert remarks.remarks(MESH, LAYOUT, [layer(OUTER, INNER, slots=720)]) == (
+    assert said(MESH, LAYOUT, [layer(OUTER, INNER, slots=720)]) == (
         "At least 62% of the experts' work is spent on empty slots: there are 8.00 slots a token. Lower the capacity factors or min_capacity",
     )
+
+
+def test_weights_that_every_device_has() -> None:
+    assert said(MESH, LAYOUT, [], 5_000_000_000, 4_000_000_000) == (
+        "4.0 GB of the 5.0 GB of weights on a device are not split: every device has all of them, and sends all of their gradients. An axis for d_ff, heads and vocab splits them (utils.run.layout_rules)",
+    )
+    assert said(MESH, LAYOUT, [], 5_000_000_000, 2_000_000_000) == ()
+    assert said(MESH, LAYOUT, [], 500_000_000, 400_000_000) == ()
+    assert said({"all": 1}, {}, [], 5_000_000_000, 5_000_000_000) == ()
 
 
 def test_an_exchange_that_costs_more_than_the_experts() -> None:

@@ -52,7 +52,9 @@ def plan_of(step: NamedStep, settings: ModelSettings, *, on_tpu: bool) -> Plan:
         parameters=parameters,
         active_parameters=parameters - sum(_idle_params(each) for each in step.records),
         layers=layers,
-        remarks=remarks.remarks(mesh, layout, layers),
+        remarks=remarks.remarks(
+            mesh, layout, layers, counted.memory.parameters, _whole_weights(step, mesh, layout)
+        ),
         on_tpu=on_tpu,
     )
 
@@ -61,6 +63,15 @@ def _rules(settings: ModelSettings, mesh: dict[str, int]) -> dict[str, str]:
     """Returns the rules that have an axis on the mesh."""
     pairs = sorted(settings.layout_rules._pairs)
     return {name: axis for name, axis in pairs if axis in mesh}
+
+
+def _whole_weights(step: NamedStep, mesh: dict[str, int], layout: dict[str, str]) -> int:
+    """Returns the bytes of the weights of which every device has all."""
+    return sum(
+        variable.size * variable.slice_dtype.size
+        for variable in step.graph.trainable_variables
+        if all(mesh.get(layout.get(name, ""), 1) == 1 for name in variable.shape.dimension_names)
+    )
 
 
 def _lengths(settings: ModelSettings) -> list[int]:
