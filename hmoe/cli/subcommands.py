@@ -45,7 +45,7 @@ def run(arguments: list[str], guard: Guard) -> int:
 
 def _check_hardware(request: Request) -> None:
     """Checks the hardware that a plan names, before TensorFlow is loaded."""
-    if request.plan is not None and request.plan.hardware is not None:
+    if request.plan is not None and request.plan.hardware:  # an empty one has its own message
         from hmoe.plan import hardware
 
         hardware.check(request.plan.hardware)
