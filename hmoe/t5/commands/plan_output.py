@@ -20,6 +20,7 @@ from hmoe.startup import console as console_lib
 from hmoe.startup.console import Console
 from hmoe.startup.errors import RunFailedError
 from hmoe.startup.request import Request
+from hmoe.t5.commands import plan_plots
 from hmoe.t5.commands.plan_search import Searched, search_meshes
 from hmoe.t5.graphs import step_formulas, step_proof
 from hmoe.t5.graphs.model_settings import ModelSettings
@@ -27,7 +28,7 @@ from hmoe.t5.graphs.named_step import NamedStep
 from hmoe.t5.graphs.step_formulas import LayerFormula
 from hmoe.t5.graphs.step_proof import Comparison
 
-# The hardware that a search is for, if none is named.
+# The hardware that a search and pictures are for, if none is named.
 _TPU, _OTHER = "tpu-v3", hardware_lib.THIS_MACHINE
 
 
@@ -93,6 +94,8 @@ def show(
     else:
         for line in _lines(shown, styled=console.answers_reach_a_terminal):
             console.answer(line)
+    if flags.plot is not None:
+        _draw(flags.plot, console, shown, planned)
     _check(shown.proof or ())
 
 
@@ -111,15 +114,27 @@ def _shown(
         ]
     searched, of_search = None, None
     if flags.search:
-        of_search = hardware_lib.find(
-            flags.hardware or (_TPU if planned.on_tpu else _OTHER), flags.search
-        )
+        of_search = hardware_lib.find(flags.hardware or _default_hardware(planned), flags.search)
         console.say(f"Searching the meshes and layouts of {flags.search} devices ...")
         searched = _searched(flags.search, of_search, planned)
     times = step_time(found, hardware) if hardware else None
     demand = demand_lib.demand(model_dir) if flags.reads_model_dir else None
     explained = formulas if flags.explain else None
     return Shown(found, times, proof, explained, demand, of_search, searched)
+
+
+def _draw(folder: str, console: Console, shown: Shown, planned: PlannedStep) -> None:
+    console.say("Drawing ...")
+    times = shown.times
+    if times is None:
+        name = _default_hardware(planned)
+        times = step_time(shown.plan, hardware_lib.find(name, shown.plan.devices))
+    paths = plan_plots.draw(folder, shown.plan, times, planned.settings, packed=planned.packed)
+    console.say(f"Drew {', '.join(paths)}")
+
+
+def _default_hardware(planned: PlannedStep) -> str:
+    return _TPU if planned.on_tpu else _OTHER
 
 
 def _searched(devices: int, hardware: Hardware, planned: PlannedStep) -> Searched:
