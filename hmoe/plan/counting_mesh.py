@@ -288,6 +288,12 @@ class CountingMeshOfTPUs(CountingMesh):
         self._all(x, mesh_axis)
         return x.resized(concat_axis, self.shape[mesh_axis].size)
 
+    def random(self, shape: mtf.Shape, tf_fn: Callable, kwargs: dict[str, Any]) -> Slice:
+        """Notes that the devices which share a slice agree on its random numbers by a sum."""
+        x = super().random(shape, tf_fn, kwargs)
+        split = self.tensor_layout(shape).tensor_axis_to_mesh_axis
+        return self.allreduce(x, [axis for axis in range(self.ndims) if axis not in split], "SUM")
+
     def _all(self, x: Slice, mesh_axis: int) -> None:
         """Notes the sum of all slices along an axis, each among zeros of the others' size."""
         row = Slice([1, *x.slice_shape], x.dtype, x.operation)

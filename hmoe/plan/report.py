@@ -16,7 +16,7 @@ from hmoe.plan.time_model import NOT_MODELLED, StepTime
 WIDTH = 100
 
 # What tables call the parts.
-_PART_NAMES = {part: part for part in PARTS} | {OTHER: "all else"}
+PART_NAMES = {part: part for part in PARTS} | {OTHER: "all else"}
 
 
 def report(plan: Plan, times: StepTime | None = None, *, styled: bool = False) -> str:
@@ -89,7 +89,7 @@ def multiplications(plan: Plan) -> Group:
     for part in PARTS:
         numbers = [plan.costs.multiplied(part, phase) for phase in PHASES]
         if sum(numbers):
-            found.add_row(*_counts(_PART_NAMES[part], numbers), _share(sum(numbers), total))
+            found.add_row(*_counts(PART_NAMES[part], numbers), _share(sum(numbers), total))
     numbers = [plan.costs.multiplied(None, phase) for phase in PHASES]
     found.add_row(*_counts("all", numbers), "")
     return titled("Multiplications", found)
@@ -117,7 +117,7 @@ def exchanges(plan: Plan) -> RenderableType:
 def _of(exchange: Exchange) -> str:
     place = exchange.place
     if place.part == OTHER:
-        return _PART_NAMES[OTHER]
+        return PART_NAMES[OTHER]
     return f"{place.part}, {place.level}" if place.level else place.part
 
 
@@ -192,7 +192,7 @@ def time_of_axes(times: StepTime) -> Group:
     found = table("what", "hosts", "time", "operations a byte", "needed")
     for part in PARTS:
         if times.compute.get(part):
-            found.add_row(_PART_NAMES[part], "", seconds(times.compute[part]), "", "")
+            found.add_row(PART_NAMES[part], "", seconds(times.compute[part]), "", "")
     for axis in times.axes:
         found.add_row(
             f"exchanges over {' and '.join(axis.axes)}",

@@ -126,6 +126,17 @@ def test_types_are_those_that_are_sent(name: str, given: tf.DType, sent: tf.DTyp
     assert on_cpu.dtype == given
 
 
+def test_devices_of_a_tpu_agree_on_random_numbers_by_sending_them() -> None:
+    """Those of `mtf.random_uniform` and the like; `hmoe.mesh.randomness` sends nothing."""
+
+    def build(x: mtf.Tensor) -> mtf.Tensor:
+        return mtf.random_normal(x.mesh, mtf.Shape([A, D]))
+
+    (record,), _ = lowered(TPU, build)
+    assert record[:4] == (ALL_REDUCE, COLS, tf.float32, (6, 3))
+    assert lowered(CPU, build)[0] == []
+
+
 TPU_OPERATIONS = {
     "AllToAll": ALL_TO_ALL,
     "CrossReplicaSum": ALL_REDUCE,

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from hmoe.compat.stack import mtf
-from hmoe.lowering.lower import lower, make_mesh
 from hmoe.layer import parts
+from hmoe.lowering.lower import lower, make_mesh
 from hmoe.plan.costs import (
     ALL_GATHER,
     ALL_REDUCE,

@@ -145,6 +145,15 @@ def test_a_maximum_on_tpus(mesh: mtf.Mesh) -> None:
     assert exchanges(largest, "a:cols", on_tpus=True) == (expected,)
 
 
+@pytest.mark.parametrize("on_tpus", [False, True])
+def test_random_numbers(mesh: mtf.Mesh, on_tpus: bool) -> None:
+    """The cores of a TPU agree on them by a sum of those of one core and zeros."""
+    numbers = mtf.random_normal(mesh, mtf.Shape([A, D]))
+    # [3, 7] float32, 84 bytes, on each of the three devices along the other axis.
+    expected = (Exchange(ALL_REDUCE, COLS, HERE, 2 * 84 * 2 // 3, 1),) if on_tpus else ()
+    assert exchanges(numbers, "a:rows", on_tpus=on_tpus) == expected
+
+
 def loss_of(mesh: mtf.Mesh) -> Callable[[dict[str, mtf.Tensor]], dict[str, mtf.Tensor]]:
     """A product with a weight [c, d], then its sum of squares; marks the product."""
 

@@ -31,7 +31,7 @@ class Comparison:
     Attributes:
       what: what is counted, with its unit.
       planned: by the plan.
-      lowered: in the graph that would run.
+      lowered: in the graph that would run, or by closed formulas.
     """
 
     what: str
