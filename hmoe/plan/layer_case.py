@@ -213,8 +213,9 @@ class LayerCase:
         sizes = ("d_model", "output_dim", "outer_batch", "batch", "length", "num_microbatches")
         for field in sizes:
             _check_positive(where, field, getattr(self, field))
-        if self.shared_expert is not None and 1 < max(
-            self.experts.num_outputs, self.shared_expert.num_outputs
+        if (
+            self.shared_expert is not None
+            and max(self.experts.num_outputs, self.shared_expert.num_outputs) > 1
         ):
             raise ValueError(
                 f"{where}: the experts have {self.experts.num_outputs} outputs and the shared"
