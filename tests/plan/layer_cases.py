@@ -130,7 +130,7 @@ def _outputs(case: LayerCase, features: dict[str, mtf.Tensor]) -> dict[str, mtf.
     """Calls the layer; returns its losses and metrics, and the "loss" to be differentiated."""
     inputs, dtype = features["inputs"], _TYPES[case.activation_bytes]
     mesh, graph = inputs.mesh, inputs.graph
-    types = mtf.VariableDType(tf.float32, _TYPES[case.weight_bytes], dtype)
+    types = mtf.VariableDType(tf.float32, tf.float32, dtype)
     # As if a layer came before.
     inputs += mtf.get_variable(mesh, "before", mtf.Shape(inputs.shape.dims[-1:]), dtype=types)
     with parts.within(graph, lowered.REST):
@@ -251,7 +251,6 @@ def layer_cases(draw: st.DrawFn, max_devices: int = 8, on_tpu: bool = False) -> 
             layout=layout,
             engine=draw(st.sampled_from(["index", "einsum"])),
             activation_bytes=draw(st.sampled_from([4, 2])),
-            weight_bytes=draw(st.sampled_from([4, 2])),
             train=train,
             has_importance=draw(st.booleans()),
             metrics=draw(st.sampled_from(["brief", "full", "off"])),
