@@ -175,18 +175,17 @@ def _add_feed_forward(
     terms.multiply(backward, f"{label}wi, inputs", into, number)
     terms.add_up(sums[BACKWARD], f"{label}wi, inputs", into, inputs, case.activation_bytes)
     terms.multiply(backward, f"{label}wo, hidden values", outof, layer.num_outputs)
-    once = case.weight_bytes == case.activation_bytes
     for name, count, dims, weight, bias in (
         ("wi", number, into, (*experts, depth_dim, hidden), (*experts, hidden)),
         ("wo", layer.num_outputs, outof, (*experts, hidden, output), (*experts, output)),
     ):
         for _ in range(count):
             what, size = f"{label}{name}, weights", case.activation_bytes
-            terms.einsum(backward, what, dims, weight, size, once=once)
+            terms.einsum(backward, what, dims, weight, size, once=True)
             if layer.use_bias:
                 biased = (*rows, bias[-1])
                 what = f"{label}{name}, biases"
-                terms.add_up(backward, what, biased, bias, size, once=once)
+                terms.add_up(backward, what, biased, bias, size, once=True)
 
 
 def _add_elementwise(

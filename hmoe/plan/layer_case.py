@@ -169,9 +169,8 @@ class LayerCase:
       mesh: size of each mesh axis, in order.
       layout: mesh axis of each dimension that is split.
       engine: one of ENGINES.
-      activation_bytes: bytes of an activation, 4 or 2.
-      weight_bytes: bytes of a weight on a device, 4 or 2. The gradient of a weight of another type
-        than the activations is summed over devices in each microbatch, not once a step.
+      activation_bytes: bytes of an activation, 4 or 2. Gradients of weights are summed over devices
+        in that type, whatever type the weights are kept in.
       train: whether there is a backward pass, and what disturbs a layer in training.
       has_importance: whether the call is given the importance of tokens.
       metrics: one of DETAILS.
@@ -191,7 +190,6 @@ class LayerCase:
     layout: Mapping[str, str] = dataclasses.field(default_factory=dict)
     engine: str = "index"
     activation_bytes: int = 4
-    weight_bytes: int = 4
     train: bool = True
     has_importance: bool = True
     metrics: str = "brief"
@@ -207,9 +205,10 @@ class LayerCase:
             )
         _check_word(where, "engine", self.engine, ENGINES)
         _check_word(where, "metrics", self.metrics, DETAILS)
-        for field in ("activation_bytes", "weight_bytes"):
-            if getattr(self, field) not in (2, 4):
-                raise ValueError(f"{where}: {field} is {getattr(self, field)}; it must be 2 or 4")
+        if self.activation_bytes not in (2, 4):
+            raise ValueError(
+                f"{where}: activation_bytes is {self.activation_bytes}; it must be 2 or 4"
+            )
         sizes = ("d_model", "output_dim", "outer_batch", "batch", "length", "num_microbatches")
         for field in sizes:
             _check_positive(where, field, getattr(self, field))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import hmoe
 from hmoe.compat.stack import mtf, tf
+from hmoe.layer import parts
 from hmoe.plan.layer_case import (
     ACTIVATIONS,
     EXPERT_CHOICE,
@@ -100,32 +101,53 @@ def step_of(case: LayerCase) -> lowered.Step:
     mesh = mtf.Mesh(mtf.Graph(), "mesh")
     sizes = {
         "outer_batch": case.outer_batch,
-        "batch": case.batch,
+        "batch": case.batch * case.num_microbatches,
         "length": case.length,
         "d_model": case.d_model,
     }
     dims = [mtf.Dimension(name, size) for name, size in sizes.items()]
-    types = {4: tf.float32, 2: tf.bfloat16}
-    dtype = types[case.activation_bytes]
-    inputs = mtf.zeros(mesh, mtf.Shape(dims), dtype)
-    importance = mtf.ones(mesh, mtf.Shape(dims[:-1])) if case.has_importance else None
-    result = layer_of(case)(
-        inputs,
-        mtf.Dimension("d_out", case.output_dim),
-        train=case.train,
-        importance=importance,
-        mesh_shape=text_of(case.mesh),
-        layout=text_of(case.layout),
-        variable_dtype=mtf.VariableDType(tf.float32, types[case.weight_bytes], dtype),
-        num_microbatches=case.num_microbatches,
-    )
-    outputs = result.outputs if isinstance(result.outputs, list) else [result.outputs]
-    exported = [*outputs, *result.losses.values(), *result.metrics.values()]
+    features = {"inputs": mtf.zeros(mesh, mtf.Shape(dims), _TYPES[case.activation_bytes])}
+    if case.has_importance:
+        features["importance"] = mtf.ones(mesh, mtf.Shape(dims[:-1]))
+
+    if case.num_microbatches > 1:
+        gradients, outputs = mtf.serialize_training_step(
+            features, lambda given: _outputs(case, given), dims[1], case.num_microbatches
+        )
+        return lowered.Step(mesh.graph, [*gradients, *outputs.values()], case.num_microbatches)
+    found = _outputs(case, features)
+    exported = list(found.values())
     if case.train:
         weights = [each.outputs[0] for each in mesh.graph.trainable_variables]
-        found = mtf.gradients([*outputs, result.loss], [inputs, *weights])
-        exported += [each for each in found if each is not None]
+        exported += [each for each in mtf.gradients([found["loss"]], weights) if each is not None]
     return lowered.Step(mesh.graph, exported)
+
+
+_TYPES = {4: tf.float32, 2: tf.bfloat16}
+
+
+def _outputs(case: LayerCase, features: dict[str, mtf.Tensor]) -> dict[str, mtf.Tensor]:
+    """Calls the layer; returns its losses and metrics, and the "loss" to be differentiated."""
+    inputs, dtype = features["inputs"], _TYPES[case.activation_bytes]
+    mesh, graph = inputs.mesh, inputs.graph
+    types = mtf.VariableDType(tf.float32, tf.float32, dtype)
+    # As if a layer came before.
+    inputs += mtf.get_variable(mesh, "before", mtf.Shape(inputs.shape.dims[-1:]), dtype=types)
+    with parts.within(graph, lowered.REST):
+        result = layer_of(case)(
+            inputs,
+            mtf.Dimension("d_out", case.output_dim),
+            train=case.train,
+            importance=features.get("importance"),
+            mesh_shape=text_of(case.mesh),
+            layout=text_of(case.layout),
+            variable_dtype=types,
+            num_microbatches=case.num_microbatches,
+        )
+    outputs = result.outputs if isinstance(result.outputs, list) else [result.outputs]
+    sums = [mtf.cast(mtf.reduce_sum(each), tf.float32) for each in outputs]
+    loss = mtf.add_n([*sums, result.loss])
+    return {"loss": loss, **result.losses, **result.metrics}
 
 
 def text_of(pairs: object) -> str:
@@ -196,7 +218,7 @@ def feed_forwards(draw: st.DrawFn, multiple: int, max_outputs: int = 1) -> FeedF
 
 
 @st.composite
-def layer_cases(draw: st.DrawFn, max_devices: int = 8) -> LayerCase:
+def layer_cases(draw: st.DrawFn, max_devices: int = 8, on_tpu: bool = False) -> LayerCase:
     """Draws a layer on a mesh that the layer accepts."""
     number = draw(st.sampled_from([1, 2, 2, 3]))
     names = ["experts"] if number == 1 else ["expert_x", "expert_y", "expert_z"][:number]
@@ -214,7 +236,7 @@ def layer_cases(draw: st.DrawFn, max_devices: int = 8) -> LayerCase:
     drawn = tuple(
         draw(levels(f"level_{depth}", splits.get(name, 1))) for depth, name in enumerate(names)
     )
-    shared = draw(st.booleans())
+    shared, train = draw(st.booleans()), draw(st.sampled_from([True, True, True, False]))
     try:
         case = LayerCase(
             levels=drawn,
@@ -229,10 +251,11 @@ def layer_cases(draw: st.DrawFn, max_devices: int = 8) -> LayerCase:
             layout=layout,
             engine=draw(st.sampled_from(["index", "einsum"])),
             activation_bytes=draw(st.sampled_from([4, 2])),
-            weight_bytes=draw(st.sampled_from([4, 2])),
-            train=draw(st.sampled_from([True, True, True, False])),
+            train=train,
             has_importance=draw(st.booleans()),
             metrics=draw(st.sampled_from(["brief", "full", "off"])),
+            on_tpu=on_tpu,
+            num_microbatches=draw(st.integers(1, 3)) if train else 1,
         )
         level_sizes(case)
     except ValueError:

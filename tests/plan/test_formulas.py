@@ -219,7 +219,6 @@ CASES: dict[str, LayerCase] = {
     "metrics-full": changed(metrics="full"),
     "einsum": changed(engine="einsum"),
     "bfloat16": changed(NARROW, activation_bytes=2),
-    "bfloat16-weights": changed(NARROW, activation_bytes=2, weight_bytes=2),
     "no-importance": changed(NARROW, has_importance=False),
     "switch": with_router(kind="switch"),
     "uniform": with_router(kind="uniform", k=3, weight_norm=1.0),
@@ -255,6 +254,14 @@ CASES: dict[str, LayerCase] = {
     "hidden-split-alone": changed(mesh={"model": 2}),
     "experts-whole": with_layout({"cols": 3}, batch="cols"),
     "batch-whole": with_layout({"cols": 3}, expert_x="cols"),
+    "microbatches": changed(NARROW, num_microbatches=3, experts=SPLIT_HIDDEN.experts),
+    "microbatches-of-bfloat16": changed(
+        NARROW,
+        num_microbatches=2,
+        activation_bytes=2,
+        experts=FeedForwardCase(hidden_size=10, use_bias=True),
+        shared_expert=FeedForwardCase(hidden_size=4, use_bias=True),
+    ),
     "crossed": with_layout({"rows": 2, "cols": 2}, batch="cols", expert_x="rows", expert_y="cols"),
 }
 
@@ -264,7 +271,7 @@ def assert_equal_to_lowering(case: LayerCase) -> None:
     with tf.Graph().as_default():
         step = step_of(case)
         mesh, layout = text_of(case.mesh), text_of(case.layout)
-        found = lowered.lowered(step, step.exported[0], mesh, layout)
+        found = lowered.lowered(step, step.exported[0], mesh, layout, on_tpu=case.on_tpu)
         multiplications, exchanges = lowered.costs_of(step, found)
     costs = layer_costs(case)
     assert costs.multiplications == multiplications
@@ -276,12 +283,16 @@ def test_equal_to_lowering(case: LayerCase):
     assert_equal_to_lowering(case)
 
 
-def _property(max_examples: int, **how: int) -> Callable:
+def _property(max_examples: int, **how: int | bool) -> Callable:
     def decorate(test: Callable) -> Callable:
         checked = settings(
             max_examples=max_examples,
             deadline=None,
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+            suppress_health_check=[
+                HealthCheck.too_slow,
+                HealthCheck.filter_too_much,
+                HealthCheck.function_scoped_fixture,
+            ],
         )
         return checked(given(layer_cases(**how))(test))
 
@@ -294,8 +305,36 @@ def test_equal_to_lowering_of_random_layers(case: LayerCase):
 
 
 @pytest.mark.slow
-@_property(200, max_devices=8)
+@_property(200)
 def test_equal_to_lowering_of_more_random_layers(case: LayerCase):
+    assert_equal_to_lowering(case)
+
+
+@pytest.fixture
+def tpu_slices() -> None:
+    pytest.importorskip("tensorflow.python.tpu.topology")
+
+
+ON_TPU = {
+    "two-levels": changed(on_tpu=True, engine="einsum"),
+    "bfloat16": changed(on_tpu=True, engine="einsum", activation_bytes=2),
+    "gathered": changed(on_tpu=True, mesh={"cols": 3}, layout={"batch": "cols"}),
+    "gathered-bfloat16": changed(
+        on_tpu=True, mesh={"cols": 3}, layout={"batch": "cols"}, activation_bytes=2
+    ),
+}
+
+
+@pytest.mark.usefixtures("tpu_slices")
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in ON_TPU.items()])
+def test_equal_to_lowering_for_tpus(case: LayerCase):
+    assert_equal_to_lowering(case)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tpu_slices")
+@_property(60, on_tpu=True)
+def test_equal_to_lowering_of_random_layers_for_tpus(case: LayerCase):
     assert_equal_to_lowering(case)
 
 
