@@ -5,11 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 
+from hmoe.plan.case_of_layer import case_of
 from hmoe.plan.costs import DISPATCH, EXPERTS, ROUTER, LayerPlan, Plan, StepCosts
 from hmoe.plan.explain import explain
 from hmoe.plan.formulas import layer_costs
 from hmoe.plan.layer_case import LayerCase
-from hmoe.plan.layer_case_of import Call, layer_case
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.named_step import NamedStep
 from hmoe.t5.graphs.step_proof import Comparison
@@ -55,18 +55,22 @@ def _formula(
 ) -> LayerFormula:
     outer = settings.outer_batch_size or 1
     dtype = settings.variable_dtype
-    sizes = Call(
-        d_model=call.input_size,
-        output_dim=call.output_size,
-        outer_batch=outer,
-        batch=settings.batch_size // outer // plan.microbatches,
-        length=layer.tokens // settings.batch_size,
-        activation_bytes=dtype.activation_dtype.size,
-        weight_bytes=dtype.slice_dtype.size,
-        microbatches=plan.microbatches,
-    )
     try:
-        case = layer_case(call.moe, sizes, plan.mesh, plan.layout, on_tpus=plan.on_tpu)
+        case = case_of(
+            call.moe,
+            train=True,
+            on_tpu=plan.on_tpu,
+            d_model=call.input_size,
+            output_dim=call.output_size,
+            outer_batch=outer,
+            batch=settings.batch_size // outer // plan.microbatches,
+            length=layer.tokens // settings.batch_size,
+            mesh=plan.mesh,
+            layout=plan.layout,
+            activation_bytes=dtype.activation_dtype.size,
+            weight_bytes=dtype.slice_dtype.size,
+            num_microbatches=plan.microbatches,
+        )
     except ValueError as error:
         return LayerFormula(layer.name, None, str(error))
     return LayerFormula(layer.name, case, "")

@@ -21,7 +21,7 @@ from hmoe.startup import errors
 from hmoe.startup.console import Console
 from hmoe.startup.request import PlanFlags, Request
 from hmoe.t5.commands import configure, plan, plan_output, run_files, t5_run
-from hmoe.t5.graphs import named_step, step_proof
+from hmoe.t5.graphs import named_step, step_formulas, step_proof
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.step_proof import Comparison
 from tests.t5 import server
@@ -337,9 +337,14 @@ def test_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[2].split() == ["proof,", "of", "one", "device", "planned", "lowered", "equal"]
     first, *others = found["proof"]
     assert lines[4].split() == [
-        *("multiplications", "in", "the", "whole", "graph"),
+        *first["what"].split(),
         *(f"{first['planned']:,}", f"{first['lowered']:,}", "yes"),
     ]
+    # Closed formulas, then the graph that training would run.
+    what = [each["what"] for each in found["proof"]]
+    number = what.index("multiplications in the whole graph")
+    assert number > 6
+    assert all(each.startswith("formulas: ") for each in what[:number])
     assert len(lines) == 5 + len(others)
 
 
@@ -349,6 +354,7 @@ def test_a_proof_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         Comparison("all-to-all over rows: bytes", 1007, 1009),
     ]
     monkeypatch.setattr(step_proof, "compare", lambda *unused, **unused_too: differs)
+    monkeypatch.setattr(step_formulas, "compare", lambda *unused: [])
     with pytest.raises(errors.RunFailedError) as error:
         shown(monkeypatch, prove=True)
     assert str(error.value) == (
