@@ -21,7 +21,7 @@ from hmoe.startup import errors
 from hmoe.startup.console import Console
 from hmoe.startup.request import PlanFlags, Request
 from hmoe.t5.commands import configure, plan, plan_output, run_files, t5_run
-from hmoe.t5.graphs import named_step, step_proof
+from hmoe.t5.graphs import named_step, step_formulas, step_proof
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.step_proof import Comparison
 from tests.t5 import server
@@ -335,12 +335,13 @@ def test_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(monkeypatch, prove=True).splitlines()
     assert lines[0] == "4 devices"
     assert lines[2].split() == ["proof,", "of", "one", "device", "planned", "lowered", "equal"]
-    first, *others = found["proof"]
-    assert lines[4].split() == [
+    proof = {each["what"]: each for each in found["proof"]}
+    whole = proof["multiplications in the whole graph"]
+    assert [
         *("multiplications", "in", "the", "whole", "graph"),
-        *(f"{first['planned']:,}", f"{first['lowered']:,}", "yes"),
-    ]
-    assert len(lines) == 5 + len(others)
+        *(f"{whole['planned']:,}", f"{whole['lowered']:,}", "yes"),
+    ] in [line.split() for line in lines]
+    assert len(lines) == 4 + len(proof)
 
 
 def test_a_proof_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,11 +349,12 @@ def test_a_proof_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         Comparison("multiplications", 5, 5),
         Comparison("all-to-all over rows: bytes", 1007, 1009),
     ]
+    monkeypatch.setattr(step_formulas, "compare", lambda *unused: differs[:1])
     monkeypatch.setattr(step_proof, "compare", lambda *unused, **unused_too: differs)
     with pytest.raises(errors.RunFailedError) as error:
         shown(monkeypatch, prove=True)
     assert str(error.value) == (
-        "the plan differs from the graph that training would run, in 1 of 2 numbers; the first is "
+        "the plan differs from the graph that training would run, in 1 of 3 numbers; the first is "
         "all-to-all over rows: bytes: 1,007 planned, 1,009 in the graph"
     )
 
