@@ -133,10 +133,14 @@ def _outputs(case: LayerCase, features: dict[str, mtf.Tensor]) -> dict[str, mtf.
     types = mtf.VariableDType(tf.float32, tf.float32, dtype)
     # As if a layer came before.
     inputs += mtf.get_variable(mesh, "before", mtf.Shape(inputs.shape.dims[-1:]), dtype=types)
+    # In a T5 inputs and outputs have one dimension.
+    output_dim = inputs.shape.dims[-1]
+    if case.output_dim != case.d_model:
+        output_dim = mtf.Dimension("d_out", case.output_dim)
     with parts.within(graph, lowered.REST):
         result = layer_of(case)(
             inputs,
-            mtf.Dimension("d_out", case.output_dim),
+            output_dim,
             train=case.train,
             importance=features.get("importance"),
             mesh_shape=text_of(case.mesh),
