@@ -54,7 +54,6 @@ def _formula(
     settings: ModelSettings, plan: Plan, layer: LayerPlan, call: LayerCall
 ) -> LayerFormula:
     outer = settings.outer_batch_size or 1
-    dtype = settings.variable_dtype
     try:
         case = case_of(
             call.moe,
@@ -67,8 +66,7 @@ def _formula(
             length=layer.tokens // settings.batch_size,
             mesh=plan.mesh,
             layout=plan.layout,
-            activation_bytes=dtype.activation_dtype.size,
-            weight_bytes=dtype.slice_dtype.size,
+            activation_bytes=settings.variable_dtype.activation_dtype.size,
             num_microbatches=plan.microbatches,
         )
     except ValueError as error:
