@@ -334,7 +334,56 @@ LAYOUT_PAIRS = Internal(
         "hmoe/mesh/layout.py",
         "hmoe/t5/layers/layout_check.py",
         "hmoe/lowering/collective.py",
+        "hmoe/t5/graphs/step_plan.py",
     ),
+)
+
+LOOP_BODY = Internal(
+    **MESH_TENSORFLOW,
+    module="mesh_tensorflow.ops",
+    name="WhileLoopOperation._body_ops",
+    has=("__iter__",),
+    reason="Holds the operations of the body of a loop.",
+    used_in=(
+        "hmoe/mesh/layout.py",
+        "hmoe/plan/counting.py",
+    ),
+)
+
+LOOP_INPUTS = Internal(
+    **MESH_TENSORFLOW,
+    module="mesh_tensorflow.ops",
+    name="WhileLoopOperation._body_inputs",
+    has=("__iter__",),
+    reason="Holds what stands for the inputs of a loop in its body.",
+    used_in=("hmoe/plan/counting.py",),
+)
+
+LOOP_OUTPUTS = Internal(
+    **MESH_TENSORFLOW,
+    module="mesh_tensorflow.ops",
+    name="WhileLoopOperation._body_outputs",
+    has=("__iter__",),
+    reason="Holds the results of the body of a loop.",
+    used_in=("hmoe/plan/counting.py",),
+)
+
+CUSTOM_OUTPUTS = Internal(
+    **MESH_TENSORFLOW,
+    module="mesh_tensorflow.ops",
+    name="CustomGradientOperation._fn_outputs",
+    has=("__iter__",),
+    reason="Holds the tensors that an operation with a gradient of its own passes on.",
+    used_in=("hmoe/plan/counting.py",),
+)
+
+DEPENDENCIES = Internal(
+    **MESH_TENSORFLOW,
+    module="mesh_tensorflow.ops",
+    name="Depend._dependencies",
+    has=("__iter__",),
+    reason="Holds what a tensor waits for.",
+    used_in=("hmoe/plan/counting.py",),
 )
 
 MULTIPLIED_BY = Internal(
@@ -391,16 +440,6 @@ COPY_TO_MASTER = Internal(
     reason="Holds the operation that copies slices to the saved variable; the subclass "
     "here sets it.",
     used_in=("hmoe/lowering/placement.py",),
-)
-
-STACK_LAYERS = Internal(
-    **MESH_TENSORFLOW,
-    module="mesh_tensorflow.transformer.transformer",
-    name="LayerStack._layers",
-    has=("__iter__",),
-    reason="Gives the layers of a transformer, to check them against the mesh before a "
-    "graph is built.",
-    used_in=("hmoe/t5/layers/layout_check.py",),
 )
 
 RECOMPUTE_GRADS = Internal(

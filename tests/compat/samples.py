@@ -34,6 +34,24 @@ def operation() -> Any:
     return _tensor().operation
 
 
+def loop() -> Any:
+    """Returns a loop that adds 1 to a tensor."""
+    some = _tensor()
+    looped = mtf.while_loop(lambda x: mtf.less(mtf.reduce_sum(x), 5.0), lambda x: [x + 1.0], [some])
+    return looped[0].operation
+
+
+def custom_gradient() -> Any:
+    """Returns an operation with a gradient of its own."""
+    found = mtf.custom_gradient(lambda x: x * 2.0, lambda *unused: [None], [_tensor()])
+    return (found[0] if isinstance(found, (list, tuple)) else found).operation
+
+
+def depend() -> Any:
+    """Returns the operation that makes a tensor wait for another."""
+    return mtf.depend(_tensor(), []).operation
+
+
 def laid_out_variable() -> Any:
     """Returns a variable on a mesh of one device."""
     with tf.Graph().as_default():

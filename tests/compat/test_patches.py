@@ -33,7 +33,11 @@ SAMPLES = {
     patches.LAID_OUT_TENSOR: samples.laid_out_variable,
     patches.COPY_TO_SLICES: samples.laid_out_variable,
     patches.COPY_TO_MASTER: samples.laid_out_variable,
-    patches.STACK_LAYERS: samples.layer_stack,
+    patches.LOOP_BODY: samples.loop,
+    patches.LOOP_INPUTS: samples.loop,
+    patches.LOOP_OUTPUTS: samples.loop,
+    patches.CUSTOM_OUTPUTS: samples.custom_gradient,
+    patches.DEPENDENCIES: samples.depend,
     patches.RECOMPUTE_GRADS: samples.layer_stack,
     patches.GIN_SELECTORS: samples.registry,
     patches.GIN_WRAPPED: samples.configurable,
@@ -89,7 +93,8 @@ def test_a_value_of_another_kind_is_a_sentence() -> None:
     assert patches.LAYOUT_PAIRS.mismatch(rules) == (
         "mesh_tensorflow 0.1.21 had mesh_tensorflow.ops.LayoutRules._pairs with __iter__, __sub__; "
         "the installed 0.1.21 has mesh_tensorflow.ops.LayoutRules._pairs with __sub__: look at "
-        "hmoe/mesh/layout.py, hmoe/t5/layers/layout_check.py, hmoe/lowering/collective.py"
+        "hmoe/mesh/layout.py, hmoe/t5/layers/layout_check.py, hmoe/lowering/collective.py, "
+        "hmoe/t5/graphs/step_plan.py"
     )
 
 

@@ -82,7 +82,7 @@ class OtherMeshes:
         )
         if self._change is not None:
             for layer in layout_check.expert_layers(model):
-                layer.moe = self._change(layer.moe)
+                layer.replace_moe(self._change(layer.moe))
         layout_check.check(model, mesh_shape, layout_rules, closed=False)
         return dataclasses.replace(
             self._settings,
@@ -163,4 +163,4 @@ def _cut(model: object, depth: int) -> None:
     """Leaves a model that was just built some of the blocks of each stack."""
     for stack in _stacks(model):
         size = len(stack.layers) // (_blocks_of(stack) or 1)
-        stack._layers = stack.layers[: size * depth]  # there is no other way
+        del stack.layers[size * depth :]  # the list that the stack goes by

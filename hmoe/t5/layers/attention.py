@@ -163,6 +163,10 @@ class ExpertsEncDecAttention(ExpertsSelfAttention):
         """Returns the projections, for upstream's `enc_dec_attention`."""
         return _EncDecParams(self, context)
 
+    def replace_moe(self, moe: HierarchicalMoE) -> None:
+        """Takes another mixture."""
+        self.moe = moe
+
     def call(
         self, context: transformer.Context, x: mtf.Tensor, losses: object = None
     ) -> mtf.Tensor:

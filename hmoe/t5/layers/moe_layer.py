@@ -85,6 +85,10 @@ class MoELayer(transformer.TransformerLayer):
                 " experts (hmoe.ExpertsSelfAttention) names the outputs that it needs by itself"
             )
 
+    def replace_moe(self, moe: HierarchicalMoE) -> None:
+        """Takes another mixture."""
+        self.moe = moe
+
     def call(
         self, context: transformer.Context, x: mtf.Tensor, losses: object = None
     ) -> mtf.Tensor:
