@@ -10,6 +10,7 @@ the second Y, H, T, D, Ky; of the third Z, I, U, P, Kz.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from hmoe.plan import aux_formulas
@@ -113,13 +114,27 @@ def _add_experts(terms: Terms, case: LayerCase, level: LevelSizes, depth_dim: Di
     rows, experts = level.slots_of_experts, level.all_experts
     layer = case.experts
     sums = {phase: Place(EXPERTS, "", phase) for phase in (FORWARD, BACKWARD)}
-    if level.experts.axis is None and level.groups.axis is None:
+    if _moves_nothing(level):
         # A reshape that moves nothing leaves a sum over devices to whoever reads its result.
         sums[BACKWARD] = _at(level, BACKWARD)
         is_read = layer.num_outputs > 1 or layer.use_bias or (layer.output_dropout and case.train)
         if not is_read:
             sums[FORWARD] = _at(level, FORWARD)
     _add_feed_forward(terms, case, layer, "", rows, experts, depth_dim, hidden, sums)
+
+
+def _moves_nothing(level: LevelSizes) -> bool:
+    """Returns whether the exchange of a level is none for Mesh TensorFlow.
+
+    It goes by how many elements stand before the dimension that an axis splits: with one expert at
+    each level it is the same for experts and for groups.
+    """
+    experts, groups = level.experts, level.groups
+    if experts.axis is None and groups.axis is None:
+        return True
+    dims = level.slots_of_experts
+    at = [dim.symbol for dim in dims].index(groups.symbol)
+    return experts.axis == groups.axis and math.prod(dim.size for dim in dims[:at]) == 1
 
 
 def _add_shared_expert(

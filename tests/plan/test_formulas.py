@@ -288,6 +288,7 @@ def _property(max_examples: int, **how: int | bool) -> Callable:
         checked = settings(
             max_examples=max_examples,
             deadline=None,
+            derandomize=True,  # a failure returns on every machine
             suppress_health_check=[
                 HealthCheck.too_slow,
                 HealthCheck.filter_too_much,

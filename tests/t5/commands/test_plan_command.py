@@ -358,7 +358,7 @@ def test_a_proof_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(errors.RunFailedError) as error:
         shown(monkeypatch, prove=True)
     assert str(error.value) == (
-        "the plan differs from the graph that training would run, in 1 of 3 numbers; the first is "
+        "the plan differs from the graph that training would run, in 1 of 2 numbers; the first is "
         "all-to-all over rows: bytes: 1,007 planned, 1,009 in the graph"
     )
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from hmoe.plan.costs import Exchange, Place, StepCosts
-from hmoe.t5.graphs import step_plan, step_proof
+from hmoe.t5.graphs import step_formulas, step_plan, step_proof
 from hmoe.t5.graphs.named_step import named_step
 from tests import tpu_slices
 from tests.gin import configs
@@ -37,7 +37,9 @@ def compared(on_tpu: bool = False) -> list[step_proof.Comparison]:
     settings = configs.described().settings
     step = named_step(settings, on_tpu=on_tpu)
     plan = step_plan.plan_of(step, settings, on_tpu=on_tpu)
-    return step_proof.compare(step, settings, plan.costs, on_tpu=on_tpu, packed=True)
+    formulas = step_formulas.compare(step_formulas.formulas(step, settings, plan), plan)
+    lowered = step_proof.compare(step, settings, plan.costs, on_tpu=on_tpu, packed=True)
+    return [*lowered, *formulas]
 
 
 def comparisons(

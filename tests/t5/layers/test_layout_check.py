@@ -39,7 +39,7 @@ def model(*layers: Any) -> Any:
     """An encoder and a decoder of these layers, as much of them as is looked at."""
     stacks = [
         types.SimpleNamespace(
-            autoregressive=number == 1, layer_stack=types.SimpleNamespace(_layers=list(layers))
+            autoregressive=number == 1, layer_stack=types.SimpleNamespace(layers=list(layers))
         )
         for number in range(2)
     ]
