@@ -91,7 +91,7 @@ def test_a_layer_without_formulas() -> None:
     own = "hmoe.FeedForwardExperts.separate = True"
     found = shown(explain=True, prove=True, lines=(own,))
     assert (
-        "\nlevel 'outer': there is no formula for word_embeddings = 'concat'; set it to None, or count the graph instead\n"
+        "\nthere is no formula for experts with separate = True; set it to False, or count the graph instead\n"
         in found
     )
     # The graph itself is compared as ever.
