@@ -63,10 +63,12 @@ class OtherMeshes:
         Raises:
           ValueError: mesh, layout and sizes do not suit each other, as training would say.
         """
-        number = _num_blocks(self._on(candidate).transformer_model)
+        settings = self._on(candidate)
+        number = _num_blocks(settings.transformer_model)
         if number is None or number < 3:
-            return self._plan(candidate, None)
-        return blocks.extrapolated(self._plan(candidate, 1), self._plan(candidate, 2), number)
+            return self._plan(candidate, settings, None)
+        one, two = (self._plan(candidate, settings, depth) for depth in (1, 2))
+        return blocks.extrapolated(one, two, number)
 
     def _on(self, candidate: Candidate) -> ModelSettings:
         """Returns the settings on a mesh, with a model for it."""
@@ -92,21 +94,21 @@ class OtherMeshes:
             outer_batch_size=candidate.outer_batch,
         )
 
-    def _plan(self, candidate: Candidate, depth: int | None) -> Plan:
+    def _plan(self, candidate: Candidate, settings: ModelSettings, depth: int | None) -> Plan:
         """Plans a model cut to some blocks; None for all."""
-        settings = self._on(candidate)
-        if depth is not None:
-            _cut(settings.transformer_model, depth)
-        step = self._step(settings, depth)
+        step = self._step(candidate, settings, depth)
         return step_plan.plan_of(step, settings, on_tpu=self._on_tpu)
 
-    def _step(self, settings: ModelSettings, depth: int | None) -> NamedStep:
+    def _step(self, candidate: Candidate, settings: ModelSettings, depth: int | None) -> NamedStep:
         known = self._built.setdefault(depth, [])
         for step, of in known:
             if _is_same_graph(step, of, settings):
                 return step
-        step = named_step(settings, on_tpu=self._on_tpu, packed=self._packed)
-        known.append((step, settings))
+        cut = self._on(candidate)  # another model, of which some blocks are left
+        if depth is not None:
+            _cut(cut.transformer_model, depth)
+        step = named_step(cut, on_tpu=self._on_tpu, packed=self._packed)
+        known.append((step, cut))
         return step
 
 
