@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering import slice_variables
-from hmoe.lowering.exchanges import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, Exchanges, Peers, Traffic
+from hmoe.lowering.exchanges import Exchanges, Peers, Traffic
+from hmoe.lowering.kinds import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL
 from hmoe.startup import mesh_order
 
 # A tensor of the mesh: the slice of this process, or what becomes one when it is read.

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 from hmoe.compat.stack import tf
 from hmoe.lowering import fusion, graph_hooks
-
-ALL_REDUCE, ALL_TO_ALL, ALL_GATHER = ("all-reduce", "all-to-all", "all-gather")
+from hmoe.lowering.kinds import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL
 
 # Servers remember the shape behind each number for as long as they live, so that no two collectives
 # of a process may share one. Smaller numbers are left to those that are not part of a mesh.

@@ -13,9 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering import graph_hooks
-from hmoe.lowering.exchanges import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL
-
-SHIFT = "shift"
+from hmoe.lowering.kinds import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, SHIFT
 
 # The slices of a tensor, or a sum over devices that is made when it is read.
 LaidOut: TypeAlias = Any

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from hmoe.layer.parts import DISPATCH, EXPERTS, OTHER, ROUTER
+from hmoe.lowering.kinds import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, SHIFT
 
-ALL_TO_ALL, ALL_REDUCE, ALL_GATHER, SHIFT = "all-to-all", "all-reduce", "all-gather", "shift"
 KINDS = (ALL_TO_ALL, ALL_REDUCE, ALL_GATHER, SHIFT)
 
 PARTS = (EXPERTS, ROUTER, DISPATCH, OTHER)
+
+# The largest group in which TPUs add up bfloat16 as it is; in larger ones it is cast to float32
+# (Mesh TensorFlow's `SimdMeshImpl`).
+TPU_BFLOAT16_GROUP = 8
 
 FORWARD, BACKWARD, UPDATE = "forward", "backward", "update"
 PHASES = (FORWARD, BACKWARD, UPDATE)
@@ -77,10 +82,6 @@ class StepCosts:
     def sent(self, where: Callable[[Exchange], bool] = lambda exchange: True) -> int:
         """Returns the bytes of the exchanges that a condition selects."""
         return sum(exchange.size for exchange in self.exchanges if where(exchange))
-
-    def over(self, axis: str) -> int:
-        """Returns the bytes of all exchanges that a mesh axis takes part in."""
-        return self.sent(lambda exchange: axis in exchange.axes)
 
 
 def merged(exchanges: Iterable[Exchange]) -> tuple[Exchange, ...]:
@@ -238,7 +239,4 @@ class Plan:
     @property
     def devices(self) -> int:
         """Devices of the mesh."""
-        number = 1
-        for size in self.mesh.values():
-            number *= size
-        return number
+        return math.prod(self.mesh.values())

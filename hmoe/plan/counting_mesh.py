@@ -14,7 +14,14 @@ from typing import Any, TypeAlias
 from hmoe.compat.stack import mtf, tf
 from hmoe.dispatch.operations import LocalOperation
 from hmoe.mesh.randomness import StatelessUniformOperation
-from hmoe.plan.costs import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL, SHIFT, bytes_sent
+from hmoe.plan.costs import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    ALL_TO_ALL,
+    SHIFT,
+    TPU_BFLOAT16_GROUP,
+    bytes_sent,
+)
 
 # A slice, or a sum over devices that is made when it is read.
 LaidOut: TypeAlias = Any
@@ -39,7 +46,6 @@ _RETURNING_OUTPUTS = (
     mtf.ops.OneHotOperation,
     mtf.ops.Variable,
     mtf.ops.ReadVariable,
-    mtf.ops.Depend,
     mtf.ops.Constant,
     mtf.ops.ReshapeOperation,
     LocalOperation,
@@ -47,8 +53,6 @@ _RETURNING_OUTPUTS = (
 )
 # Those of them whose functions return a tuple even of one output.
 _RETURNING_TUPLES = (mtf.ops.SplitOperation, mtf.ops.UnstackOperation)
-# The largest group in which a TPU adds up bfloat16 as it is (`SimdMeshImpl`).
-_TPU_BFLOAT16_GROUP = 8
 
 
 class Slice:
@@ -69,11 +73,6 @@ class Slice:
     def size(self) -> int:
         """Its bytes."""
         return math.prod(self.slice_shape) * self.dtype.size
-
-    @property
-    def all_slices(self) -> Slice:
-        """The slice itself, for operations that pass slices on."""
-        return self
 
     def to_laid_out_tensor(self) -> Slice:
         """Returns the slice itself."""
@@ -96,11 +95,6 @@ class SliceOfVariable:
     def __init__(self, variable: mtf.Variable, mesh_impl: CountingMesh):
         shape = mesh_impl.slice_shape(variable.shape)
         self.laid_out_tensor = Slice(shape, variable.slice_dtype, variable)
-
-    def assign_to_slices(self, assign_fn: Callable, values: Slice) -> tf.Operation:
-        """Assigns nothing."""
-        del assign_fn, values
-        return tf.no_op()
 
 
 class CountingMesh(mtf.MeshImpl):
@@ -303,7 +297,7 @@ class CountingMeshOfTPUs(CountingMesh):
         """Returns what is really sent: types that the exchanges of TPUs lack are cast."""
         if kind == ALL_TO_ALL and x.dtype == tf.float32:
             return x.cast(tf.bfloat16)
-        if kind == ALL_REDUCE and (x.dtype != tf.bfloat16 or group > _TPU_BFLOAT16_GROUP):
+        if kind == ALL_REDUCE and (x.dtype != tf.bfloat16 or group > TPU_BFLOAT16_GROUP):
             return x.cast(tf.float32)
         if kind == SHIFT and x.dtype not in (tf.float32, tf.bfloat16, tf.int32):
             return x.cast(tf.float32)

@@ -15,6 +15,7 @@ from hmoe.plan.costs import (
     ALL_GATHER,
     ALL_REDUCE,
     ALL_TO_ALL,
+    TPU_BFLOAT16_GROUP,
     Exchange,
     Place,
     StepCosts,
@@ -27,8 +28,6 @@ from hmoe.plan.layer_sizes import Dim, Dims
 FLOAT32 = 4
 # TPUs send float32 as bfloat16 in an all-to-all.
 _BFLOAT16 = 2
-# The largest group in which a TPU adds up bfloat16 as it is (`SimdMeshImpl`).
-_TPU_BFLOAT16_GROUP = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +187,7 @@ class Terms:
 
     def _summed(self, element: int, group: int) -> int:
         """Returns the bytes in which a sum is sent."""
-        return FLOAT32 if self._on_tpu and group > _TPU_BFLOAT16_GROUP else element
+        return FLOAT32 if self._on_tpu and group > TPU_BFLOAT16_GROUP else element
 
     @staticmethod
     def _checked(dims: Iterable[Dim]) -> Dims:

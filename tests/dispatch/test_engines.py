@@ -12,8 +12,7 @@ import pytest
 import hmoe
 from hmoe.compat.stack import mtf, tf
 from hmoe.dispatch import by_einsum, by_index, operations
-from tests import graphs, meshes, seeded, tolerances
-from tests.gin import test_tpu_layouts
+from tests import graphs, meshes, seeded, tolerances, tpu_slices
 from tests.run_layer import run_layer
 
 BOTH = ("index", "einsum")
@@ -255,7 +254,7 @@ def test_engines_agree_in_bfloat16(outer, inner):
 
 def test_a_mesh_of_tpus_multiplies_and_others_gather():
     devices = meshes.implementation("rows:2")
-    tpus = test_tpu_layouts._engine(
+    tpus = tpu_slices.engine(
         types.SimpleNamespace(
             mesh_shape=mtf.convert_to_shape("rows:8"), layout_rules=mtf.convert_to_layout_rules("")
         ),

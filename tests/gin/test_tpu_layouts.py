@@ -8,7 +8,6 @@ import pathlib
 import re
 
 import pytest
-from absl import flags
 
 from hmoe.routing import balancing
 from hmoe.startup import gin_files
@@ -19,23 +18,6 @@ from tests.gin import configs
 from tests.gin.configs import mtf, tf
 
 NUM_LAYERS = 2  # one of experts in the encoder, one in the decoder
-
-
-def _engine(settings, num_cores):
-    """The engine of a TPU slice, its cores arranged as T5's own model function arranges them."""
-    # Mesh TensorFlow asks absl for the cores of a chip, and absl then for the command line.
-    flags.FLAGS.mark_as_parsed()
-    topology = tpu_slices.topology(num_cores)
-    order = mtf.simd_mesh_impl.auto_logical_to_physical_tpu(
-        settings.mesh_shape.to_integer_list, [int(size) for size in topology.mesh_shape]
-    )
-    return mtf.simd_mesh_impl.SimdMeshImpl(
-        settings.mesh_shape,
-        settings.layout_rules,
-        None,
-        tpu_slices.assignment(num_cores),
-        logical_to_physical=order,
-    )
 
 
 def _lowered(settings, num_cores):
@@ -51,7 +33,7 @@ def _lowered(settings, num_cores):
         mtf.gradients([loss], [v.outputs[0] for v in graph.trainable_variables])
         for record in records:
             balancing.apply_all(record.bias_updates, record.sums)
-        lowering = mtf.Lowering(graph, {mesh: _engine(settings, num_cores)})
+        lowering = mtf.Lowering(graph, {mesh: tpu_slices.engine(settings, num_cores)})
     return lowering, tf_graph
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-import hmoe
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.lower import lower, make_mesh_of_processes
-from tests import graphs, meshes, seeded
+from tests import meshes
+from tests.lowering.two_level_step import two_level_step
 
 CPU = "/job:worker/replica:0/task:{}/device:CPU:0"
 GPU = "/job:worker/replica:0/task:{}/device:GPU:0"
@@ -27,27 +27,8 @@ class Built:
         self, number: int = 0, shape: str = "rows:2;cols:2", device: str = CPU, **how: str
     ):
         sizes = mtf.convert_to_shape(shape)
-        rows, cols = sizes.to_integer_list
-        dims = (("outer_batch", 2 * rows), ("batch", 3 * cols), ("length", 4), ("d_model", 5))
         with tf.Graph().as_default() as self.graph:
-            graphs.read_variables_once()
-            tf.train.create_global_step()
-            mesh = mtf.Mesh(mtf.Graph(), "mesh")
-            x = graphs.constant(mesh, seeded.tokens_of(dims), graphs.mtf_dims(dims))
-            layer = hmoe.HierarchicalMoE(
-                levels=[
-                    hmoe.Level(name="outer", num_experts=3 * cols, router=hmoe.TopKRouter(k=2)),
-                    hmoe.Level(name="inner", num_experts=2 * rows, router=hmoe.TopKRouter(k=2)),
-                ],
-                experts=hmoe.FeedForwardExperts(hidden_size=7),
-            )
-            result = layer(
-                x, mtf.Dimension("d_out", 6), train=True, mesh_shape=shape, layout=meshes.TWO_AXES
-            )
-            loss = mtf.reduce_sum(mtf.square(result.outputs)) + result.loss
-            variables = mesh.graph.trainable_variables
-            gradients = mtf.gradients([loss], [v.outputs[0] for v in variables])
-            updates = [mtf.assign(v, v.value - g) for v, g in zip(variables, gradients)]
+            step = two_level_step(sizes)
             self.mesh_impl = make_mesh_of_processes(
                 sizes,
                 mtf.convert_to_layout_rules(meshes.TWO_AXES),
@@ -55,9 +36,9 @@ class Built:
                 device.format(number),
                 **how,
             )
-            lowering = lower(result.outputs, self.mesh_impl)
-            roots = [lowering.lowered_operation(update) for update in updates]
-            self.mesh_impl.finish([*roots, lowering.export_to_tf_tensor(loss)])
+            lowering = lower(step.loss, self.mesh_impl)
+            roots = [lowering.lowered_operation(update) for update in step.updates]
+            self.mesh_impl.finish([*roots, lowering.export_to_tf_tensor(step.loss)])
 
     @property
     def collectives(self) -> list[tf.Operation]:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from tensorflow.python.tpu import tpu
 
-import hmoe
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering import recording
 from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.exchanges import ALL_GATHER, ALL_REDUCE, ALL_TO_ALL
 from hmoe.lowering.placement import SharingPlacement
 from hmoe.lowering.recording import SHIFT, Record
-from tests import graphs, meshes, seeded, tpu_slices
+from tests import graphs, meshes, tpu_slices
+from tests.lowering.two_level_step import two_level_step
 
 MESH, LAYOUT = "rows:2;cols:4;one:1", "a:rows;b:cols;c:cols;e:one"
 A, B, C, D, E = (mtf.Dimension(name, size) for name, size in zip("abcde", (12, 8, 16, 3, 5)))
@@ -242,33 +242,10 @@ def test_what_nobody_runs_is_left_out() -> None:
 
 def layer_step(mesh_impl: Any, sizes: mtf.Shape) -> list[tf.Tensor | tf.Operation]:
     """Lowers the training step of a layer of two levels; returns what is to be run."""
-    rows, cols = (sizes.dims[axis].size for axis in range(2))
-    dims = (("outer_batch", 2 * rows), ("batch", 3 * cols), ("length", 4), ("d_model", 5))
-    graphs.read_variables_once()
-    tf.train.create_global_step()
-    mesh = mtf.Mesh(mtf.Graph(), "mesh")
-    x = graphs.constant(mesh, seeded.tokens_of(dims), graphs.mtf_dims(dims))
-    layer = hmoe.HierarchicalMoE(
-        levels=[
-            hmoe.Level(name="outer", num_experts=3 * cols, router=hmoe.TopKRouter(k=2)),
-            hmoe.Level(name="inner", num_experts=2 * rows, router=hmoe.TopKRouter(k=2)),
-        ],
-        experts=hmoe.FeedForwardExperts(hidden_size=7),
-    )
-    result = layer(
-        x,
-        mtf.Dimension("d_out", 6),
-        train=True,
-        mesh_shape=sizes,
-        layout=meshes.TWO_AXES,
-    )
-    loss = mtf.reduce_sum(mtf.square(result.outputs)) + result.loss
-    variables = mesh.graph.trainable_variables
-    gradients = mtf.gradients([loss], [v.outputs[0] for v in variables])
-    updates = [mtf.assign(v, v.value - g) for v, g in zip(variables, gradients)]
-    lowering = mtf.Lowering(mesh.graph, {mesh: mesh_impl}, autostack=False)
-    roots = [lowering.lowered_operation(update) for update in updates]
-    return [*roots, lowering.export_to_tf_tensor(loss)]
+    step = two_level_step(sizes)
+    lowering = mtf.Lowering(step.mesh.graph, {step.mesh: mesh_impl}, autostack=False)
+    roots = [lowering.lowered_operation(update) for update in step.updates]
+    return [*roots, lowering.export_to_tf_tensor(step.loss)]
 
 
 def layer_records(make: Any) -> tuple[list[Record], Any]:

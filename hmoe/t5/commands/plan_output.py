@@ -105,8 +105,9 @@ def _shown(
     flags, model_dir = request.plan, request.model_dir
     assert flags is not None
     hardware = flags.hardware and hardware_lib.find(flags.hardware, found.devices)
-    formulas = step_formulas.formulas(step, planned.settings, found)
-    proof = None
+    formulas, proof = [], None
+    if flags.explain or flags.prove:
+        formulas = step_formulas.formulas(step, planned.settings, found)
     if flags.prove:
         proof = [
             *step_formulas.compare(formulas, found),
