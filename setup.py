@@ -50,6 +50,7 @@ TPU_LINE: list[str] = [
     "sentencepiece<0.2.1",
     "tensorflow-metadata<1.16",
     "transformers<4.40",
+    "pyarrow<25",  # later ones want NumPy 2
 ]
 
 # A resolver takes today's TensorFlow, unless the extra `tpu` narrows it to the TPU line.
@@ -76,6 +77,13 @@ REQUIREMENTS: list[str] = [
     # Tables in a terminal, and the pictures of `--plot`.
     "rich",
     "matplotlib",
+    # Traces of routing: one columnar file each.
+    "pyarrow",
+    # What the experts learned: statistics, and the page that shows them.
+    "scipy",
+    "jinja2",
+    "altair",
+    "vl-convert-python",
     # Asks TensorFlow's servers of a run's other processes whether they are there; it comes with
     # TensorFlow anyway.
     "grpcio",
