@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from types import ModuleType
 
 from hmoe.startup import (
     configuration,
     errors,
+    garbage,
     log_file,
     model_imports,
     new_run,
@@ -79,9 +79,7 @@ def _run_logged(request: Request, console: Console, guard: Guard, log: Log) -> i
         if request.workers:
             console.say(workers.notice(request.workers))
         console.say(f"Loading TensorFlow (log: {console.log_path}) ...")
-        with _uncollected_imports():
-            from hmoe.t5.commands import commands
-
+        commands = _load_commands()
         with guard.raising():
             commands.run(request, console)
         status = OK
@@ -114,21 +112,17 @@ def _report(error: Exception, console: Console, guard: Guard, log: Log, request:
     return FAILED
 
 
-@contextlib.contextmanager
-def _uncollected_imports() -> Iterator[None]:
-    """Keeps the garbage collector from modules that are imported inside, now and later.
+def _load_commands() -> ModuleType:
+    """Imports the commands, and with them TensorFlow.
 
-    Looking through a million objects that are no garbage takes two seconds while TensorFlow is
-    imported, and one at the end of the process.
+    The garbage collector would take two seconds of it, and one more at the end of the process.
     """
     num_modules = len(sys.modules)
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+    with garbage.uncollected():
+        from hmoe.t5.commands import commands
     if len(sys.modules) > num_modules:
-        gc.freeze()
+        garbage.keep()
+    return commands
 
 
 def _quiet_start() -> None:

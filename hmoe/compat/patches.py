@@ -377,6 +377,15 @@ CUSTOM_OUTPUTS = Internal(
     used_in=("hmoe/plan/counting.py",),
 )
 
+REDUCTION_KIND = Internal(
+    **MESH_TENSORFLOW,
+    module="mesh_tensorflow.ops",
+    name="ReduceOperation._reduction_fn_string",
+    has=("upper",),
+    reason="Names the reduction: a sum waits until it is read, others do not.",
+    used_in=("hmoe/plan/counting.py",),
+)
+
 DEPENDENCIES = Internal(
     **MESH_TENSORFLOW,
     module="mesh_tensorflow.ops",

@@ -6,7 +6,7 @@ import collections
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.layer import parts
@@ -26,6 +26,10 @@ from hmoe.plan.counting_mesh import CountingMesh, CountingMeshOfTPUs, Slice
 
 # How `mtf.gradients` calls what it adds for an operation.
 _GRADIENTS = "/gradients/"
+
+# What two operations that cost the same have in common: their kind, the dimensions that may be
+# split, and those of inputs and outputs.
+Signature: TypeAlias = tuple[object, ...]
 
 
 class Step:
@@ -68,6 +72,20 @@ class Step:
         prefix = graph.captured_variable_scope.name
         self._prefix = f"{prefix}/" if prefix else ""
         self._places: dict[mtf.Operation, Place] = {}
+        self._signatures: dict[mtf.Operation, Signature] = {}
+
+    def signature(self, operation: mtf.Operation) -> Signature:
+        """Returns what the cost of an operation of `_ALIKE` depends on beside the mesh."""
+        if operation not in self._signatures:
+            self._signatures[operation] = (
+                type(operation),
+                getattr(operation, "_reduction_fn_string", ""),
+                operation.splittable_dims,
+                *(tuple(each.shape.dims) for each in operation.inputs),
+                "to",
+                *(tuple(each.shape.dims) for each in operation.outputs),
+            )
+        return self._signatures[operation]
 
     @functools.cached_property
     def all_operations(self) -> set[mtf.Operation]:
@@ -192,6 +210,7 @@ def count(
     lowering.run(step.graph.operations)
     for tensor in step.exported:
         lowering.export_to_tf_tensor(tensor)
+    lowering.tensors.clear()  # sums that wait know the lowering, which would keep itself alive
     costs = StepCosts(dict(tally.multiplications), merged(tally.exchanges))
     return Counted(costs, _memory(mesh, step))
 
@@ -221,6 +240,20 @@ class _Tally:
         self.exchanges.append(Exchange(kind, axes, place, size * self.times, self.times))
 
 
+class _Lowered(NamedTuple):
+    """What became of an operation, for others that are like it.
+
+    Attributes:
+      multiplications: of one device.
+      slice_shapes: shapes of the slices of its outputs.
+      axes: the axes of the mesh over which they wait to be summed.
+    """
+
+    multiplications: int
+    slice_shapes: list[list[int]]
+    axes: list[int]
+
+
 class _Lowering:
     """What operations take for Mesh TensorFlow's lowering when they lower themselves.
 
@@ -238,9 +271,12 @@ class _Lowering:
         self.variables: dict[mtf.Variable, Any] = {}
         self._mesh = mesh
         self._tally = tally
-        self._iterations = step.iterations
+        self._step = step
+        self._known: dict[Signature, _Lowered] = {}
         self._wanted = operations
         self._current: mtf.Operation | None = None
+        # Multiplications of the operation that was counted last.
+        self._multiplied = 0
         self._nothing = tf.no_op()
 
     def run(self, operations: Iterable[mtf.Operation]) -> None:
@@ -253,10 +289,13 @@ class _Lowering:
                 self._lower(operation)
 
     def _lower(self, operation: mtf.Operation) -> None:
-        for kind, function in _OTHERWISE.items():
-            if isinstance(operation, kind):
-                function(self, operation)
-                return
+        kind = type(operation)
+        if kind not in _functions:
+            _functions[kind] = _function_for(kind)
+        _functions[kind](self, operation)
+
+    def by_itself(self, operation: mtf.Operation) -> None:
+        """Lets an operation lower itself."""
         operation.lower(self)
 
     def mesh_impl(self, mesh: object) -> CountingMesh:
@@ -282,7 +321,8 @@ class _Lowering:
         # With one input it is a sum or a transpose.
         is_alone = isinstance(operation, mtf.ops.EinsumOperation) and len(operation.inputs) < 2
         if (key == "einsum" or _is_of_convolution(key)) and not is_alone:
-            self._tally.multiply(operation, value // self._mesh.size)
+            self._multiplied = value // self._mesh.size
+            self._tally.multiply(operation, self._multiplied)
 
     def export_to_tf_tensor(self, x: mtf.Tensor) -> Slice:
         """Reads a tensor, for the host."""
@@ -305,13 +345,38 @@ class _Lowering:
         self.read(operation.inputs)
         self.operations[operation] = self._nothing
 
+    def alike(self, operation: mtf.Operation) -> None:
+        """Lowers an operation of which a model has many that are alike."""
+        self.read(operation.inputs)
+        signature = self._step.signature(operation)
+        found = self._known.get(signature)
+        if found is None:
+            self._lower_first(operation, signature)
+            return
+        if found.multiplications:
+            self._tally.multiply(operation, found.multiplications)
+        for output, slice_shape in zip(operation.outputs, found.slice_shapes):
+            slices = Slice(slice_shape, output.dtype, operation)
+            self.tensors[output] = (
+                mtf.ops.LazyAllreduceSum(self._mesh, slices, found.axes) if found.axes else slices
+            )
+
+    def _lower_first(self, operation: mtf.Operation, signature: Signature) -> None:
+        """Lowers the first operation of a signature; one that sends anything stays the first."""
+        num_sent, self._multiplied = len(self._tally.exchanges), 0
+        operation.lower(self)
+        if len(self._tally.exchanges) == num_sent:
+            outputs = [self._left_open(each) for each in operation.outputs]
+            shapes = [slices.slice_shape for slices, _ in outputs]
+            self._known[signature] = _Lowered(self._multiplied, shapes, outputs[0][1])
+
     def loop(self, operation: mtf.Operation) -> None:
         """Lowers a loop: its body once, for as many times as it runs."""
         self.read(operation.inputs)
         for outer, inner in zip(operation.inputs, operation._body_inputs):
             self.set_tensor_lowering(inner, self.tensors[outer].to_laid_out_tensor())
         before = self._tally.times
-        self._tally.times *= self._iterations
+        self._tally.times *= self._step.iterations
         self.run(operation._body_ops)
         results = [self._left_open(each) for each in operation._body_outputs]
         self._tally.times = before
@@ -322,12 +387,22 @@ class _Lowering:
             )
 
     def _left_open(self, tensor: mtf.Tensor) -> tuple[Slice, list[int]]:
-        """Returns a loop's output, and the axes along which it still waits to be summed."""
+        """Returns the slices of a tensor, and the axes over which they still wait to be summed."""
         found = self.tensors[tensor]
         if isinstance(found, mtf.ops.LazyAllreduceSum):
             return found.laid_out_input, found.mesh_axes
         return found.to_laid_out_tensor(), []
 
+
+# Operations that read the sums of all their inputs, with what only `Step.signature` tells apart.
+_ALIKE = (
+    mtf.ops.EinsumOperation,
+    mtf.ops.ReduceOperation,
+    mtf.ops.SlicewiseOperation,
+    mtf.ops.ScalarMultiplyOperation,
+    mtf.ops.ScalarAddOperation,
+    mtf.ops.MinMaxOperation,
+)
 
 # Operations that lower themselves by TensorFlow's, which there are none of here.
 _OTHERWISE: Mapping[type, Callable[[_Lowering, mtf.Operation], None]] = {
@@ -339,6 +414,20 @@ _OTHERWISE: Mapping[type, Callable[[_Lowering, mtf.Operation], None]] = {
     mtf.ops.Assign: _Lowering.assign,
     mtf.ops.WhileLoopOperation: _Lowering.loop,
 }
+
+
+# By the class of an operation, what lowers it.
+_functions: dict[type, Callable[[_Lowering, mtf.Operation], None]] = {}
+
+
+def _function_for(kind: type) -> Callable[[_Lowering, mtf.Operation], None]:
+    """Returns what lowers operations of a class; of a class derived from `_ALIKE`, itself."""
+    if kind in _ALIKE:
+        return _Lowering.alike
+    for other, function in _OTHERWISE.items():
+        if issubclass(kind, other):
+            return function
+    return _Lowering.by_itself
 
 
 def _is_of_convolution(key: str) -> bool:

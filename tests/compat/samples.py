@@ -52,6 +52,11 @@ def depend() -> Any:
     return mtf.depend(_tensor(), []).operation
 
 
+def reduction() -> Any:
+    """Returns the operation that sums a tensor."""
+    return mtf.ops.ReduceOperation(_tensor(), mtf.Shape([]), "SUM")
+
+
 def laid_out_variable() -> Any:
     """Returns a variable on a mesh of one device."""
     with tf.Graph().as_default():

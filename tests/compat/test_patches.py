@@ -38,6 +38,7 @@ SAMPLES = {
     patches.LOOP_OUTPUTS: samples.loop,
     patches.CUSTOM_OUTPUTS: samples.custom_gradient,
     patches.DEPENDENCIES: samples.depend,
+    patches.REDUCTION_KIND: samples.reduction,
     patches.RECOMPUTE_GRADS: samples.layer_stack,
     patches.GIN_SELECTORS: samples.registry,
     patches.GIN_WRAPPED: samples.configurable,

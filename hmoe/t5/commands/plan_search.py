@@ -9,6 +9,7 @@ from hmoe.plan import search
 from hmoe.plan.costs import Plan
 from hmoe.plan.one_level import one_level
 from hmoe.plan.search import Found
+from hmoe.startup import garbage
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.other_meshes import OtherMeshes
 from hmoe.t5.layers import layout_check
@@ -51,7 +52,8 @@ def search_meshes(
     num_levels = max((len(layer.moe.levels) for layer in layers), default=0)
 
     def found(levels: int, meshes: OtherMeshes) -> Found:
-        return search.search(search.candidates(devices, levels), meshes.plan, seconds, memory)
+        with garbage.uncollected():  # graphs of named dimensions, which stay
+            return search.search(search.candidates(devices, levels), meshes.plan, seconds, memory)
 
     own = found(num_levels, OtherMeshes(settings, on_tpu=on_tpu, packed=packed))
     if num_levels < 2:
