@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from unittest import mock
 from hmoe.compat.stack import mtf, tf
 from hmoe.layer import parts
 from hmoe.lowering.lower import lower, make_mesh
+from hmoe.plan import counting
 from hmoe.plan.costs import (
     ALL_GATHER,
     ALL_REDUCE,
@@ -21,6 +23,7 @@ from hmoe.plan.costs import (
     OTHER,
     Exchange,
     Place,
+    StepCosts,
     bytes_sent,
     merged,
 )
@@ -148,6 +151,31 @@ def costs_of(step: Step, found: Recorded) -> tuple[dict[Place, int], tuple[Excha
         if (place := step.place(operation)) is not None
     ]
     return dict(multiplications), merged(exchanges)
+
+
+def counted(step: Step, mesh_shape: str, layout: str, *, on_tpu: bool = False) -> StepCosts:
+    """Counts the costs of the layer by a mesh of shapes, without lowering anything."""
+    found = counting.count(
+        counting.Step(step.graph, step.exported, iterations=step.num_microbatches),
+        mtf.convert_to_shape(mesh_shape),
+        mtf.convert_to_layout_rules(layout),
+        on_tpus=on_tpu,
+    ).costs
+    multiplications = {
+        _place_of_layer(place): number
+        for place, number in found.multiplications.items()
+        if place.part != OTHER  # what does not belong to the layer
+    }
+    exchanges = [
+        dataclasses.replace(each, place=_place_of_layer(each.place))
+        for each in found.exchanges
+        if each.place.part != OTHER
+    ]
+    return StepCosts(multiplications, merged(exchanges))
+
+
+def _place_of_layer(place: Place) -> Place:
+    return place._replace(part=OTHER) if place.part == REST else place
 
 
 class _Recorder:

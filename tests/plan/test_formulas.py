@@ -1,4 +1,4 @@
-"""Closed formulas of a layer's costs: by hand, and beside what lowering the real graph does."""
+"""Closed formulas of a layer's costs: by hand, and beside counting and lowering the real graph."""
 
 from __future__ import annotations
 
@@ -267,15 +267,16 @@ CASES: dict[str, LayerCase] = {
 
 
 def assert_equal_to_lowering(case: LayerCase) -> None:
-    """Compares the formulas with what the real graph multiplies and sends, place by place."""
+    """Compares formulas and counting with what the real graph multiplies and sends, by place."""
     with tf.Graph().as_default():
         step = step_of(case)
         mesh, layout = text_of(case.mesh), text_of(case.layout)
         found = lowered.lowered(step, step.exported[0], mesh, layout, on_tpu=case.on_tpu)
         multiplications, exchanges = lowered.costs_of(step, found)
+        counted = lowered.counted(step, mesh, layout, on_tpu=case.on_tpu)
     costs = layer_costs(case)
-    assert costs.multiplications == multiplications
-    assert set(costs.exchanges) == set(exchanges)
+    assert costs.multiplications == multiplications == counted.multiplications
+    assert set(costs.exchanges) == set(exchanges) == set(counted.exchanges)
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items()])
