@@ -13,6 +13,7 @@ from hmoe.dispatch.operations import ENGINES
 from hmoe.experts.feed_forward import FeedForwardExperts, SharedExpert
 from hmoe.layer import call_arguments, param_counts, parts
 from hmoe.layer.aux_outputs import AuxSettings, aux_outputs
+from hmoe.layer.kept_experts import check_kept
 from hmoe.layer.level import Level
 from hmoe.layer.level_shape import GroupRules, LevelShape
 from hmoe.layer.metric_sums import DETAILS
@@ -195,6 +196,7 @@ class HierarchicalMoE(Configuration):
         num_microbatches: int = 1,
         drop_tokens: bool = True,
         causal: bool = False,
+        kept_experts: Sequence[mtf.Tensor] | None = None,
     ) -> MoEResult:
         """Adds the layer to the graph.
 
@@ -219,6 +221,8 @@ class HierarchicalMoE(Configuration):
             may depend on other examples.
           causal: with `drop_tokens` False, makes each token a group of its own, so that a sequence
             that is read at once is routed as when it is decoded token by token.
+          kept_experts: for each level which experts tokens may go to, from
+            `hmoe.layer.kept_experts.import_kept`; weights are those among these. None: all.
 
         Returns:
           Outputs [<leading dimensions of inputs>, N], losses, metric sums and bias updates.
@@ -239,6 +243,7 @@ class HierarchicalMoE(Configuration):
         )
         mesh_layout = MeshLayout(mesh_shape, layout)
         mesh_layout.check_levels(self.levels)
+        check_kept(self.levels, kept_experts)
         embeddings = call_arguments.needed_embeddings(self.levels, inputs, embeddings, mesh_layout)
         dims = batch_dims.batch_dims(inputs.shape.dims[:-1], mesh_layout, self.inserted_outer_batch)
         kinds = call_arguments.importance_kinds(inputs, importance)
@@ -249,7 +254,11 @@ class HierarchicalMoE(Configuration):
         sequence_size = None if drop_tokens else _sequence_size(batch.tokens, causal)
         rules = self._group_rules(batch, mesh_layout, train, sequence_size)
         call = self._call(
-            rules, output_dim, variable_dtype, has_partial_tokens=importance is not None
+            rules,
+            output_dim,
+            variable_dtype,
+            has_partial_tokens=importance is not None,
+            kept_experts=kept_experts,
         )
         found = apply_level(call, 0, batch, [], batch.tokens.shape.dims[:2])
         outputs = self._outputs(call, dims, found, batch, inputs)
@@ -289,6 +298,7 @@ class HierarchicalMoE(Configuration):
         variable_dtype: mtf.VariableDType | None,
         *,
         has_partial_tokens: bool,
+        kept_experts: Sequence[mtf.Tensor] | None,
     ) -> Call:
         outputs = mtf.Dimension("outputs", self.num_outputs)
         return Call(
@@ -301,6 +311,7 @@ class HierarchicalMoE(Configuration):
             variable_dtype=variable_dtype or mtf.VariableDType(),
             has_partial_tokens=has_partial_tokens,
             random=RandomSource(self.seed, tf.get_variable_scope().name),
+            kept_experts=kept_experts,
         )
 
     def _outputs(

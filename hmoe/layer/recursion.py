@@ -46,6 +46,8 @@ class Call:
       variable_dtype: types of the variables.
       has_partial_tokens: whether the first level has partial tokens or padding.
       random: source of random numbers.
+      kept_experts: float32 [outer experts ..., X] for each level, 1 for experts that may be chosen;
+        None: all of them.
     """
 
     levels: Sequence[Level]
@@ -57,6 +59,7 @@ class Call:
     variable_dtype: mtf.VariableDType
     has_partial_tokens: bool
     random: RandomSource
+    kept_experts: Sequence[mtf.Tensor] | None = None
 
     @property
     def train(self) -> bool:
@@ -179,6 +182,7 @@ def _routing_context(call: Call, depth: int, shape: LevelShape) -> RoutingContex
         variable_dtype=call.variable_dtype,
         variable_scope=_GATING_NAMES[depth] if is_hierarchy else level.router.variable_name(),
         random=random,
+        kept_experts=call.kept_experts and call.kept_experts[depth],
     )
 
 

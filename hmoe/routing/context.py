@@ -22,6 +22,8 @@ class RoutingContext:
       variable_dtype: types of the variables.
       variable_scope: name of the scope of the gate's variables.
       random: source of random numbers that do not depend on the layout.
+      kept_experts: float32 [outer experts ..., X], 1 for experts that may be chosen, else 0; None:
+        all of them.
     """
 
     level: str
@@ -33,3 +35,4 @@ class RoutingContext:
     variable_dtype: mtf.VariableDType
     variable_scope: str
     random: RandomSource
+    kept_experts: mtf.Tensor | None = None

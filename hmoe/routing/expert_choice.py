@@ -65,6 +65,11 @@ class ExpertChoiceRouter(Router):
         return not self.allow_in_decoder
 
     @property
+    def follows_scores(self) -> bool:
+        """An expert whose softmax runs over tokens has probability for them, whatever it is."""
+        return self.softmax_over == "experts"
+
+    @property
     def has_balance_loss(self) -> bool:
         """The router's balance loss is its own, or there is none."""
         return False

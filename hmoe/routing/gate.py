@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from hmoe import checks
 from hmoe.compat.stack import mtf, tf
 from hmoe.config import Configuration, choice, configuration, setting, switch
@@ -129,7 +131,19 @@ class Gate(Configuration):
         # One expert alone cannot be left out.
         if context.train and self.explore_probability and context.experts_dim.size > 1:
             logits += self._exclusions(logits, context)
-        return self._scores(logits, tokens.shape.dims[-2], context.experts_dim)
+        scores = self._scores(logits, tokens.shape.dims[-2], context.experts_dim)
+        kept = context.kept_experts
+        return scores if kept is None else self._among(scores, kept)
+
+    def _among(self, scores: Scores, kept: mtf.Tensor) -> Scores:
+        """Leaves probability to the experts that are kept, [outer experts ..., X], alone."""
+        # [..., S, X] + [outer experts ..., X]
+        logits = scores.logits + (1.0 - kept) * EXCLUDED
+        among = self._scores(logits, scores.tokens_dim, scores.experts_dim)
+        # A sigmoid would leave a little to the others.
+        return dataclasses.replace(
+            among, probabilities=among.probabilities * kept, kept_experts=kept
+        )
 
     def _logits(self, inputs: mtf.Tensor, context: RoutingContext) -> mtf.Tensor:
         """[..., S, M] -> [..., S, X]."""

@@ -47,6 +47,11 @@ class Router(Configuration, abc.ABC):
         return False
 
     @property
+    def follows_scores(self) -> bool:
+        """Whether experts without probability get no weight, so that some can be left out."""
+        return True
+
+    @property
     def has_balance_loss(self) -> bool:
         """Whether `hmoe.Level.balance_loss_over` and `balance_loss_choices` apply to the router."""
         return True

@@ -24,6 +24,7 @@ class Scores:
       balance_bias: [*outer experts, X], added to the probabilities when experts are chosen, but
         not when they are weighed; None where the router has none.
       bias_update_rate: how far that bias moves in a step.
+      kept_experts: float32 [outer experts ..., X], 1 for experts that may be chosen; None: all.
     """
 
     logits: mtf.Tensor
@@ -33,13 +34,17 @@ class Scores:
     experts_dim: mtf.Dimension
     balance_bias: mtf.Tensor | None = None
     bias_update_rate: float = 0.0
+    kept_experts: mtf.Tensor | None = None
 
     @property
     def preferences(self) -> mtf.Tensor:
         """[..., S, X]: what experts are chosen by, the higher the better."""
-        if self.balance_bias is None:
-            return self.probabilities
-        return self.probabilities + self.balance_bias
+        preferences = self.probabilities
+        if self.balance_bias is not None:
+            preferences += self.balance_bias
+        if self.kept_experts is not None:
+            preferences += (1.0 - self.kept_experts) * EXCLUDED
+        return preferences
 
 
 def sample_expert(

@@ -27,6 +27,11 @@ class UniformRouter(TokenChoiceRouter):
     weight that the scores give it (OLMo-core's uniform assignment).
     """
 
+    @property
+    def follows_scores(self) -> bool:
+        """Tokens are dealt out to all experts, whatever their scores."""
+        return False
+
     def variable_name(self) -> str:
         """Returns a name of its own: no layer of upstream does this."""
         return "uniform_gating"
