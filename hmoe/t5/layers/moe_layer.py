@@ -140,7 +140,8 @@ def apply(
         decoder, word embeddings of the encoder are asked for, or mesh and sizes do not fit.
     """
     _refuse_unsupported(context, where)
-    causal = importance is None and context.model.autoregressive
+    of_encoder = importance is not None
+    causal = not of_encoder and context.model.autoregressive
     if importance is None:
         refuse_routers_that_look_ahead(context.model, moe)
         importance = _importance(context, x)
@@ -165,7 +166,8 @@ def apply(
     )
     if context.losses is not None:
         context.losses.append(mtf.cast(result.loss, context.activation_dtype))
-    call = metric_collection.LayerCall(moe, result.shapes, x.shape.dims[-1].size, output_dim.size)
+    sizes = (x.shape.dims[-1].size, output_dim.size)
+    call = metric_collection.LayerCall(moe, result.routed, *sizes, of_encoder)
     metric_collection.record(name, result.metrics, result.loss, result.bias_updates, call)
     return result.outputs
 
