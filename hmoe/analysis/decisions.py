@@ -24,14 +24,12 @@ class LevelDecisions:
     Attributes:
       info: the level.
       capacity: C, the slots of an expert for one group.
-      experts_choose: whether experts choose tokens, so that choice j is expert j.
       arrays: what `hmoe.layer.decisions` returns, each [..., G, S, K], [..., G, S, X] or
         [..., G, S].
     """
 
     info: LevelInfo
     capacity: int
-    experts_choose: bool
     arrays: Mapping[str, np.ndarray]
 
     @property
@@ -111,7 +109,7 @@ def _arriving(level: LevelDecisions, tokens: Columns) -> Columns:
     went = level.flat("went")[slots[token], choice]
     num_groups = len(level.flat("importance")) // level.group_size
     group = slots[token] // level.group_size
-    digit = choice if level.experts_choose else level.flat("rank")[slots[token], choice]
+    digit = choice if level.info.experts_choose else level.flat("rank")[slots[token], choice]
     return {
         # [X, groups, C], as dispatch lays slots out.
         "slot": (went * num_groups + group) * level.capacity + position[token, choice],
@@ -127,7 +125,7 @@ def _margins(level: LevelDecisions, slots: np.ndarray) -> np.ndarray:
     It is infinite where there is no other expert, and not a number where experts choose, since
     their choices hang on all tokens.
     """
-    if level.experts_choose:
+    if level.info.experts_choose:
         return np.full(len(slots), np.nan, np.float32)
     number = np.round(level.flat("demand")[slots].sum(axis=-1)).astype(int)
     sorted_preferences = -np.sort(-level.flat("preferences")[slots], axis=-1)

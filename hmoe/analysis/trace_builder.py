@@ -84,7 +84,9 @@ class TraceBuilder:
         for name in manifest.labels:
             words = [each.labels.get(name, "") for each in examples]
             categories[f"label/{name}"] = _category(words, example)
-        numbers = {name: joined[name].astype(dtype) for name, dtype in NUMBERS.items()}
+        numbers: dict[str, np.ndarray] = {
+            name: joined[name].astype(dtype) for name, dtype in NUMBERS.items()
+        }
         return Trace(manifest, numbers, categories)
 
     def _pieces(

@@ -34,6 +34,8 @@ def run(arguments: list[str], guard: Guard) -> int:
     if flags.command == "launch":
         return launch_command.run(parser, flags, guard)
     flags_lib.check(flags)
+    if flags.command == "trace" and flags.compare:
+        return _run_printing(parser, flags)
     try:
         request = Request.from_flags(flags)
         _check_hardware(request)
@@ -68,6 +70,10 @@ def _run_printing(parser: Parser, flags: argparse.Namespace) -> int:
 def _print(parser: Parser, flags: argparse.Namespace) -> None:
     if flags.command == "gin":
         gin_command.run(flags)
+    elif flags.command == "trace":
+        from hmoe.cli import compare_command
+
+        compare_command.run(flags)
     elif flags.command == "completion":
         from hmoe.cli import completion
 

@@ -56,7 +56,7 @@ def random_level(
         "preferences": random.random((*shape, experts)).astype(np.float32),
     }
     del leading
-    return LevelDecisions(info, capacity, experts_choose, arrays)
+    return LevelDecisions(info, capacity, arrays)
 
 
 def slots_of(level: LevelDecisions, values: np.ndarray) -> np.ndarray:
@@ -106,7 +106,9 @@ def by_loop(levels: list[LevelDecisions], known: np.ndarray) -> set[tuple]:
                 moved[at] = -1
                 if slots[at] != -1:
                     (place, path, parent), choice, went = slots[at]
-                    digit = choice if level.experts_choose else arrays["rank"][..., choice].max()
+                    digit = (
+                        choice if level.info.experts_choose else arrays["rank"][..., choice].max()
+                    )
                     moved[at] = (
                         place,
                         path * level.info.num_choices + digit,
@@ -126,7 +128,7 @@ def is_filled(level: LevelDecisions, shape: tuple[int, ...]) -> np.ndarray:
 
 def decided(seed: int, experts_choose: bool, num_levels: int) -> list[LevelDecisions]:
     random = np.random.default_rng(seed)
-    first = LevelInfo("outer", 3, 3 if experts_choose else 2, "Router")
+    first = LevelInfo("outer", 3, 3 if experts_choose else 2, "Router", experts_choose)
     # 2 outer batches with 5 groups of 4 tokens; an outer expert has 2 * 5 * 2 slots.
     real = random.random((2, 5, 4)) < 0.9
     levels = [random_level(random, first, (2,), real, 2, experts_choose)]
@@ -167,7 +169,7 @@ def test_margins() -> None:
         "importance": np.ones((1, 3), np.float32),
         "preferences": preferences.astype(np.float32),
     }
-    level = LevelDecisions(LevelInfo("only", 4, 2, "TopKRouter"), 1, False, arrays)
+    level = LevelDecisions(LevelInfo("only", 4, 2, "TopKRouter"), 1, arrays)
     found = columns([level], np.ones(3, bool))
     # Two choices hang on the third preference, one on the second; nothing on what nobody chose.
     assert list(found["margin"]) == [0.125, 0.125, 0.25, np.inf]

@@ -33,7 +33,7 @@ def switch(chosen: list[list[int]]) -> LevelDecisions:
         "importance": real[..., 0].astype(np.float32),
         "preferences": np.eye(3, dtype=np.float32)[expert[..., 0]],
     }
-    return LevelDecisions(LEVEL, 4, False, arrays)
+    return LevelDecisions(LEVEL, 4, arrays)
 
 
 def test_rows_stand_in_order_with_their_words() -> None:

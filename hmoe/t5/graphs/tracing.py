@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from mesh_tensorflow.transformer import transformer
 
 from hmoe.analysis.decisions import LevelDecisions
@@ -22,12 +24,10 @@ class TracedLevel(NamedTuple):
     Attributes:
       info: its configuration.
       capacity: C, the slots of an expert for one group.
-      experts_choose: whether experts choose tokens.
     """
 
     info: LevelInfo
     capacity: int
-    experts_choose: bool
 
 
 class TracedLayer(NamedTuple):
@@ -121,16 +121,18 @@ def _layer(settings: ModelSettings, record: Record) -> TracedLayer:
     for level, routed in zip(call.moe.levels, call.routed):
         router, size = level.router, level.num_experts
         choices = router.num_choices(size)
-        level_info = LevelInfo(level.name, size, choices, type(router).__name__)
         in_order = routed.assignment.choices.in_order
-        levels.append(TracedLevel(level_info, routed.shape.capacity_dim.size, in_order))
+        level_info = LevelInfo(level.name, size, choices, type(router).__name__, in_order)
+        levels.append(TracedLevel(level_info, routed.shape.capacity_dim.size))
     info = LayerInfo(record.name, _sequence(settings, record), tuple(each.info for each in levels))
     return TracedLayer(info, tuple(levels))
 
 
-def level_decisions(layer: TracedLayer, arrays: list[dict]) -> list[LevelDecisions]:
+def level_decisions(
+    layer: TracedLayer, arrays: Sequence[Mapping[str, np.ndarray]]
+) -> list[LevelDecisions]:
     """Returns the decisions of a layer about a batch, from what a session fetched."""
     return [
-        LevelDecisions(level.info, level.capacity, level.experts_choose, found)
+        LevelDecisions(level.info, level.capacity, found)
         for level, found in zip(layer.levels, arrays)
     ]
