@@ -39,13 +39,6 @@ def _function(where: str, field: str, value: object) -> Callable[[str], None]:
     return value
 
 
-def _at_least_one(where: str, field: str, value: object) -> float:
-    number = checks.positive_number(where, field, value)
-    if number < 1:
-        raise ValueError(f"{where}: {field} is {value!r}; it must be a number of at least 1")
-    return number
-
-
 def _opener(where: str, field: str, value: object) -> Callable[[], AbstractContextManager]:
     if not callable(value):
         raise ValueError(f"{where}: {field} is {value!r}; it must be a function without arguments")
@@ -152,7 +145,7 @@ class SessionSettings(Configuration):
         siblings one has at most X times the mean. None: never.""",
         unit="times the mean, at least 1; or `None`",
         source="hmoe",
-        check=checks.optional(_at_least_one),
+        check=checks.optional(checks.at_least_one),
     )
     alarm_dropped_above: float | None = setting(
         0.25,
