@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
-# Seconds that have to pass between two drawings that nobody asked for explicitly.
+# Seconds between two drawings that nobody waits for.
 MIN_SECONDS = 0.1
 # What shows the cursor again.
 SHOW_CURSOR = "\x1b[?25h"
@@ -63,16 +63,15 @@ class LiveRegion:
         self._lines.append(line)
         self._draw()
 
-    def show(self, picture: RenderableType, *, at_once: bool = True) -> None:
-        """Replaces the picture.
+    @property
+    def is_due(self) -> bool:
+        """Whether the last drawing is long enough ago for one that nobody waits for."""
+        return time.monotonic() - self._drawn >= MIN_SECONDS
 
-        Args:
-          picture: what `rich` can draw.
-          at_once: whether it is drawn also where the last drawing was a moment ago.
-        """
+    def show(self, picture: RenderableType) -> None:
+        """Replaces the picture with what `rich` can draw."""
         self._picture = picture
-        if at_once or time.monotonic() - self._drawn >= MIN_SECONDS:
-            self._draw()
+        self._draw()
 
     def close(self) -> None:
         """Leaves the last picture where it is, and shows the cursor; lines are plain from then on.

@@ -82,14 +82,16 @@ def test_an_error_leaves_the_terminal_in_order() -> None:
     assert (screen.text, screen.shows_cursor) == ("one\nafter", True)
 
 
-def test_a_picture_that_comes_too_soon_is_drawn_with_the_next_line() -> None:
-    terminal = Terminal()
-    region = LiveRegion(terminal, print)
+def test_a_drawing_is_due_a_moment_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 50.0
+    monkeypatch.setattr(live_region.time, "monotonic", lambda: now)
+    region = LiveRegion(Terminal(), print)
+    assert region.is_due
     region.show(Text("one"))
-    region.show(Text("two"), at_once=False)
-    assert Screen(terminal.getvalue()).text == "one"
-    region.say("line")
-    assert Screen(terminal.getvalue()).text == "line\ntwo"
+    now += 0.09
+    assert not region.is_due
+    now += 0.02
+    assert region.is_due
     region.close()
 
 

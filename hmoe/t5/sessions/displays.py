@@ -52,20 +52,20 @@ class LiveDisplay:
 
     def show_step(self, step: int) -> None:
         """Moves the bar, unless it has moved a moment ago."""
-        self._draw(step, at_once=False)
+        if self._region.is_due:
+            self._draw(step)
 
     def show_report(self, report: ProgressReport) -> None:
         """Draws the table of a report."""
         self._report = report
         self._region.record(progress_line(report))
-        self._draw(report.step, at_once=True)
+        self._draw(report.step)
 
-    def _draw(self, step: int, *, at_once: bool) -> None:
+    def _draw(self, step: int) -> None:
         # Imported here, since it takes a moment and lines do without.
         from hmoe.t5.sessions import progress_table
 
-        picture = progress_table.picture(step, self._max_steps, self._report)
-        self._region.show(picture, at_once=at_once)
+        self._region.show(progress_table.picture(step, self._max_steps, self._report))
 
 
 def display_for(region: LiveRegion | None, say: Callable[[str], None], max_steps: int) -> Display:

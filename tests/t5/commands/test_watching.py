@@ -194,6 +194,27 @@ def test_a_run_without_alarms_has_no_file_of_them(plain: server.Server, tmp_path
     assert not (model / "alarms.jsonl").exists()
 
 
+def test_alarms_of_idle_experts(plain: server.Server, tmp_path: Path) -> None:
+    """Of 2 x 64 experts, some of which the few tokens of the first step do not choose."""
+    more = ("num_inner_experts = 64", "train_steps = 1", "hmoe.Session.log_every_steps = 1")
+    model = tmp_path / "model"
+    result = plain(*arguments(model, *more, "hmoe.Session.alarm_steps = 1"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    alarms = [json.loads(line) for line in (model / "alarms.jsonl").open(encoding="utf-8")]
+    (curves,) = [json.loads(line) for line in (model / "metrics.jsonl").open(encoding="utf-8")]
+    for layer in (ENCODER, DECODER):
+        (alarm,) = [
+            each for each in alarms if (each["kind"], each["layer"]) == ("idle_experts", layer)
+        ]
+        dead = curves[f"{layer}/inner/dead_experts"]
+        assert len(alarm["experts"]) == dead > 0
+        assert alarm["level"] == "inner"
+        assert alarm["text"].endswith(
+            f" in step 1, so that {dead:.0f} of 128 experts learn nothing"
+        )
+        assert f"level inner: {alarm['text']}; raise hmoe.Level." in result.stdout
+
+
 def test_tensorboard_has_histograms_and_percentiles(piped: tuple[Path, str]) -> None:
     model, _ = piped
     (file,) = model.glob("events.out.tfevents.*")
