@@ -90,32 +90,46 @@ def test_table_on_a_terminal(on_terminals: server.Server, colors: bool, tmp_path
     assert [int(step) for step in LINE.findall(log)] == [2, 4, 6, 8, 10, 12]
 
 
-def test_ctrl_c_leaves_the_terminal_in_order(
-    on_terminals: server.Server, colors: bool, tmp_path: Path
-) -> None:
-    if not colors:
-        pytest.skip("as with colors")
-    model = tmp_path / "model"
+def interrupted(running: server.Server, model: Path, times: int) -> Screen:
+    """The terminal after Ctrl-C was pressed while the table was there."""
     terminal = Terminal(
-        lambda path: on_terminals.run_on(
+        lambda path: running.run_on(
             [path] * 3, *arguments(model, "train_steps = 100_000", "save_every_steps = 50_000")
         )
     )
     seen = terminal.read_until("the worst is at")
     terminal.type(CTRL_C)
-    seen += terminal.end()
-    screen = Screen(seen)
+    seen += terminal.read_until("Stopping after this step")
+    if times == 2:
+        terminal.type(CTRL_C)
+    screen = Screen((seen + terminal.end()).replace("^C", ""))
     assert (terminal.status, screen.shows_cursor) == (130, True)
-    lines = screen.text.replace("^C", "").splitlines()
+    assert screen.text.splitlines()[-1] == "Interrupted."
+    return screen
+
+
+def test_ctrl_c_leaves_the_terminal_in_order(on_terminals: server.Server, tmp_path: Path) -> None:
+    lines = interrupted(on_terminals, tmp_path / "model", 1).text.splitlines()
     saved = next(line for line in lines if line.startswith("Saved "))
     stopping = "Stopping after this step and saving; press Ctrl-C again to stop at once"
     bar = next(i for i, line in enumerate(lines) if line.startswith("step "))
     assert lines[bar - 2 : bar] == [stopping, saved]
-    assert lines[-2:] == [
+    assert lines[bar - 3].startswith("First step done ")
+    assert lines[-2] == (
         f"Stopped; the last checkpoint is {saved.removeprefix('Saved ')}. "
-        "To resume, run the same command again",
-        "Interrupted.",
-    ]
+        "To resume, run the same command again"
+    )
+
+
+def test_ctrl_c_twice_leaves_the_terminal_in_order(
+    on_terminals: server.Server, tmp_path: Path
+) -> None:
+    """Whether the checkpoint is still saved or not."""
+    lines = interrupted(on_terminals, tmp_path / "model", 2).text.splitlines()
+    bar = next(i for i, line in enumerate(lines) if line.startswith("step "))
+    above = [line for line in lines[:bar] if not line.startswith("Saved ")]
+    assert above[-1].startswith("Stopping after this step")
+    assert above[-2].startswith("First step done ")
 
 
 @pytest.fixture(scope="module")
