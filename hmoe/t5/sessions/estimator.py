@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from hmoe.t5.graphs import batch_features, build
 from hmoe.t5.graphs.model_settings import EVAL, PREDICT, SCORE, ModelSettings
 from hmoe.t5.graphs.sums import model_sum
 from hmoe.t5.graphs.tracing import TracedLayer
+from hmoe.t5.layers import kept_layers
 from hmoe.t5.sessions import (
     checkpoints,
     inference,
@@ -258,6 +259,35 @@ class SessionEstimator(Estimator):
                 self.session, graph.lowering, batch, fetches, checkpoint_path
             ):
                 yield TracedBatch(graph.layers, int(of_data), tokens, decisions)
+
+    def score_with_kept(
+        self, input_fn: InputFn, checkpoint_path: str
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Scores batches with some experts left out.
+
+        Args:
+          input_fn: returns a dataset of pairs: a batch, and for each layer, by name, and each of
+            its levels, outermost first, float32 [outer experts ..., X], 1 for experts that are
+            kept, else 0.
+          checkpoint_path: a checkpoint's path prefix.
+
+        Yields:
+          For each batch its log likelihoods, float32 [batch], in nats, and its target ids, int32
+          [batch, length].
+
+        Raises:
+          ValueError: the checkpoint does not match the model, or a router does not choose by
+            scores.
+        """
+        with session_graph.new_graph(self.session.seed):
+            batch: Any = session_graph.next_batch(input_fn)
+            features, kept = batch
+            with kept_layers.given(kept):
+                graph = build.build_graph(self.settings, features, SCORE, self._mesh())
+            fetches = (graph.predictions["scores"], features["targets"])
+            yield from inference.run_batches(
+                self.session, graph.lowering, batch, fetches, checkpoint_path
+            )
 
     def export_saved_model(
         self,

@@ -29,7 +29,11 @@ SAME = (
 )
 VARIANTS = {
     "einsum": ["hmoe.HierarchicalMoE.engine = 'einsum'"],
-    "one device": ["utils.run.mesh_shape = ''", "utils.run.mesh_devices = ['']"],
+    "one device": [
+        "utils.run.mesh_shape = ''",
+        "utils.run.layout_rules = ''",
+        "utils.run.mesh_devices = ['']",
+    ],
     "batch": ["utils.run.batch_size = 32"],
 }
 
