@@ -82,7 +82,7 @@ def routed(trace: Trace, layer: str, label: str | None = None) -> Routed:
       ValueError: the trace has no such layer or label.
     """
     info = layer_of(trace, layer)
-    names, codes = _labels(trace, label)
+    names, codes = label_codes(trace, label)
     numbers = trace.numbers
     rows = trace.rows_of(layer) & (numbers["level"] == len(info.levels) - 1)
     rows &= numbers["used"] & (numbers["went"] >= 0)
@@ -112,8 +112,19 @@ def layer_of(trace: Trace, name: str) -> LayerInfo:
     return trace.manifest.layer(name)
 
 
-def _labels(trace: Trace, label: str | None) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the labels other than "", and int64 [rows], which each row has, -1 for none."""
+def label_codes(trace: Trace, label: str | None) -> tuple[tuple[str, ...], np.ndarray]:
+    """Returns the label of each row of a trace.
+
+    Args:
+      trace: the trace.
+      label: name of the label of examples; None: no row has a label.
+
+    Returns:
+      The labels other than "", and int64 [rows], the index of the row's label, -1 for none.
+
+    Raises:
+      ValueError: the trace has no such label.
+    """
     if label is None:
         return (), np.full(len(trace), -1, np.int64)
     if label not in trace.manifest.labels:
