@@ -91,7 +91,7 @@ def keep_leaves(leaves: Sequence[int] | np.ndarray, sizes: Sequence[int]) -> Kep
     kept: np.ndarray = flat.reshape(tuple(sizes))
     masks = []
     while kept.ndim:
-        has_any = kept.any(axis=-1)
+        has_any = np.logical_or.reduce(kept, axis=-1)
         masks.append((kept | ~has_any[..., None]).astype(np.float32))
         kept = has_any
     return KeptExperts(tuple(reversed(masks)))
