@@ -13,20 +13,10 @@ from hmoe.analysis import traces
 from hmoe.analysis.traces import LevelInfo, Trace
 from tests import tolerances
 from tests.t5 import server
+from tests.t5.commands import traced_model
+from tests.t5.commands.traced_model import run
 
 ENCODER, DECODER = "encoder/block_000/layer_001", "decoder/block_000/layer_002"
-#: The same groups on every mesh.
-SAME = (
-    "batch_size = 16",
-    "train_steps = 3",
-    "tpu_estimator_model_fn.outer_batch_size = 2",
-    "hmoe.HierarchicalMoE.inserted_outer_batch = 2",
-    "hmoe.HierarchicalMoE.exact_groups = True",
-    "group_size = 32",
-    "inner_group_size = 40",
-    "mesh_eval_dataset_fn.num_eval_examples = 21",
-    "hmoe.HierarchicalMoE.metrics = 'full'",
-)
 VARIANTS = {
     "einsum": ["hmoe.HierarchicalMoE.engine = 'einsum'"],
     "one device": [
@@ -38,18 +28,9 @@ VARIANTS = {
 }
 
 
-def run(hmoe: server.Server, *arguments: str) -> str:
-    result = hmoe(*arguments)
-    assert result.returncode == 0, f"{arguments}\n{result.stdout}{result.stderr}"
-    return result.stdout
-
-
 @pytest.fixture(scope="module")
 def model(hmoe: server.Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "model"
-    parameters = [f"--gin_param={each}" for each in SAME]
-    run(hmoe, "train", "--gin_file=runs/tiny.gin", f"--model_dir={folder}", *parameters)
-    return folder
+    return traced_model.train(hmoe, tmp_path_factory.mktemp("trained") / "model")
 
 
 @pytest.fixture(scope="module")
