@@ -86,8 +86,8 @@ def typicality(counts: np.ndarray) -> np.ndarray:
     """Scores how typical each token is of each expert, against all other experts together.
 
     The z-score of the log-odds ratio with an informative Dirichlet prior, of Monroe, Colaresi and
-    Quinn 2008, "Fightin' Words", Political Analysis 16(4), equations 16 and 20 to 22. For a token
-    with y of an expert's n choices, and y' of the n' choices of the others,
+    Quinn 2008, "Fightin' Words", Political Analysis 16(4). For a token with y of an expert's n
+    choices, and y' of the n' choices of the others,
 
         log (y + a) / (n + A - y - a) - log (y' + a) / (n' + A - y' - a)
 
