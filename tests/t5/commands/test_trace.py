@@ -142,6 +142,36 @@ def test_none_flips_on_another_engine_mesh_or_batch(
         assert each["sure_flipped"] == 0, each
 
 
+@pytest.mark.slow
+def test_processes_write_one_trace(
+    hmoe: server.Server, model: Path, traced: Trace, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.parquet"
+    flags = [f"--model_dir={model}", f"--output={other}"]
+    mesh = ["--gin_param=utils.run.mesh_shape = 'rows:1;cols:2'"]
+    ended = server.once("launch", "-n", "2", "--", "trace", *flags, *mesh)
+    assert ended.returncode == 0, ended.stderr
+    assert len(traces.read(str(other))) == len(traced)
+    compared = compare(hmoe, model / "trace-3.parquet", other)
+    assert [each["sure_flipped"] for each in compared] == [0] * 4
+
+
+@pytest.mark.usefixtures("traced")
+def test_one_file_for_several_checkpoints(hmoe: server.Server, model: Path, tmp_path: Path) -> None:
+    number = len(list(model.glob("model.ckpt-*.index")))
+    assert number > 1
+    output = tmp_path / "out.parquet"
+    asked = "--gin_param=utils.run.eval_checkpoint_step = 'all'"
+    result = hmoe("trace", f"--model_dir={model}", f"--output={output}", asked)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        f"hmoe: error: --output '{output}' is one file, but {number} checkpoints are asked for"
+        " (utils.run.eval_checkpoint_step); leave it out, and each gets its own in the model's"
+        " folder"
+    )
+    assert not output.exists()
+
+
 def compare(hmoe: server.Server, first: Path, second: Path) -> list[dict[str, Any]]:
     return json.loads(run(hmoe, "trace", "--json", "--compare", str(first), str(second)))
 
