@@ -1,0 +1,48 @@
+"""Folders of runs made by hand, as training leaves them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+LAYER = "encoder/block_000/layer_001"
+GIN = "# Parameters for utils.run:\nutils.run.train_steps = 9\n"
+
+
+def line(step: int, **numbers: float) -> dict[str, float]:
+    """Returns a line of metrics; "__" in a name stands for "/", and "L" in front for the layer."""
+    named = {name.replace("L__", f"{LAYER}__").replace("__", "/"): n for name, n in numbers.items()}
+    return {"step": step, "time": 1000.0 + step, **named}
+
+
+def lines(count: int, every: int = 10, high: float = 2.0) -> list[dict[str, float]]:
+    """Returns lines of a run with two levels whose loss and imbalance fall."""
+    found = []
+    for number in range(1, count + 1):
+        numbers = {"loss": high / number, "cross_ent_loss": high / number - 0.01}
+        for level, size in (("outer", 2), ("inner", 3)):
+            top = 1 / size + 0.3 / number
+            numbers |= {
+                f"L__{level}__load_imbalance": top * size,
+                f"L__{level}__max_violation": top * size - 1,
+                f"L__{level}__fraction_tokens_dropped": 0.1 / number,
+                f"L__{level}__fraction_arrivals_dropped": 0.2 / number,
+                f"L__{level}__dead_experts": float(number == 1),
+                f"L__{level}__load_0": top,
+                **{f"L__{level}__load_{i}": (1 - top) / (size - 1) for i in range(1, size)},
+            }
+        found.append(line(number * every, **numbers))
+    return found
+
+
+def make(
+    folder: Path, found: Sequence[dict[str, float]], gin: str = GIN, data: str = "pairs.tsv"
+) -> Path:
+    """Makes the folder of a run, and returns it."""
+    folder.mkdir()
+    text = "".join(f"{json.dumps(each)}\n" for each in found)
+    (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+    (folder / "operative_config.gin").write_text(gin, encoding="utf-8")
+    (folder / "run.json").write_text(json.dumps({"data": data}), encoding="utf-8")
+    return folder
