@@ -13,7 +13,8 @@ from hmoe.report.runs import Run
 # Steps that a windowed mean is over.
 WINDOW = 100
 
-_OF_LEVEL = re.compile(r"(?P<layer>.+)/(?P<level>\w+)/load_imbalance")
+# A metric that levels have, but layers from end to end have not.
+_OF_LEVEL = re.compile(r"(?P<layer>.+)/(?P<level>\w+)/fraction_arrivals_dropped")
 
 
 @dataclasses.dataclass(frozen=True)

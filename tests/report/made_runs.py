@@ -21,6 +21,7 @@ def lines(count: int, every: int = 10, high: float = 2.0) -> list[dict[str, floa
     found = []
     for number in range(1, count + 1):
         numbers = {"loss": high / number, "cross_ent_loss": high / number - 0.01}
+        numbers["L__load_imbalance"] = 1.7  # of the layer from end to end
         for level, size in (("outer", 2), ("inner", 3)):
             top = 1 / size + 0.3 / number
             numbers |= {
