@@ -53,7 +53,7 @@ def _loss(runs: Sequence[Run]) -> Section:
     lines = [_loss_lines(run) for run in runs]
     sides = []
     for number, run in enumerate(runs):
-        axis = line_pictures.shared_axis("nats per target position", sum(lines, []))
+        axis = line_pictures.shared_axis("nats", sum(lines, []))
         name = f"loss{_suffix(runs, number)}"
         items: list[Item] = [_nothing("a loss")]
         if lines[number]:
@@ -63,8 +63,10 @@ def _loss(runs: Sequence[Run]) -> Section:
     return Section(
         "loss",
         "Loss",
-        "loss = cross entropy (padding counted) + weighted losses of the expert layers + z-loss",
-        "Lower is better; the gap between the two lines is what balancing the experts costs.",
+        "cross entropy = -sum of ln p(target) / targets that are not padding; loss = -sum of"
+        " ln p(target) / all target positions + weighted losses of expert layers + output z-loss",
+        "Lower is better; compare runs by their cross entropy, since the loss also holds what"
+        " balances the experts, and counts padding.",
         f"The whole model, training batches. Faint: the mean since the report before; full: the"
         f" mean over {WINDOW} steps.",
         tuple(sides),
