@@ -13,7 +13,7 @@ LAYER = "encoder/block_000/layer_001"
 
 def manifest(num_examples: int, leaves: Sequence[int], layers: Sequence[str]) -> Manifest:
     """Returns a manifest of layers with so many experts at each level, outermost first."""
-    names = ("outer", "inner") if len(leaves) == 2 else ("only",)
+    names = {1: ("only",), 2: ("outer", "inner"), 3: ("outer", "middle", "inner")}[len(leaves)]
     levels = tuple(LevelInfo(n, size, 1, "TopKRouter") for n, size in zip(names, leaves))
     return Manifest(
         version="0.0",
