@@ -47,3 +47,18 @@ def make(
     (folder / "operative_config.gin").write_text(gin, encoding="utf-8")
     (folder / "run.json").write_text(json.dumps({"data": data}), encoding="utf-8")
     return folder
+
+
+# What would set a field of the window wherever it is not escaped.
+HOSTILE = (
+    "</script></style><script>window.hostile = 1</script><img src=x onerror='window.hostile=1'>\"`"
+)
+
+
+def make_hostile(folder: Path) -> Path:
+    """Makes the folder of a run whose layers, data and configuration hold markup."""
+    found = [
+        {name.replace("block_000", f"block_000{HOSTILE}"): value for name, value in each.items()}
+        for each in lines(12)
+    ]
+    return make(folder, found, gin=f"{GIN}# {HOSTILE}\n", data=HOSTILE)
