@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Sequence
 
 from hmoe.analysis.traces import Trace
-from hmoe.report import output, page, run_traces, runs, training
+from hmoe.report import learned, output, page, run_traces, runs, training
 from hmoe.report.content import Section, Table
 from hmoe.report.page import RunFacts
 from hmoe.report.runs import Run
+from hmoe.report.views import View
 from hmoe.version import __version__
 
 DEFAULT_NAME = "report.html"
@@ -54,7 +55,14 @@ def report(
 
 
 def _sections(found: Sequence[Run], traced: Sequence[Sequence[Trace]]) -> list[Section]:
-    return training.sections(found)
+    many = len(found) > 1
+    seen = [
+        View(
+            run.folder, run.folder if many else "", f"-{'ab'[number]}" if many else "", tuple(each)
+        )
+        for number, (run, each) in enumerate(zip(found, traced))
+    ]
+    return training.sections(found) + learned.sections(seen)
 
 
 def _name(run: Run) -> str:

@@ -1,0 +1,33 @@
+"""The sections about what experts learned, from traces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hmoe.report import trace_information, trace_labels, trace_load, views
+from hmoe.report.content import Section, Side
+from hmoe.report.views import View
+
+
+def sections(seen: Sequence[View]) -> list[Section]:
+    """Returns the sections; without any trace, one that says how to make a trace."""
+    if not any(view.traces for view in seen):
+        return [_no_trace(seen)]
+    return [
+        trace_load.section(seen),
+        trace_information.section(seen),
+        trace_labels.label_section(seen),
+        trace_labels.vocabulary_section(seen),
+    ]
+
+
+def _no_trace(seen: Sequence[View]) -> Section:
+    return Section(
+        "learned",
+        "What the experts learned",
+        "",
+        "The load of experts, what they know of labels, and the tree of experts are computed from a"
+        " trace: which experts each token of an evaluation went to.",
+        "Nothing to show yet.",
+        tuple(Side(view.title, (views.no_trace(view),)) for view in seen),
+    )
