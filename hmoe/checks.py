@@ -35,6 +35,13 @@ def positive_number(where: str, field: str, value: Any) -> float:
     return _as_float(value)
 
 
+def at_least_one(where: str, field: str, value: Any) -> float:
+    """Returns `value` as a float if it is a finite number of at least 1."""
+    if not _is_finite_number(value) or value < 1:
+        raise ValueError(f"{where}: {field} is {value!r}; it must be a finite number of at least 1")
+    return _as_float(value)
+
+
 def non_negative_number(where: str, field: str, value: Any) -> float:
     """Returns `value` as a float if it is a finite number of at least 0."""
     if not _is_finite_number(value) or value < 0:

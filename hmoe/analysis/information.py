@@ -5,12 +5,16 @@ a token that two leaves process counts twice. Choices of examples without a labe
 
 Information that is estimated from counts is too large, the more so as the choices of one example
 are alike. So each part is corrected by the mean that it has when labels are permuted by example
+(Optican, Gawne, Richmond and Joseph 1991, "Unbiased measures of transmitted information and channel
+capacity from multivariate neuronal data", Biol. Cybern. 65). The correction of Miller and Madow
+would take choices for independent, and be too small. This one is somewhat too large where labels
+nearly decide the expert, since permuted labels meet more experts than those labels ever do
 (Panzeri, Senatore, Montemurro and Petersen 2007, "Correcting for the sampling bias problem in spike
-train information measures", J. Neurophysiol. 98(3), section on shuffling). The correction of Miller
-and Madow would take choices for independent, and be too small. For information that is conditional
-on a group or a token, labels are permuted among the examples that came to that group or have that
-token; permuted over all examples they would be more varied there than any labels that the group can
-have, and the correction too large.
+train information measures", J. Neurophysiol. 98): shares close to 1 are a little too small.
+
+For information that is conditional on a group or a token, labels are permuted among the examples
+that came to that group or have that token. Permuted over all examples they would be more varied
+there than they ever are, and the correction far too large. For this, see `permutations`.
 """
 
 from __future__ import annotations

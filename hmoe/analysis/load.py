@@ -35,7 +35,7 @@ class Balance:
         """The largest load over the mean load, minus 1; float64 [groups].
 
         From 0, an even load, to experts - 1, all on one. MaxVio of Wang et al. 2024, "Auxiliary-
-        Loss-Free Load Balancing Strategy for Mixture-of-Experts", arXiv 2408.15664, section 4.1.
+        Loss-Free Load Balancing Strategy for Mixture-of-Experts", arXiv 2408.15664.
         """
         return self.shares.max(axis=-1) * self.counts.shape[-1] - 1
 

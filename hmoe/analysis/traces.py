@@ -73,12 +73,14 @@ class LevelInfo:
       num_experts: experts of each parent.
       num_choices: the most choices that a token has here.
       router: the class of its router.
+      experts_choose: whether experts choose tokens: then the digit of a path is the expert.
     """
 
     name: str
     num_experts: int
     num_choices: int
     router: str
+    experts_choose: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

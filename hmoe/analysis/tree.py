@@ -86,8 +86,8 @@ def typicality(counts: np.ndarray) -> np.ndarray:
     """Scores how typical each token is of each expert, against all other experts together.
 
     The z-score of the log-odds ratio with an informative Dirichlet prior, of Monroe, Colaresi and
-    Quinn 2008, "Fightin' Words", Political Analysis 16(4), equations 16 and 20 to 22. For a token
-    with y of an expert's n choices, and y' of the n' choices of the others,
+    Quinn 2008, "Fightin' Words", Political Analysis 16(4). For a token with y of an expert's n
+    choices, and y' of the n' choices of the others,
 
         log (y + a) / (n + A - y - a) - log (y' + a) / (n' + A - y' - a)
 
@@ -133,7 +133,7 @@ class _Counter:
         self.choices = choices
         self._num_tokens, self._min_count = num_tokens, min_count
         self._tokens, self._token = np.unique(choices.token, return_inverse=True)
-        self._pieces = _pieces(trace, self._tokens)
+        self._pieces = _pieces(trace, choices.layer.name, self._tokens)
         levels = [np.zeros(len(choices), np.int64)]
         levels += [choices.groups(level) for level in range(len(choices.sizes))]
         widths = np.cumprod([1, *choices.sizes])
@@ -176,12 +176,13 @@ class _Counter:
         )
 
 
-def _pieces(trace: Trace, tokens: np.ndarray) -> list[str]:
-    """Returns the text of each token, by its first row."""
-    ids, first = np.unique(trace.numbers["token"], return_index=True)
+def _pieces(trace: Trace, layer: str, tokens: np.ndarray) -> list[str]:
+    """Returns the text of each token; another layer may read tokens of another vocabulary."""
+    rows = np.flatnonzero(trace.rows_of(layer))
+    ids, first = np.unique(trace.numbers["token"][rows], return_index=True)
     category = trace.categories["piece"]
-    rows = first[np.searchsorted(ids, tokens)]
-    return [category.names[code] for code in category.codes[rows]]
+    found = category.codes[rows[first[np.searchsorted(ids, tokens)]]]
+    return [category.names[code] for code in found]
 
 
 def _table(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

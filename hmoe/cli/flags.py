@@ -17,7 +17,7 @@ GIN_NAME = "NAME"
 NAME_OR_FILE = "NAME_OR_FILE"
 
 # Commands that many processes can run together.
-OF_MANY_PROCESSES = ("train", "eval", "predict", "score")
+OF_MANY_PROCESSES = ("train", "eval", "predict", "score", "trace")
 
 
 class Container(Protocol):
@@ -331,6 +331,34 @@ def add_score(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_trace(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `hmoe trace`."""
+    traced = parser.add_argument_group("what is traced")
+    traced.add_argument(
+        "text",
+        nargs="*",
+        metavar="TEXT",
+        help="a line to answer and trace, each its own; without it, the held-out examples",
+    )
+    traced.add_argument(
+        "--examples", type=count, metavar="N", help="trace at most N examples of each task"
+    )
+    traced.add_argument(
+        "--output",
+        metavar=FILE,
+        help="file to write, for Parquet (default: trace-STEP.parquet in the model's folder; of "
+        "lines, none)",
+    )
+    compared = parser.add_argument_group("two traces")
+    compared.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=FILE,
+        help="print how many tokens two traces route to other experts, and nothing else",
+    )
+    add_switch(compared, "json", "print that as JSON")
+
+
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `hmoe export`."""
     group = parser.add_argument_group("the exported model")
@@ -433,10 +461,23 @@ def check(flags: argparse.Namespace, *, launched: bool = False) -> None:
         _check_workers(flags)
     if flags.command == "predict" and flags.text and flags.input_file is not None:
         flags.parser.error("give either a text or --input_file")
+    if flags.command == "trace":
+        _check_trace(flags)
     if flags.command == "predict" and flags.output_file and flags.input_file is None:
         flags.parser.error("--output_file goes with --input_file")
     if flags.command == "score" and flags.output_file and flags.target_file is None:
         flags.parser.error("--output_file goes with --target_file")
+
+
+def _check_trace(flags: argparse.Namespace) -> None:
+    if flags.json and not flags.compare:
+        flags.parser.error("--json goes with --compare")
+    for name in ("text", "examples", "output", "model_dir"):
+        if flags.compare and getattr(flags, name):
+            shown = "a text" if name == "text" else f"--{name}"
+            flags.parser.error(f"{shown} does not go with --compare, which reads two traces alone")
+    if flags.text and flags.examples is not None:
+        flags.parser.error("give either a text or --examples")
 
 
 def _check_workers(flags: argparse.Namespace) -> None:

@@ -46,6 +46,13 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "hmoe score --input_file=inputs.txt --target_file=targets.txt --output_file=out/first",
         ),
     ),
+    "trace": (
+        "write which experts each token went to, or compare two such files",
+        (
+            'hmoe trace --model_dir=runs/default "de full date: 2037-07-15 Wed"',
+            "hmoe trace --compare runs/a/trace-600.parquet runs/b/trace-600.parquet",
+        ),
+    ),
     "export": (
         "write a SavedModel for serving",
         (

@@ -22,6 +22,7 @@ MODEL_COMMANDS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "eval": lambda parser: None,
     "predict": flags.add_predict,
     "score": flags.add_score,
+    "trace": flags.add_trace,
     "export": flags.add_export,
     "split": flags.add_rewriting,
     "merge": flags.add_rewriting,
@@ -130,7 +131,7 @@ def _add_model_command(
     commands: SubParsers, name: str, add_flags: Callable[[argparse.ArgumentParser], None]
 ) -> None:
     """Adds a command that runs a model: its own flags first, then those that all have."""
-    usage = " [FLAG ...] [TEXT ...]" if name == "predict" else " [FLAG ...]"
+    usage = " [FLAG ...] [TEXT ...]" if name in ("predict", "trace") else " [FLAG ...]"
     parser = _add_command(commands, name, usage, help_texts.COMMANDS[name], help_texts.EPILOG)
     add_flags(parser)
     flags.add_common(parser)

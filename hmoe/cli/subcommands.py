@@ -34,6 +34,8 @@ def run(arguments: list[str], guard: Guard) -> int:
     if flags.command == "launch":
         return launch_command.run(parser, flags, guard)
     flags_lib.check(flags)
+    if flags.command == "trace" and flags.compare:
+        return _run_printing(parser, flags)
     try:
         request = Request.from_flags(flags)
         _check_hardware(request)
@@ -72,6 +74,10 @@ def _print(parser: Parser, flags: argparse.Namespace) -> None:
         from hmoe.report import make
 
         make.report(flags.model_dir, print, flags.trace, flags.against, flags.output)
+    elif flags.command == "trace":
+        from hmoe.cli import compare_command
+
+        compare_command.run(flags)
     elif flags.command == "completion":
         from hmoe.cli import completion
 

@@ -335,6 +335,7 @@ LAYOUT_PAIRS = Internal(
         "hmoe/t5/layers/layout_check.py",
         "hmoe/lowering/collective.py",
         "hmoe/t5/graphs/step_plan.py",
+        "hmoe/t5/evaluation/trace.py",
     ),
 )
 

@@ -207,7 +207,7 @@ LEVEL_METRICS = (
         "demand for the most wanted expert over the mean demand, before policy and capacity; each"
         " set of siblings (experts of one outer expert) counts by its demand",
         "X * highest demand / sum of demand",
-        lambda level: _imbalance(level.load),
+        lambda level: imbalance_of(level.load),
     ),
     LevelMetric(
         "max_violation",
@@ -215,7 +215,7 @@ LEVEL_METRICS = (
         "times the mean",
         "MaxVio; 0 where the load is even",
         "load_imbalance - 1",
-        lambda level: _imbalance(level.load) - 1.0,
+        lambda level: imbalance_of(level.load) - 1.0,
     ),
     LevelMetric(
         "dead_experts",
@@ -315,7 +315,7 @@ LAYER_METRICS = (
         "times the mean",
         "demand for the most wanted of all experts of the layer over the mean demand",
         "experts * highest demand / sum of demand, at the innermost level",
-        lambda layer: _imbalance(layer.load[None]),
+        lambda layer: imbalance_of(layer.load[None]),
     ),
     LayerMetric(
         "max_violation",
@@ -323,7 +323,7 @@ LAYER_METRICS = (
         "times the mean",
         "MaxVio of all experts",
         "load_imbalance - 1",
-        lambda layer: _imbalance(layer.load[None]) - 1.0,
+        lambda layer: imbalance_of(layer.load[None]) - 1.0,
     ),
     LayerMetric(
         "dead_experts",
@@ -423,12 +423,12 @@ def summarize(sums: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, float]:
 
 def _summarize_layer(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Computes the metrics of a layer, "<name>" and "<level>/<name>"."""
-    levels = _levels(sums)
+    levels = levels_of(sums)
     has_metrics = metric_sums.LAYER in sums
     of_layer = metric_sums.decode_layer(sums[metric_sums.LAYER], levels) if has_metrics else {}
     by_level = {level: _summarize_level(level, sums, of_layer) for level in levels}
     # The innermost level knows every expert of the layer.
-    load = _load(sums, levels[-1]).reshape([-1]) if has_metrics else np.zeros([0])
+    load = load_of(sums, levels[-1]).reshape([-1]) if has_metrics else np.zeros([0])
     numbers = LayerNumbers(list(by_level.values()), of_layer, load)
     named = {
         f"{level}/{name}": value
@@ -441,7 +441,7 @@ def _summarize_layer(sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     return named
 
 
-def _levels(sums: Mapping[str, np.ndarray]) -> list[str]:
+def levels_of(sums: Mapping[str, np.ndarray]) -> list[str]:
     """Returns the names of a layer's levels, outermost first (in any order without metrics)."""
     levels = [
         key.split("/")[0] for key in sums if key == metric_sums.losses_name(key.split("/")[0])
@@ -465,7 +465,7 @@ def _summarize_level(
         metric_sums.decode_losses(sums[metric_sums.losses_name(level)]),
         tokens.sums,
         tokens.by_rank,
-        _load(sums, level) if has_metrics else np.zeros([0, 0]),
+        load_of(sums, level) if has_metrics else np.zeros([0, 0]),
         of_layer.get(f"lost/{level}", 0.0),
         of_layer,
     )
@@ -481,7 +481,7 @@ def _summarize_level(
     return named
 
 
-def _load(sums: Mapping[str, np.ndarray], level: str) -> np.ndarray:
+def load_of(sums: Mapping[str, np.ndarray], level: str) -> np.ndarray:
     """Returns [sets of siblings, experts], the demand for each expert of a level."""
     load = np.asarray(sums[metric_sums.load_name(level)], np.float64)
     return load.reshape([-1, load.shape[-1]])
@@ -493,7 +493,7 @@ def _usage(numbers: Mapping[str, float], of_layer: Mapping[str, float]) -> float
     return _ratio(numbers["filled"], numbers["slots"]) * in_use
 
 
-def _imbalance(load: np.ndarray) -> float:
+def imbalance_of(load: np.ndarray) -> float:
     """Returns X * highest / sum of a load [sets of siblings, X], a mean over the sets by load."""
     totals = load.sum(axis=1)
     if not totals.sum():

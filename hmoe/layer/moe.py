@@ -17,7 +17,7 @@ from hmoe.layer.kept_experts import check_kept
 from hmoe.layer.level import Level
 from hmoe.layer.level_shape import GroupRules, LevelShape
 from hmoe.layer.metric_sums import DETAILS
-from hmoe.layer.recursion import Call, LevelOutput, apply_level
+from hmoe.layer.recursion import Call, LevelOutput, RoutedLevel, apply_level
 from hmoe.layer.token_batch import TokenBatch, first_using_embeddings, need_examples
 from hmoe.mesh import batch_dims, example_ids
 from hmoe.mesh.layout import MAX_LEVELS, MeshLayout
@@ -38,14 +38,19 @@ class MoEResult:
       metrics: sums and counts for `hmoe.layer.metrics.summarize`.
       bias_updates: in training, updates of levels that balance by a bias; apply them once a step
         with `hmoe.routing.balancing.apply_all`.
-      shapes: sizes and dimensions of the levels, outermost first.
+      routed: the levels after routing, outermost first; a trace is made from them.
     """
 
     outputs: mtf.Tensor | list[mtf.Tensor]
     losses: dict[str, mtf.Tensor]
     metrics: dict[str, mtf.Tensor]
     bias_updates: list[BiasUpdate]
-    shapes: tuple[LevelShape, ...]
+    routed: tuple[RoutedLevel, ...]
+
+    @property
+    def shapes(self) -> tuple[LevelShape, ...]:
+        """Sizes and dimensions of the levels, outermost first."""
+        return tuple(each.shape for each in self.routed)
 
     @functools.cached_property
     def loss(self) -> mtf.Tensor:
@@ -266,8 +271,7 @@ class HierarchicalMoE(Configuration):
             outputs = where_real(outputs, kinds)
         aux = aux_outputs(found.routed, self._aux_settings(rules, num_microbatches))
         several = unstacked(outputs, call.several[0]) if call.several else outputs
-        shapes = tuple(routed.shape for routed in found.routed)
-        return MoEResult(several, aux.losses, aux.sums, aux.bias_updates, shapes)
+        return MoEResult(several, aux.losses, aux.sums, aux.bias_updates, tuple(found.routed))
 
     def _token_batch(
         self,

@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from etils import epath
 
-from hmoe.plan import report
+from hmoe.startup import tables
 from hmoe.startup.saved_run import METRICS_FILE
 
 # Capacities, as multiples of that of the training run.
@@ -124,14 +124,14 @@ class Demand:
         """
         title = "Choices that a capacity would drop, at the least"
         columns = [f"x {multiple:g}" for multiple in MULTIPLES]
-        found = report.table("level", *columns, "in training")
+        found = tables.table("level", *columns, "in training")
         for level in self.levels:
             shares = [f"{level.dropped(multiple):.1%}" for multiple in MULTIPLES]
             found.add_row(level.name, *shares, f"{level.unplaced:.1%}")
             if factors and level.name in factors:
                 slots = [f"{multiple * factors[level.name]:.3g}" for multiple in MULTIPLES]
                 found.add_row("  slots a token", *slots, f"{factors[level.name]:.3g}")
-        return report.rendered([report.titled(title, found), self._meaning()], styled=styled)
+        return tables.rendered([tables.titled(title, found), self._meaning()], styled=styled)
 
     def _meaning(self) -> str:
         return (

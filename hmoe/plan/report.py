@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Group, RenderableType
 
 from hmoe.plan.costs import OTHER, PARTS, PHASES, Exchange, LayerPlan, LevelPlan, Plan
 from hmoe.plan.time_model import NOT_MODELLED, StepTime
-
-WIDTH = 100
+from hmoe.startup.tables import rendered, table, titled
 
 # What tables call the parts.
 PART_NAMES = {part: part for part in PARTS} | {OTHER: "all else"}
@@ -33,36 +28,6 @@ def report(plan: Plan, times: StepTime | None = None, *, styled: bool = False) -
     found += [time_of_axes(times), _time_lines(times)] if times else []
     found += [_remarks(plan, times)]
     return rendered(found, styled=styled)
-
-
-def rendered(parts: Sequence[RenderableType], *, styled: bool = False) -> str:
-    """Returns what `rich` makes of tables and texts."""
-    buffer = io.StringIO()
-    console = Console(
-        file=buffer,
-        width=WIDTH,
-        force_terminal=styled,
-        no_color=not styled,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
-    for part in parts:
-        console.print(part)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()).rstrip()
-
-
-def table(*columns: str) -> Table:
-    """Returns an empty table whose first column is flush left and whose others are flush right."""
-    found = Table(box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        found.add_column(column, justify="right" if number else "left", overflow="fold")
-    return found
-
-
-def titled(title: str, rows: Table) -> Group:
-    """Returns a table below its title."""
-    return Group(Text(title, style="bold"), rows)
 
 
 def _heading(plan: Plan) -> str:

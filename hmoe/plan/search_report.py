@@ -12,6 +12,7 @@ from hmoe.plan.costs import Plan
 from hmoe.plan.hardware import Hardware
 from hmoe.plan.search import Candidate, Found, Judged
 from hmoe.plan.time_model import step_time
+from hmoe.startup import tables
 
 # Rows of the tables of what is best, and of what is refused.
 _BEST, _REASONS = 8, 8
@@ -34,7 +35,7 @@ def search_report(
             found += [*_tables(title, each, hardware)]
     if flat is not None:
         found.append(_beside(own, flat))
-    return report.rendered(found, styled=styled)
+    return tables.rendered(found, styled=styled)
 
 
 def _tables(title: str, found: Found, hardware: Hardware) -> Iterator[RenderableType]:
@@ -59,12 +60,12 @@ def _tables(title: str, found: Found, hardware: Hardware) -> Iterator[Renderable
 
 
 def _table(title: str, judged: Sequence[Judged]) -> RenderableType:
-    table = report.table("mesh", "experts split over", "time", "memory")
+    table = tables.table("mesh", "experts split over", "time", "memory")
     for each in judged:
         memory = report.size(_plan(each).memory.total)
         mesh, experts = _mesh(each.candidate), _experts(each.candidate)
         table.add_row(mesh, experts, report.seconds(each.seconds), memory)
-    return report.titled(title, table)
+    return tables.titled(title, table)
 
 
 def _why(best: Judged, hardware: Hardware) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from hmoe.startup import streams
+from hmoe.startup import live_region, signals, streams
 from hmoe.startup.errors import RunFailedError
+from hmoe.startup.live_region import LiveRegion
 
 LOG_FILE = "log.txt"
 
@@ -44,6 +46,7 @@ class Console:
         self._answers_only = answers_only
         self._quiet = quiet
         self._waiting: list[str] = []  # lines for a log that has not begun
+        self._live: LiveRegion | None = None
         self.log_path: str | None = None
 
     def say(self, line: str) -> None:
@@ -51,7 +54,29 @@ class Console:
         if self._quiet:
             self._keep(line)
             return
-        self._print(line, self._errors if self._answers_only else self._out)
+        self._print(line, self._for_lines)
+
+    @contextlib.contextmanager
+    def live(self) -> Iterator[LiveRegion | None]:
+        """Opens the end of the terminal for a picture that is drawn anew.
+
+        Lines and errors for the same terminal are printed above the picture meanwhile. If a signal
+        ends the process, the terminal is put in order first.
+
+        Yields:
+          The region; None where lines are all that can be printed: in a pipe or a file, on a
+          terminal that cannot move its cursor (`TERM=dumb`), and for a quiet process.
+        """
+        if self._quiet or not live_region.is_possible(self._for_lines):
+            yield None
+            return
+        self._live = region = LiveRegion(self._for_lines, self._keep)
+        try:
+            with signals.cleanup(region.close):
+                yield region
+        finally:
+            region.close()
+            self._live = None
 
     def answer(self, line: str) -> None:
         r"""Prints a line of the command's result to standard output, at once.
@@ -114,7 +139,14 @@ class Console:
             self._record(line)
         self._waiting.clear()
 
+    @property
+    def _for_lines(self) -> TextIO:
+        return self._errors if self._answers_only else self._out
+
     def _print(self, line: str, stream: TextIO, end: str = "\n") -> None:
+        if self._live is not None and self._live.is_open and end == "\n" and stream.isatty():
+            self._live.say(line)
+            return
         try:
             print(line, file=stream, end=end, flush=True)
         except OSError as error:

@@ -36,7 +36,7 @@ def check(request: Request) -> None:
 
 def _check_text(request: Request) -> None:
     """Refuses bytes of the command line that are not UTF-8, which Python keeps as surrogates."""
-    for name, value in {**vars(request), **_flags_of_plan(request)}.items():
+    for name, value in {**vars(request), **_flags_of_command(request)}.items():
         for each in value if isinstance(value, tuple) else [value]:
             if not isinstance(each, str):
                 continue
@@ -56,15 +56,17 @@ def _check_not_empty(request: Request) -> None:
     Taken for flags that are not given, they would make another command: `--data=$UNSET` would begin
     the default job.
     """
-    fields = {**vars(request.machine), **vars(request), **_flags_of_plan(request)}
+    fields = {**vars(request.machine), **vars(request), **_flags_of_command(request)}
     for name, value in fields.items():
         empty = value == "" or (isinstance(value, tuple) and "" in value)
         if empty and name != "text":
             raise ValueError(f"--{name} is empty; give it a value, or leave it out")
 
 
-def _flags_of_plan(request: Request) -> dict[str, object]:
-    return vars(request.plan) if request.plan else {}
+def _flags_of_command(request: Request) -> dict[str, object]:
+    """Returns the flags that one command alone has."""
+    groups = (request.plan, request.trace)
+    return {name: value for group in groups if group for name, value in vars(group).items()}
 
 
 def _check_folders(request: Request) -> None:
@@ -102,7 +104,9 @@ def _check_inputs(request: Request) -> None:
 
 def _check_outputs(request: Request) -> None:
     if request.output_file and not is_elsewhere(request.output_file):
-        _check_output_file(request, request.output_file)
+        _check_output_file(request, request.output_file, "output_file")
+    if request.trace and request.trace.output and not is_elsewhere(request.trace.output):
+        _check_output_file(request, request.trace.output, "output")
     folders = {"export_dir": request.export_dir, "output_dir": request.output_dir}
     folders["plot"] = request.plan.plot if request.plan else None
     for name, folder in folders.items():
@@ -112,12 +116,15 @@ def _check_outputs(request: Request) -> None:
             check_can_be_written(os.path.join(folder, "new"), f"--{name} {folder!r}")
 
 
-def _check_output_file(request: Request, target: str) -> None:
+def _check_output_file(request: Request, target: str, flag: str) -> None:
     """Raises ValueError if a file to write is a folder, one of the files to read, or impossible."""
-    shown = f"--output_file {target!r}"
+    shown = f"--{flag} {target!r}"
     for path in answer_files.outputs(request):
         if os.path.isdir(path) or target.endswith(os.sep):
             raise ValueError(f"{shown} is a folder; name a file in it")
+        if os.path.exists(path) and not os.path.isfile(path):
+            # It is written beside its place and moved there, which would replace the device.
+            raise ValueError(f"{shown} is a pipe or a device; name a file")
         # While it is written, it has another name.
         written = {os.path.realpath(each) for each in (path, path + answer_files.UNFINISHED)}
         for flag, source in _sources(request):

@@ -60,13 +60,27 @@ class PlanFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class TraceFlags:
+    """What `hmoe trace` traces.
+
+    Attributes:
+      output: file to write the trace to; None for the model's folder.
+      examples: how many examples of each task are traced; None for all.
+    """
+
+    output: str | None = None
+    examples: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """One invocation of the `hmoe` command.
 
     Flags that a command does not have keep their defaults. `hmoe COMMAND --help` explains each.
 
     Attributes:
-      command: "train", "eval", "predict", "score", "export", "split", "merge" or "plan".
+      command: "train", "eval", "predict", "score", "export", "split", "merge", "plan" or
+        "trace".
       model_dir: folder of checkpoints, curves and log.
       machine: the machine to run on.
       workers: the processes that share the run's mesh; None for this process alone.
@@ -95,6 +109,7 @@ class Request:
       export_dir: folder to write a SavedModel to.
       output_dir: folder to write a rewritten model to.
       plan: what a plan is to show; None for other commands.
+      trace: what is traced; None for other commands.
     """
 
     command: str
@@ -126,6 +141,7 @@ class Request:
     export_dir: str | None = None
     output_dir: str | None = None
     plan: PlanFlags | None = None
+    trace: TraceFlags | None = None
 
     @classmethod
     def from_flags(
@@ -150,6 +166,8 @@ class Request:
         if flags.command == "plan":
             reads = {"reads_model_dir": flags.model_dir is not None}
             values["plan"] = _filled(PlanFlags, {**given, **reads})
+        if flags.command == "trace":
+            values["trace"] = _filled(TraceFlags, given)
         values["workers"] = workers.from_flags(flags, environ)
         return cls(**values)
 

@@ -22,6 +22,8 @@ VOCABULARY_FILE = "vocabulary.model"
 
 # The metrics of training, a line for every few steps.
 METRICS_FILE = "metrics.jsonl"
+# The alarms about experts, a line for each.
+ALARMS_FILE = "alarms.jsonl"
 
 # The last line of a configuration that is whole.
 END = "# The end of the configuration: without this line the file counts as damaged."

@@ -34,7 +34,7 @@ _NAME = re.compile(
 # may look alike (such as `answers.1.unfinished`), and are their owners'.
 _LEFTOVER = re.compile(
     r"model\.ckpt-\d+(_temp(_[0-9a-f]+)?|\..+\.tempstate\d*)|checkpoint\.tmp[0-9a-f]*"
-    r"|(model\.ckpt-\d+\.(manifest\.json|progress\.json|unfinished)|checkpoint|metrics\.jsonl"
+    r"|(model\.ckpt-\d+\.(manifest\.json|progress\.json|unfinished)|checkpoint|(metrics|alarms)\.jsonl"
     r"|(operative_)?config\.gin|run\.json|vocabulary\.model|\.hmoe\.lock\.json)\.\d+\.unfinished"
 )
 

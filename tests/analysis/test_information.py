@@ -106,7 +106,7 @@ def test_each_part_by_its_definition() -> None:
     assert found.token_entropy == pytest.approx(bits_within(known))
 
 
-@pytest.mark.parametrize("alike", [1, 5], ids=["independent_choices", "alike_choices"])
+@pytest.mark.parametrize("alike", [1, 5, 8], ids=["no_choices_alike", "some", "all"])
 def test_independent_labels(alike: int) -> None:
     """z is as of a standard normal, also where the choices of an example are alike."""
     labels = np.repeat(np.arange(3), 10)

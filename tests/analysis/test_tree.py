@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hmoe.analysis.traces import Category
 from hmoe.analysis.tree import Node, tree, typicality
 
 from . import made_traces
@@ -72,6 +73,18 @@ def test_few_and_frequent_tokens() -> None:
     assert [each.token for each in tree(trace, LAYER).root.children[1].tokens] == [9]
     one = tree(trace, LAYER, min_count=1, num_tokens=1).root.children[1]
     assert [each.token for each in one.tokens] == [9]
+
+
+def test_pieces_are_those_of_the_layer() -> None:
+    """Inputs and targets may have vocabularies of their own."""
+    both = np.concatenate([EXPERTS, EXPERTS], axis=1)
+    trace = made_traces.of_experts(both, (2, 3), ["el", "de"], TOKENS, layers=("a", "b"))
+    piece = trace.categories["piece"]
+    codes = piece.codes + 3 * trace.rows_of("b").astype(np.int32)
+    trace.categories["piece"] = Category(codes, (*piece.names, "x", "y", "z"))
+    for layer, expected in (("a", ["p9", "p8"]), ("b", ["z", "y"])):
+        found = tree(trace, layer, min_count=1).root.children[1].tokens
+        assert [each.piece for each in found] == expected
 
 
 def test_tokens_of_one_leaf_are_its_typical_ones() -> None:

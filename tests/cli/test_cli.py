@@ -16,7 +16,7 @@ import pytest
 from hmoe.cli import launch, main
 from hmoe.launcher.processes import free_ports
 from hmoe.startup import errors, request_checks
-from hmoe.startup.request import Machine, PlanFlags, Request
+from hmoe.startup.request import Machine, PlanFlags, Request, TraceFlags
 from hmoe.startup.workers import Workers
 from tests.storage import fake_checkpoints
 
@@ -186,6 +186,7 @@ def test_every_flag_of_a_command_reaches_its_request() -> None:
         "score": ["--input_file=i", "--target_file=t", "--output_file=o"],
         "export": ["--export_dir=e"],
         "split": ["--output_dir=n"],
+        "trace": ["--examples=3", "--output=o"],
         "plan": [
             *("--platform=tpu", "--hardware=h", "--json", "--explain", "--prove", "--plot=p"),
             *("--model_dir=d", "--data=d", "--strict"),
@@ -212,6 +213,7 @@ def test_every_flag_of_a_command_reaches_its_request() -> None:
         "score": {"input_file": "i", "target_file": "t", "output_file": "o"},
         "export": {"export_dir": "e"},
         "split": {"output_dir": "n"},
+        "trace": {"trace": TraceFlags(examples=3, output="o")},
         "plan": {
             "data": "d",
             "strict": True,
@@ -233,11 +235,13 @@ def test_requests_are_frozen_and_have_a_field_for_every_flag() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         given.model_dir = "other"  # type: ignore[misc]
     hash(given)
-    kinds = (Request, Machine, Workers, PlanFlags)
+    kinds = (Request, Machine, Workers, PlanFlags, TraceFlags)
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-    for command in ("train", "eval", "predict", "score", "export", "plan"):
+    for command in ("train", "eval", "predict", "score", "export", "plan", "trace"):
         flags = vars(main.build_parser().parse_args([command]))
-        assert set(flags) - names - {"worker_index"} == {"parser"}
+        # Traces are compared without a request.
+        compares = {"compare", "json"} if command == "trace" else set()
+        assert set(flags) - names - {"worker_index"} == {"parser"} | compares - names
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def check_parses(line: str) -> None:
     if given[-1:] == ["--help"] or given[:1] in (["--help"], ["-h"], ["-V"], ["--version"]):
         return
     parsed = main.build_parser().parse_args(given)
-    if parsed.command in ("train", "predict", "score", "plan"):
+    if parsed.command in ("train", "predict", "score", "plan", "trace"):
         flags.check(parsed)
     if parsed.command == "launch" and parsed.words:  # otherwise it only names the command
         check_parses(shlex.join(["hmoe", *parsed.words[parsed.words[0] == "--" :]]))
@@ -76,8 +76,7 @@ def commands_of_pages() -> list[str]:
 
 COMMANDS = {
     *("train", "eval", "predict", "score", "export", "split", "merge", "plan", "launch", "gin"),
-    "report",
-    "help",
+    *("trace", "report", "help"),
 }
 
 
@@ -115,7 +114,7 @@ def test_flags_of_many_processes_stand_under_their_own_heading() -> None:
     names = ("--workers ", "--worker_index", "--trust_network", "--lost_after", "--start_within")
     for parser in parsers(main.build_parser()):
         text, command = parser.format_help(), parser.prog.removeprefix("hmoe ")
-        has_them = command in ("train", "eval", "predict", "score")
+        has_them = command in ("train", "eval", "predict", "score", "trace")
         assert ("\nmany processes:\n" in text) == has_them
         for name in names if has_them else ():
             assert text.index(f"  {name}") > text.index("\nmany processes:\n")
@@ -166,7 +165,7 @@ def test_help(capsys: pytest.CaptureFixture, line: list[str], usage: str) -> Non
         ),
         (
             ["xyz"],
-            "hmoe: error: unknown command 'xyz'; choose from train, eval, predict, score, export, "
+            "hmoe: error: unknown command 'xyz'; choose from train, eval, predict, score, trace, export, "
             "split, merge, plan, report, launch, gin, completion, help",
         ),
     ],
@@ -241,13 +240,14 @@ def test_completion_in_bash(capsys: pytest.CaptureFixture) -> None:
     script = capsys.readouterr().out
     asked = 'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _shtab_hmoe; echo "${COMPREPLY[@]}"\n'
     for typed, expected in (
-        ("tr", "train"),
+        ("tr", "train trace"),
+        ("trai", "train"),
         ("split --output", "--output_dir"),
         ("gin co", "copy"),
         ("gin show runs/def", "runs/default.gin runs/default_dense.gin runs/default_one_level.gin"),
         ("train --model_dir gi", "gin"),
         ("train --gin_file setup", "setup.py"),
-        ("launch --restarts 2 -- tr", "train"),
+        ("launch --restarts 2 -- tr", "train trace"),
         ("launch --host", "--hosts --host_index"),
         ("plan --pl", "--platform --plot"),
         ("plan --platform t", "tpu"),

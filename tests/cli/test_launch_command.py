@@ -25,7 +25,7 @@ USAGE = "usage: hmoe launch [FLAG ...] -- COMMAND ...\nhmoe launch: error: "
     [
         ("launch", "name the command to start, such as: hmoe launch -n 4 -- train"),
         ("launch -n 4 --", "name the command to start, such as: hmoe launch -n 4 -- train"),
-        ("launch -n 4 -- export", "it starts train, eval, predict, score, and not 'export'"),
+        ("launch -n 4 -- export", "it starts train, eval, predict, score, trace, and not 'export'"),
         ("launch -n x -- train", "-n is 'x'; it must be an integer of at least 1"),
         ("launch -n 0 -- train", "-n is '0'; it must be an integer of at least 1"),
         (

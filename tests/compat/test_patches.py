@@ -95,7 +95,7 @@ def test_a_value_of_another_kind_is_a_sentence() -> None:
         "mesh_tensorflow 0.1.21 had mesh_tensorflow.ops.LayoutRules._pairs with __iter__, __sub__; "
         "the installed 0.1.21 has mesh_tensorflow.ops.LayoutRules._pairs with __sub__: look at "
         "hmoe/mesh/layout.py, hmoe/t5/layers/layout_check.py, hmoe/lowering/collective.py, "
-        "hmoe/t5/graphs/step_plan.py"
+        "hmoe/t5/graphs/step_plan.py, hmoe/t5/evaluation/trace.py"
     )
 
 

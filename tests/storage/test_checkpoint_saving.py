@@ -99,6 +99,7 @@ def test_leftovers_of_saves_that_died(tmp_path: Path) -> None:
         "checkpoint.tmp0123456789abcdef",
         "checkpoint.99.unfinished",
         "metrics.jsonl.99.unfinished",
+        "alarms.jsonl.98.unfinished",
     ):
         (tmp_path / name).write_text("x")
     assert checkpoint_files.newest_whole(str(tmp_path)) == (f"{tmp_path}/model.ckpt-2", {})
@@ -204,7 +205,12 @@ def test_wrong_numbers_of_checkpoints_to_keep(keep: object) -> None:
 
 # What a run leaves beside its checkpoints; the first ones describe the next run too.
 DESCRIPTIONS = ("config.gin", "run.json", "vocabulary.model")
-CURVES = ("metrics.jsonl", "validation_eval/metrics.jsonl", "eval_x/events.out.tfevents.1.host")
+CURVES = (
+    "metrics.jsonl",
+    "alarms.jsonl",
+    "validation_eval/metrics.jsonl",
+    "eval_x/events.out.tfevents.1.host",
+)
 # What a user may have put there.
 OTHERS = ("log.txt", "mine.txt", "eval_set.tsv", "eval_set/a.tsv", "my_eval/data")
 

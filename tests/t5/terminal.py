@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ class Terminal:
 
     def __init__(self, run: Callable[[str], int]):
         self._master, slave = pty.openpty()
+        _keep_output_at_ctrl_c(slave)
         path = os.ttyname(slave)
         self.seen = ""
         self.status: int | None = None
@@ -68,3 +70,10 @@ class Terminal:
             return os.read(self._master, 4096).decode("utf-8", "replace")
         except OSError:  # all of its users are gone
             return ""
+
+
+def _keep_output_at_ctrl_c(number: int) -> None:
+    """Keeps what a test has not read yet, which a terminal would drop; a person's has read all."""
+    attributes = termios.tcgetattr(number)
+    attributes[3] |= termios.NOFLSH
+    termios.tcsetattr(number, termios.TCSANOW, attributes)

@@ -14,6 +14,7 @@ MODES = {
     "train": ("train",),
     "plan": ("train",),
     "eval": ("eval", "score_eval", "perplexity_eval"),
+    "trace": ("eval",),
     "predict": ("infer",),
     "score": ("score_from_strings", "score_from_dataset"),
     "export": ("export_infer", "export_score", "export"),

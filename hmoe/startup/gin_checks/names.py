@@ -99,6 +99,13 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "largest_weight",
         "master",
         "say",
+        "live",
+        "alarm_steps",
+        "alarm_idle_experts",
+        "alarm_group_below",
+        "alarm_group_above",
+        "alarm_dropped_above",
+        "alarm_entropy_below",
     ),
     "TrainingData": ("num_shards",),
     "FormatSettings": (

@@ -9,13 +9,24 @@ from hmoe.compat import stand_ins
 from hmoe.compat.stack import tf
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import evaluate, export, plan, predict, rewrite, score, taking_part, train
+from hmoe.t5.commands import (
+    evaluate,
+    export,
+    plan,
+    predict,
+    rewrite,
+    score,
+    taking_part,
+    trace,
+    train,
+)
 
 COMMANDS: dict[str, Callable[[Request, Console], None]] = {
     "train": train.train,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
     "score": score.score,
+    "trace": trace.trace,
     "export": export.export,
     "split": rewrite.split,
     "merge": rewrite.merge,

@@ -41,7 +41,8 @@ KINDS = (
         "saving and reports",
         r"run\.(save_checkpoints_steps|keep_checkpoint_max|iterations_per_loop|model_info_file"
         r"|tpu_summaries)|tpu_estimator_model_fn\.(tpu_summaries|model_info_file)"
-        r"|Session\.(log_every_steps|graph_optimizer|reuse_graph|master|largest_weight|say)"
+        r"|Session\.(log_every_steps|graph_optimizer|reuse_graph|master|largest_weight|say|live)"
+        r"|Session\.alarm_\w+"
         r"|(.*/)?HierarchicalMoE\.(metrics|exact_groups)",
         False,
         "no weight will differ",

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import gin
@@ -19,6 +20,7 @@ from mesh_tensorflow.transformer import utils
 from hmoe.compat import patches
 from hmoe.compat.stack import mtf, tf
 from hmoe.startup import mesh_text
+from hmoe.startup.live_region import LiveRegion
 from hmoe.startup.request import Machine
 from hmoe.t5.commands import gin_config
 from hmoe.t5.commands.gin_config import value
@@ -42,6 +44,7 @@ class T5Run:
       mode: mode of `utils.run`, such as "train" or "eval".
       model_dir: folder of checkpoints and logs.
       say: prints a line for the user.
+      live: opens the end of the terminal for the table of training; by default there is none.
       machine: the machine to run on; by default this one.
       types_of_tpus: whether activations have the data type that gin has for TPUs, although the
         machine is none.
@@ -57,6 +60,7 @@ class T5Run:
     mode: str
     model_dir: str
     say: Callable[[str], None]
+    live: Callable[[], AbstractContextManager[LiveRegion | None]] = contextlib.nullcontext
     machine: Machine = Machine()
     types_of_tpus: bool = False
     estimator: Callable[..., object] | None = None
@@ -74,7 +78,7 @@ class T5Run:
         """
         _check_configuration()
         agreement.check({"mode": self.mode, **session_graph.configuration()})
-        session = SessionSettings(say=self.say)
+        session = SessionSettings(say=self.say, live=self.live)
         if not (self.machine.tpu or self.types_of_tpus):
             _use_activations(session.activation_dtype)
         replacements = (

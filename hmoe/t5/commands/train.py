@@ -21,6 +21,7 @@ def train(request: Request, console: Console) -> None:
         mode=configure.mode_of("train"),
         model_dir=request.model_dir,
         say=console.say,
+        live=console.live,
         machine=request.machine,
         beginning=Beginning(request.overwrite, start.keep),
         arguments={"dataset_split": "train"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gin
 from mesh_tensorflow.transformer import utils
@@ -66,8 +66,26 @@ def eval_model_function(say: Callable[[str], None]) -> Callable[..., None]:
     return eval_model
 
 
-def _evaluate(request: EvalRequest, say: Callable[[str], None]) -> None:
-    """Evaluates, writes and reports each of the checkpoints that are asked for."""
+class Prepared(NamedTuple):
+    """What an evaluation needs.
+
+    Attributes:
+      tasks: the tasks that have examples.
+      estimator: the model.
+      lengths: length of inputs and targets, in tokens.
+    """
+
+    tasks: list[TaskExamples]
+    estimator: SessionEstimator
+    lengths: dict[str, int]
+
+    def input_fns(self, batch_size: int) -> list[InputFn]:
+        """Returns what reads each task, in batches of its own, so that sums are the task's."""
+        return [input_fn([task], batch_size, self.lengths) for task in self.tasks]
+
+
+def prepare(request: EvalRequest, say: Callable[[str], None]) -> Prepared:
+    """Loads the examples and builds the estimator of an evaluation."""
     tasks = task_examples.load_tasks(
         request.eval_dataset_fn, request.sequence_length, request.vocabulary, request.dataset_split
     )
@@ -75,10 +93,15 @@ def _evaluate(request: EvalRequest, say: Callable[[str], None]) -> None:
         for warning in task_examples.cut_warnings(tasks, request.sequence_length):
             say(warning)
     lengths = request.sequence_length or task_examples.longest(tasks)
-    estimator = request.estimator(sequence_length=lengths)
+    return Prepared(tasks, request.estimator(sequence_length=lengths), lengths)
+
+
+def _evaluate(request: EvalRequest, say: Callable[[str], None]) -> None:
+    """Evaluates, writes and reports each of the checkpoints that are asked for."""
+    prepared = prepare(request, say)
     for path in checkpoint_paths(request.eval_checkpoint_step, request.model_dir):
         try:
-            evaluations, numbers = _evaluate_checkpoint(request, estimator, tasks, lengths, path)
+            evaluations, numbers = _evaluate_checkpoint(request, prepared, path)
         except checkpoints.RemovedError:
             if request.eval_checkpoint_step not in (None, "all"):
                 raise
@@ -90,22 +113,17 @@ def _evaluate(request: EvalRequest, say: Callable[[str], None]) -> None:
 
 
 def _evaluate_checkpoint(
-    request: EvalRequest,
-    estimator: SessionEstimator,
-    tasks: Sequence[TaskExamples],
-    lengths: dict[str, int],
-    path: str,
+    request: EvalRequest, prepared: Prepared, path: str
 ) -> tuple[list[Evaluation], dict[str, float]]:
     """Returns the evaluation of each task, and the metrics of all by teacher forcing."""
+    tasks, estimator, lengths = prepared
     by_name = {}
     decoded = [task for task in tasks if task.is_decoded]
     if decoded:
-        input_fn = _input_fn(decoded, request.batch_size, lengths)
-        found = evaluate_by_decoding(estimator, input_fn, request.vocabulary, decoded, path)
+        read = input_fn(decoded, request.batch_size, lengths)
+        found = evaluate_by_decoding(estimator, read, request.vocabulary, decoded, path)
         by_name = {evaluation.task.dataset.name: evaluation for evaluation in found}
-    # Each task fills batches of its own, so that their sums are the task's.
-    input_fns = [_input_fn([task], request.batch_size, lengths) for task in tasks]
-    together, apart = estimator.evaluate_each(input_fns, path)
+    together, apart = estimator.evaluate_each(prepared.input_fns(request.batch_size), path)
     evaluations = [
         dataclasses.replace(
             by_name.get(task.dataset.name, Evaluation(task, checkpoints.step_of(path))),
@@ -116,7 +134,7 @@ def _evaluate_checkpoint(
     return evaluations, together
 
 
-def _input_fn(tasks: Sequence[TaskExamples], batch_size: int, lengths: dict[str, int]) -> InputFn:
+def input_fn(tasks: Sequence[TaskExamples], batch_size: int, lengths: dict[str, int]) -> InputFn:
     """Returns a function that reads the examples of the tasks, in whole batches."""
     datasets = [task.dataset for task in tasks]
     return utils._get_combined_dataset_input_fn(datasets, batch_size, lengths)

@@ -8,17 +8,18 @@ other losses, and the expert layers' metrics, in training and in evaluation.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
 from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.lower import make_mesh
 from hmoe.t5.graphs import batch_features as feature_lib
-from hmoe.t5.graphs import decoding, evaluation, training
+from hmoe.t5.graphs import decoding, evaluation, tracing, training
 from hmoe.t5.graphs.decoding import DecodingGraph
 from hmoe.t5.graphs.evaluation import EvaluationGraph
 from hmoe.t5.graphs.model_settings import EVAL, SCORE, TRAIN, Mode, ModelSettings
+from hmoe.t5.graphs.tracing import TraceGraph
 from hmoe.t5.graphs.training import TrainingGraph
 
 Features: TypeAlias = dict[str, tf.Tensor]
@@ -84,22 +85,60 @@ def build_graph(
     Raises:
       ValueError: the data or the batch size does not suit the model.
     """
-    compat.use_resource_variables()
     features = dict(features)
     num_rows = features.pop("predict_batch_size", None)
-    engine = mesh_impl or make_mesh(
-        settings.mesh_shape, settings.layout_rules, settings.mesh_devices
-    )
+    engine = mesh_impl or _mesh(settings)
+    named = _named(settings, engine, features, mode, variable_placer)
+    batch_dim = named["targets" if "targets" in named else "inputs"].shape.dims[-2]
+    graph = _build(settings, engine, named, batch_dim, mode, num_rows, add_up_sums)
+    _finish(engine, graph[1:])  # all but the lowering
+    return graph
+
+
+def build_trace_graph(
+    settings: ModelSettings, features: Features, mesh_impl: mtf.MeshImpl | None = None
+) -> TraceGraph:
+    """Builds the graph that tells who goes where, into TensorFlow's default graph.
+
+    Args:
+      settings: the model's settings.
+      features: int [batch, length] each.
+      mesh_impl: as in `build_graph`.
+
+    Raises:
+      ValueError: the data or the batch size does not suit the model, or nothing is routed in it.
+    """
+    engine = mesh_impl or _mesh(settings)
+    named = _named(settings, engine, features, EVAL)
+    graph = tracing.build(settings, engine, named)
+    _finish(engine, [graph.tokens, graph.decisions])
+    return graph
+
+
+def _mesh(settings: ModelSettings) -> mtf.MeshImpl:
+    return make_mesh(settings.mesh_shape, settings.layout_rules, settings.mesh_devices)
+
+
+def _named(
+    settings: ModelSettings,
+    engine: mtf.MeshImpl,
+    features: Features,
+    mode: Mode,
+    variable_placer: VariablePlacer | None = None,
+) -> dict[str, mtf.Tensor]:
+    """Returns the features on a new mesh, int32 [*batch_dims, length] each."""
+    compat.use_resource_variables()
     mesh = mtf.Mesh(mtf.Graph(), "mesh", variable_placer)
     dims = feature_lib.batch_dims(settings, with_outer_batch=mode in (TRAIN, EVAL))
     named = feature_lib.import_features(settings, mesh, features, dims, engine)
     feature_lib.check_features(settings, mode, named)
-    named = feature_lib.joined_for_lm(settings, mode, named)
-    graph = _build(settings, engine, named, dims[-1], mode, num_rows, add_up_sums)
+    return feature_lib.joined_for_lm(settings, mode, named)
+
+
+def _finish(engine: mtf.MeshImpl, fetched: Any) -> None:
+    """Fuses what processes exchange for the tensors that are fetched."""
     if isinstance(engine, CollectiveMesh):
-        # All but the lowering, and what was not asked for.
-        engine.finish([root for root in tf.nest.flatten(graph[1:]) if root is not None])
-    return graph
+        engine.finish([root for root in tf.nest.flatten(fetched) if root is not None])
 
 
 def _build(

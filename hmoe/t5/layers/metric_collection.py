@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from hmoe.compat.stack import mtf
 from hmoe.layer.level_shape import LevelShape
 from hmoe.layer.moe import HierarchicalMoE
+from hmoe.layer.recursion import RoutedLevel
 from hmoe.routing.balancing import BiasUpdate
 
 _open = threading.local()
@@ -25,15 +26,22 @@ class LayerCall:
 
     Attributes:
       moe: the mixture.
-      shapes: sizes and dimensions of its levels, outermost first.
+      routed: its levels after routing, outermost first.
       input_size: depth of the tokens.
       output_size: depth of each output.
+      of_encoder: whether a decoder's layer was given the encoder's tokens.
     """
 
     moe: HierarchicalMoE
-    shapes: Sequence[LevelShape]
+    routed: Sequence[RoutedLevel]
     input_size: int
     output_size: int
+    of_encoder: bool = False
+
+    @property
+    def shapes(self) -> list[LevelShape]:
+        """Sizes and dimensions of its levels, outermost first."""
+        return [each.shape for each in self.routed]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hmoe import checks
 from hmoe.compat.stack import mtf, tf
 from hmoe.config import Setting
 from hmoe.layer.moe import HierarchicalMoE
-from hmoe.t5.layers import metric_collection
+from hmoe.t5.layers import kept_layers, metric_collection
 
 # Passes of the decoder that see one position at a time, or only the first positions.
 _DECODING = ("first_part", "incremental")
@@ -140,7 +140,8 @@ def apply(
         decoder, word embeddings of the encoder are asked for, or mesh and sizes do not fit.
     """
     _refuse_unsupported(context, where)
-    causal = importance is None and context.model.autoregressive
+    of_encoder = importance is not None
+    causal = not of_encoder and context.model.autoregressive
     if importance is None:
         refuse_routers_that_look_ahead(context.model, moe)
         importance = _importance(context, x)
@@ -162,10 +163,12 @@ def apply(
         num_microbatches=context.num_microbatches,
         drop_tokens=context.mode in _DROPPING,
         causal=causal,
+        kept_experts=kept_layers.of_layer(name, x.mesh, moe.levels),
     )
     if context.losses is not None:
         context.losses.append(mtf.cast(result.loss, context.activation_dtype))
-    call = metric_collection.LayerCall(moe, result.shapes, x.shape.dims[-1].size, output_dim.size)
+    sizes = (x.shape.dims[-1].size, output_dim.size)
+    call = metric_collection.LayerCall(moe, result.routed, *sizes, of_encoder)
     metric_collection.record(name, result.metrics, result.loss, result.bias_updates, call)
     return result.outputs
 

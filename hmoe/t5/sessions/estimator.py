@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from hmoe.compat.stack import mtf, tf
 from hmoe.t5.graphs import batch_features, build
 from hmoe.t5.graphs.model_settings import EVAL, PREDICT, SCORE, ModelSettings
 from hmoe.t5.graphs.sums import model_sum
+from hmoe.t5.graphs.tracing import TracedLayer
+from hmoe.t5.layers import kept_layers
 from hmoe.t5.sessions import (
     checkpoints,
     inference,
@@ -33,6 +35,22 @@ from hmoe.t5.sessions import (
 from hmoe.t5.sessions.estimator_protocol import Estimator, InputFn, ServingInputReceiver
 from hmoe.t5.sessions.session_settings import SessionSettings
 from hmoe.t5.sessions.training_folder import PLAIN, Beginning
+
+
+class TracedBatch(NamedTuple):
+    """The decisions about one batch.
+
+    Attributes:
+      layers: the expert layers.
+      number: the number of the data that it comes from.
+      tokens: int32 [batch, length], what layers read of "inputs" and "targets".
+      decisions: for each layer and level what `hmoe.layer.decisions` returns.
+    """
+
+    layers: Sequence[TracedLayer]
+    number: int
+    tokens: Mapping[str, np.ndarray]
+    decisions: Sequence[Sequence[Mapping[str, np.ndarray]]]
 
 
 class SessionEstimator(Estimator):
@@ -218,6 +236,58 @@ class SessionEstimator(Estimator):
                     float(sums[model_sum("below_zero")]), f"in batch {count}"
                 )
                 yield sums, int(of_data)
+
+    def trace(self, input_fns: Sequence[InputFn], checkpoint_path: str) -> Iterator[TracedBatch]:
+        """Runs several sets of data by teacher forcing, and returns who went where.
+
+        Args:
+          input_fns: each returns a dataset of batches; all have the same features.
+          checkpoint_path: a checkpoint's path prefix.
+
+        Yields:
+          One batch after another.
+
+        Raises:
+          ValueError: the model has no expert layer, or the checkpoint does not match it.
+        """
+        with session_graph.new_graph(self.session.seed):
+            batch = session_graph.next_numbered_batch(input_fns)
+            features, number = batch
+            graph = build.build_trace_graph(self.settings, features, self._mesh())
+            fetches = (graph.tokens, graph.decisions, number)
+            for tokens, decisions, of_data in inference.run_batches(
+                self.session, graph.lowering, batch, fetches, checkpoint_path
+            ):
+                yield TracedBatch(graph.layers, int(of_data), tokens, decisions)
+
+    def score_with_kept(
+        self, input_fn: InputFn, checkpoint_path: str
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Scores batches with some experts left out.
+
+        Args:
+          input_fn: returns a dataset of pairs: a batch, and for each layer, by name, and each of
+            its levels, outermost first, float32 [outer experts ..., X], 1 for experts that are
+            kept, else 0.
+          checkpoint_path: a checkpoint's path prefix.
+
+        Yields:
+          For each batch its log likelihoods, float32 [batch], in nats, and its target ids, int32
+          [batch, length].
+
+        Raises:
+          ValueError: the checkpoint does not match the model, or a router does not choose by
+            scores.
+        """
+        with session_graph.new_graph(self.session.seed):
+            batch: Any = session_graph.next_batch(input_fn)
+            features, kept = batch
+            with kept_layers.given(kept):
+                graph = build.build_graph(self.settings, features, SCORE, self._mesh())
+            fetches = (graph.predictions["scores"], features["targets"])
+            yield from inference.run_batches(
+                self.session, graph.lowering, batch, fetches, checkpoint_path
+            )
 
     def export_saved_model(
         self,

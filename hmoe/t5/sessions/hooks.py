@@ -11,6 +11,7 @@ from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.training import StopVote, TrainingGraph
 from hmoe.t5.sessions import operative_config, processes, training_folder
 from hmoe.t5.sessions.counting_hook import CountingHook
+from hmoe.t5.sessions.displays import Display
 from hmoe.t5.sessions.loss_alarm import LossAlarmHook
 from hmoe.t5.sessions.mesh_saver import MeshSaver
 from hmoe.t5.sessions.progress import ProgressHook
@@ -39,6 +40,7 @@ def training_hooks(
     steps: StepRange,
     stop: OrderlyStop,
     beginning: Beginning,
+    display: Display,
     more_hooks: Sequence[tf.train.SessionRunHook] = (),
 ) -> list[tf.train.SessionRunHook]:
     """Returns all hooks of a training session, in the order in which they must run.
@@ -48,7 +50,7 @@ def training_hooks(
     """
     model_dir = settings.model_dir
     mesh_impl = next(iter(graph.lowering.mesh_to_impl.values()))
-    progress = ProgressHook(steps.first, steps.last, model_dir, session, graph)
+    progress = ProgressHook(steps.first, steps.last, model_dir, session, graph, display)
     save = SaveHook(
         steps.first,
         model_dir,

@@ -81,13 +81,16 @@ def _ends_well(path: str) -> bool:
 
 
 def append_line(path: str, step: int, numbers: Mapping[str, float]) -> None:
-    """Appends a line of JSON with the step, the time in seconds since 1970, and the metrics.
-
-    A line that a process could not finish stays a line of its own.
-    """
+    """Appends a line of JSON with the step, the time in seconds since 1970, and the metrics."""
     values = {name: float(value) for name, value in numbers.items()}
     now = round(time.time(), 3)
-    line = json.dumps({run_metrics.STEP.name: step, run_metrics.TIME.name: now, **values})
+    append_text(
+        path, json.dumps({run_metrics.STEP.name: step, run_metrics.TIME.name: now, **values})
+    )
+
+
+def append_text(path: str, line: str) -> None:
+    """Appends a line; one that a process could not finish stays a line of its own."""
     start = "" if _ends_well(path) else "\n"
     with disk_full.naming(path), epath.Path(path).open("a") as file:
         file.write(f"{start}{line}\n")

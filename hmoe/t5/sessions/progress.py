@@ -1,4 +1,4 @@
-"""Reports the progress of training: lines for the user, TensorBoard curves, `metrics.jsonl`."""
+"""Reports the progress of training: to the user, TensorBoard and `metrics.jsonl`; gives alarms."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from collections.abc import Mapping
 import numpy as np
 
 from hmoe.compat.stack import tf
+from hmoe.layer.level_states import level_states
 from hmoe.startup.console import duration
 from hmoe.storage import checkpoint_files
 from hmoe.t5.graphs.sums import SumKey, model_sum
 from hmoe.t5.graphs.training import TrainingGraph
 from hmoe.t5.sessions import (
+    expert_summaries,
     metrics_file,
     operative_config,
     processes,
     run_metrics,
     saved_sums,
 )
+from hmoe.t5.sessions.alarm_watch import AlarmWatch
 from hmoe.t5.sessions.counting_hook import CountingHook
+from hmoe.t5.sessions.displays import Display, LineDisplay
+from hmoe.t5.sessions.progress_report import ProgressReport
 from hmoe.t5.sessions.session_settings import SessionSettings
 
 
@@ -29,6 +34,14 @@ class ProgressHook(CountingHook):
 
     Every metric covers all steps since the last report, not one step. All sums are fetched in every
     step, because TensorFlow would prepare the graph a second time for other fetches.
+
+    Args:
+      first_step: number of steps that are done when training begins.
+      max_steps: the step that training stops at.
+      model_dir: folder of the run.
+      session: settings of reports and alarms.
+      graph: the graph of a step.
+      display: shows the progress; by default lines do.
     """
 
     def __init__(
@@ -38,6 +51,7 @@ class ProgressHook(CountingHook):
         model_dir: str,
         session: SessionSettings,
         graph: TrainingGraph,
+        display: Display | None = None,
     ):
         super().__init__(first_step)
         self._max_steps = max_steps
@@ -45,6 +59,8 @@ class ProgressHook(CountingHook):
         self._writer: tf.summary.FileWriter | None = None
         self._path = os.path.join(model_dir, metrics_file.METRICS_FILE)
         self._session = session
+        self._display = display or LineDisplay(session.say)
+        self._alarms = AlarmWatch(model_dir, session)
         self._fetches = {
             model_sum("loss"): graph.loss,
             model_sum("learning_rate"): graph.learning_rate,
@@ -93,6 +109,8 @@ class ProgressHook(CountingHook):
             took = duration(time.time() - self._clock)
             self._session.say(f"First step done {took} after the model was built")
             self._clock, self._clock_step = time.time(), self.step
+        self._display.show_step(self.step)
+        self._alarms.add(self.step, sums, self._num_new)
         if self._is_regular() or self.step == self._max_steps:
             self._report()
 
@@ -137,6 +155,7 @@ class ProgressHook(CountingHook):
         # seconds and tens of megabytes.
         writer = tf.summary.FileWriter(self._model_dir)
         metrics_file.keep_lines(self._path, lambda step: step <= last, self._session.say)
+        self._alarms.begin(first)
         writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), self.step)
         operative_config.show(writer, first)
         return writer
@@ -166,28 +185,14 @@ class ProgressHook(CountingHook):
             tokens = self._collector.of_model("tokens") / self._collector.count
             numbers[run_metrics.STEPS_PER_SECOND.name] = steps_per_second
             numbers[run_metrics.TOKENS_PER_SECOND.name] = tokens * steps_per_second
-        self._session.say(progress_line(self.step, self._max_steps, numbers))
+        levels = level_states(run_metrics.sums_by_layer(self._collector.sums))
+        self._display.show_report(ProgressReport(self.step, self._max_steps, numbers, levels))
         metrics_file.append_line(self._path, self.step, numbers)
         assert self._writer is not None, "the first step opens it"
         self._writer.add_summary(metrics_file.scalar_summary(numbers), self.step)
+        self._writer.add_summary(expert_summaries.summary(levels), self.step)
         self._writer.flush()
         self._reported_step = self.step
         if self._is_regular():
             self._collector = run_metrics.SumCollector()
         self._clock, self._clock_step = now, self.step
-
-
-def progress_line(step: int, max_steps: int, numbers: Mapping[str, float]) -> str:
-    """Returns a line such as `step 100 of 600 | loss 1.23 | ... | 2 min 10 s left`."""
-    parts = [f"step {step:>{len(str(max_steps))}} of {max_steps}"]
-    for metric in (run_metrics.LOSS, run_metrics.CROSS_ENT_LOSS):
-        parts.append(f"{metric.name} {numbers[metric.name]:.4f}")
-    left_behind = numbers.get("experts/fraction_tokens_left_behind")
-    if left_behind is not None:
-        parts.append(f"left behind {100 * left_behind:.1f} %")
-        parts.append(f"imbalance {numbers['experts/load_imbalance']:.2f}")
-    steps_per_second = numbers.get(run_metrics.STEPS_PER_SECOND.name)
-    if steps_per_second is not None:
-        parts.append(f"{numbers[run_metrics.TOKENS_PER_SECOND.name]:,.0f} tokens/s")
-        parts.append(f"{duration((max_steps - step) / steps_per_second)} left")
-    return " | ".join(parts)

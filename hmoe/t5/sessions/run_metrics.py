@@ -135,12 +135,18 @@ def cross_ent_loss(collector: SumCollector) -> float:
     return _ratio(collector.of_model("cross_entropy"), collector.of_model("trained_targets"))
 
 
-def expert_metrics(sums: HostSums) -> dict[str, float]:
-    """Returns the metrics of the expert layers, by name; empty for a dense model."""
+def sums_by_layer(sums: HostSums) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the sums of each expert layer by name; empty for a dense model."""
     layers: dict[str, dict[str, np.ndarray]] = {}
     for (layer, name), value in sums.items():
         if layer:
             layers.setdefault(layer, {})[name] = value
+    return layers
+
+
+def expert_metrics(sums: HostSums) -> dict[str, float]:
+    """Returns the metrics of the expert layers, by name; empty for a dense model."""
+    layers = sums_by_layer(sums)
     return dict(metrics.summarize(layers)) if layers else {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import gin
 from tensorflow.core.protobuf import rewriter_config_pb2
@@ -12,12 +13,18 @@ from hmoe import checks
 from hmoe.compat.stack import tf
 from hmoe.config import Configuration, choice, configuration, setting, switch
 from hmoe.startup import signals
+from hmoe.startup.live_region import LiveRegion
+from hmoe.t5.sessions import expert_alarms
 
 ACTIVATION_DTYPES = ("float32", "bfloat16")
 
 
 def _silent(line: str) -> None:
     tf.logging.info("%s", line)
+
+
+def _no_region() -> AbstractContextManager[LiveRegion | None]:
+    return contextlib.nullcontext()
 
 
 def _text(where: str, field: str, value: object) -> str:
@@ -29,6 +36,12 @@ def _text(where: str, field: str, value: object) -> str:
 def _function(where: str, field: str, value: object) -> Callable[[str], None]:
     if not callable(value):
         raise ValueError(f"{where}: {field} is {value!r}; it must be a function of a line")
+    return value
+
+
+def _opener(where: str, field: str, value: object) -> Callable[[], AbstractContextManager]:
+    if not callable(value):
+        raise ValueError(f"{where}: {field} is {value!r}; it must be a function without arguments")
     return value
 
 
@@ -97,10 +110,74 @@ class SessionSettings(Configuration):
         source="hmoe",
         check=_function,
     )
+    live: Callable[[], AbstractContextManager[LiveRegion | None]] = setting(
+        _no_region,
+        doc="""Opens the end of the terminal for the table of a training run; by default there is
+        none, and reports are lines.""",
+        unit="function",
+        source="hmoe",
+        check=_opener,
+    )
+    alarm_steps: int = setting(
+        100,
+        doc="""Steps that alarms about experts judge at once, over and over. 0: there are no
+        alarms.""",
+        unit="steps",
+        source="hmoe",
+        check=checks.non_negative_int,
+    )
+    alarm_idle_experts: bool = switch(
+        True,
+        doc="Whether an innermost expert that no token chose in `alarm_steps` steps is an alarm.",
+        source="hmoe",
+    )
+    alarm_group_below: float | None = setting(
+        0.1,
+        doc="""Demand for an outer expert, which is a group of inner ones, over the mean of its
+        siblings, below which it is an alarm: tokens avoid the group. None: never.""",
+        unit="times the mean, 0 to 1; or `None`",
+        source="hmoe",
+        check=checks.optional(checks.probability),
+    )
+    alarm_group_above: float | None = setting(
+        3.0,
+        doc="""The same, above which it is an alarm: the level collapses onto the group. Of X
+        siblings one has at most X times the mean. None: never.""",
+        unit="times the mean, at least 1; or `None`",
+        source="hmoe",
+        check=checks.optional(checks.at_least_one),
+    )
+    alarm_dropped_above: float | None = setting(
+        0.25,
+        doc="""Share of a layer's tokens left behind because of one level
+        (`fraction_tokens_dropped`), above which it is an alarm. None: never.""",
+        unit="share, 0 to 1; or `None`",
+        source="hmoe",
+        check=checks.optional(checks.probability),
+    )
+    alarm_entropy_below: float | None = setting(
+        0.01,
+        doc="""Mean entropy of a gate over that of an undecided one, ln(experts), below which it is
+        an alarm. It is measured with `hmoe.HierarchicalMoE.metrics = "full"` alone. None:
+        never.""",
+        unit="share, 0 to 1; or `None`",
+        source="hmoe",
+        check=checks.optional(checks.probability),
+    )
 
     def error_prefix(self) -> str:
         """Returns the name of the class in gin."""
         return "hmoe.Session"
+
+    def alarm_limits(self) -> expert_alarms.Limits:
+        """Returns what alarms about experts are given for."""
+        return expert_alarms.Limits(
+            idle_experts=self.alarm_idle_experts,
+            group_below=self.alarm_group_below,
+            group_above=self.alarm_group_above,
+            dropped_above=self.alarm_dropped_above,
+            entropy_below=self.alarm_entropy_below,
+        )
 
     def config(self) -> tf.ConfigProto:
         """Returns TensorFlow's options of a session."""

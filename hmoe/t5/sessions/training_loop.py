@@ -15,6 +15,7 @@ from hmoe.t5.sessions import (
     agreement,
     architecture_check,
     checkpoints,
+    displays,
     processes,
     session_graph,
     training_folder,
@@ -59,8 +60,12 @@ def train(
         # Nothing in the folder has been changed up to here, where the model is known to be right.
         if not beginning.anew and processes.is_first():
             training_folder.take_up(settings.model_dir, newest, session.say)
-        hooks = training_hooks(settings, session, graph, saver, steps, stop, beginning, more_hooks)
-        _run_steps(settings, session, graph, saver.scaffold(path), hooks, stop)
+        with session.live() as region:
+            display = displays.display_for(region, session.say, max_steps)
+            hooks = training_hooks(
+                settings, session, graph, saver, steps, stop, beginning, display, more_hooks
+            )
+            _run_steps(settings, session, graph, saver.scaffold(path), hooks, stop)
         # All do the same, also if one was asked after the last step; and the checkpoint is whole.
         if agreement.any_of(stop.asked()):
             stop.ask()

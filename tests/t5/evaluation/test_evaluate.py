@@ -110,7 +110,7 @@ def test_what_training_removes_meanwhile_is_left_out(
     """Where all checkpoints are asked for; the newest alone is chosen again by the command."""
     evaluated: list[str] = []
 
-    def fail_for_one(request: Any, estimator: Any, tasks: Any, lengths: Any, path: str) -> Any:
+    def fail_for_one(request: Any, prepared: Any, path: str) -> Any:
         if path == "m/model.ckpt-1":
             raise checkpoints.RemovedError(path)
         evaluated.append(path)

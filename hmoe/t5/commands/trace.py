@@ -1,0 +1,130 @@
+"""`hmoe trace`: who went where, for held-out examples or for lines that a user types."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from hmoe.analysis import trace_table, traces
+from hmoe.analysis.traces import Trace
+from hmoe.startup.console import Console
+from hmoe.startup.request import Request
+from hmoe.t5.commands import configure
+from hmoe.t5.commands.evaluate import make_repeatable
+from hmoe.t5.commands.t5_run import T5Run
+from hmoe.t5.evaluation import decode_lines, evaluate
+from hmoe.t5.evaluation import trace as trace_lib
+from hmoe.t5.evaluation.decode_lines import LineDecoder
+from hmoe.t5.evaluation.evaluate import EvalRequest
+from hmoe.t5.sessions import checkpoints, processes
+from hmoe.t5.sessions.estimator import SessionEstimator
+
+
+def trace(request: Request, console: Console) -> None:
+    """Traces the lines of a request, or else held-out examples."""
+    if request.machine.tpu is not None:
+        raise ValueError(
+            "hmoe trace runs on CPUs and GPUs, from the checkpoints of a TPU too; leave --tpu out"
+        )
+    checkpoints.require_latest(request.model_dir, console.say)
+    request = configure.configure_trained(request, console)
+    if request.text:
+        _run(request, console, "infer", {"infer": _lines_function(request, console)})
+        return
+    configure.mode_of("trace")
+    make_repeatable()
+    function = _data_function(request, console)
+    _run(request, console, "eval", {"evaluate": function}, configure.held_out_data())
+
+
+def _run(
+    request: Request,
+    console: Console,
+    mode: str,
+    functions: dict[str, Callable[..., None]],
+    more: Mapping[str, object] | None = None,
+) -> None:
+    run = T5Run(
+        mode=mode,
+        model_dir=request.model_dir,
+        say=console.say,
+        machine=request.machine,
+        arguments={**configure.newest_checkpoint(), **(more or {})},
+        **functions,  # type: ignore[arg-type]
+    )
+    checkpoints.again_if_removed(run.start, console.say)
+
+
+def _data_function(request: Request, console: Console) -> Callable[..., None]:
+    """Returns a function that traces held-out examples in place of upstream's `eval_model`."""
+
+    def eval_model(*arguments: Any, **named: Any) -> None:
+        asked = EvalRequest(*arguments, **named)
+        prepared = evaluate.prepare(asked, console.say)
+        assert request.trace is not None
+        data = [
+            trace_lib.data_of_task(task, input_fn, request.trace.examples)
+            for task, input_fn in zip(prepared.tasks, prepared.input_fns(asked.batch_size))
+        ]
+        names = ", ".join(task.dataset.name for task in prepared.tasks)
+        for path in evaluate.checkpoint_paths(asked.eval_checkpoint_step, asked.model_dir):
+            number = sum(len(each.examples) for each in data)
+            console.say(f"Tracing {number} examples of {names} with {path} ...")
+            settings = {"data": names, "split": asked.dataset_split}
+            found = trace_lib.trace(prepared.estimator, data, path, settings)
+            _write(request, found, console)
+
+    return eval_model
+
+
+def _write(request: Request, found: Trace, console: Console) -> None:
+    assert request.trace is not None
+    default = os.path.join(request.model_dir, f"trace-{found.manifest.step}.parquet")
+    path = request.trace.output or default
+    if not processes.is_first():
+        return
+    epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    traces.write(path, found)
+    console.say(f"Wrote {len(found):,} choices of {found.manifest.num_examples} examples to {path}")
+
+
+def _lines_function(request: Request, console: Console) -> Callable[..., None]:
+    """Returns a function that answers and traces lines in place of upstream's `infer_model`."""
+
+    def infer_model(
+        estimator: SessionEstimator,
+        vocabulary: object,
+        sequence_length: dict[str, int],
+        batch_size: int,
+        model_type: str,
+        model_dir: str,
+        eval_checkpoint_step: Any,
+    ) -> None:
+        path = next(evaluate.checkpoint_paths(eval_checkpoint_step, model_dir))
+        few = decode_lines.smallest_batch(estimator)
+        size = -(-len(request.text) // few) * few
+        estimator = estimator.with_batch_size(size)
+        answers = _answers(estimator, path, request.text)
+        data = trace_lib.data_of_lines(estimator.settings, request.text, answers)
+        found = trace_lib.trace(estimator, [data], path, {"data": "lines that were typed"})
+        for number, (line, answer) in enumerate(zip(request.text, answers)):
+            console.answer(f"{line} -> {answer}")
+            styled = console.answers_reach_a_terminal
+            console.answer(trace_table.report(found, number, styled=styled))
+        assert request.trace is not None
+        if request.trace.output:
+            _write(request, found, console)
+
+    return infer_model
+
+
+def _answers(estimator: SessionEstimator, path: str, lines: Sequence[str]) -> list[str]:
+    decoder = LineDecoder(estimator, path)
+    try:
+        batches = decode_lines.full_batches(lines, decoder.batch_size)
+        return list(decode_lines.decode_batches(decoder, batches))
+    finally:
+        decoder.close()

@@ -1,0 +1,269 @@
+"""`hmoe trace` by the command: beside the metrics of an evaluation, engines, meshes and types."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hmoe.analysis import traces
+from hmoe.analysis.traces import LevelInfo, Trace
+from tests import tolerances
+from tests.t5 import server
+
+ENCODER, DECODER = "encoder/block_000/layer_001", "decoder/block_000/layer_002"
+#: The same groups on every mesh.
+SAME = (
+    "batch_size = 16",
+    "train_steps = 3",
+    "tpu_estimator_model_fn.outer_batch_size = 2",
+    "hmoe.HierarchicalMoE.inserted_outer_batch = 2",
+    "hmoe.HierarchicalMoE.exact_groups = True",
+    "group_size = 32",
+    "inner_group_size = 40",
+    "mesh_eval_dataset_fn.num_eval_examples = 21",
+    "hmoe.HierarchicalMoE.metrics = 'full'",
+)
+VARIANTS = {
+    "einsum": ["hmoe.HierarchicalMoE.engine = 'einsum'"],
+    "one device": [
+        "utils.run.mesh_shape = ''",
+        "utils.run.layout_rules = ''",
+        "utils.run.mesh_devices = ['']",
+    ],
+    "batch": ["utils.run.batch_size = 32"],
+}
+
+
+def run(hmoe: server.Server, *arguments: str) -> str:
+    result = hmoe(*arguments)
+    assert result.returncode == 0, f"{arguments}\n{result.stdout}{result.stderr}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def model(hmoe: server.Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    parameters = [f"--gin_param={each}" for each in SAME]
+    run(hmoe, "train", "--gin_file=runs/tiny.gin", f"--model_dir={folder}", *parameters)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def traced(hmoe: server.Server, model: Path) -> Trace:
+    run(hmoe, "trace", f"--model_dir={model}")
+    return traces.read(str(model / "trace-3.parquet"))
+
+
+@pytest.fixture(scope="module")
+def evaluated(hmoe: server.Server, model: Path) -> dict[str, float]:
+    run(hmoe, "eval", f"--model_dir={model}")
+    (path,) = model.glob("*_eval/metrics.jsonl")
+    return json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+
+
+def test_says_what_it_is_of(traced: Trace, model: Path) -> None:
+    manifest = traced.manifest
+    assert (manifest.step, manifest.checkpoint) == (3, f"{model}/model.ckpt-3")
+    assert manifest.num_examples == 21
+    assert manifest.labels == ("language", "kind")
+    levels = tuple(LevelInfo(name, 4, 2, "TopKRouter") for name in ("outer", "inner"))
+    assert [(each.name, each.sequence, each.levels) for each in manifest.layers] == [
+        (ENCODER, "inputs", levels),
+        (DECODER, "targets", levels),
+    ]
+    assert manifest.settings == {
+        "activations": "float32",
+        "mesh": "rows:2;cols:2",
+        "layout": "batch:cols;expert_x:cols;expert_y:rows;experts:cols;outer_batch:rows",
+        "batch size": "16",
+        "data": "cldr_formats",
+        "split": "validation",
+    }
+    assert set(traced.words("label/kind")) <= {
+        "date",
+        "number",
+        "money",
+        "unit",
+        "time",
+        "list",
+    } | {str(each) for each in traced.categories["label/kind"].names}
+
+
+def test_tokens_are_those_of_the_text(traced: Trace) -> None:
+    first = traced.rows_of(ENCODER) & (traced.numbers["example"] == 0)
+    outermost = first & (traced.numbers["level"] == 0) & (traced.numbers["rank"] == 0)
+    pieces = traced.words("piece")[outermost]
+    text = "".join(pieces[:-1])
+    language, kind = (traced.words(f"label/{name}")[outermost][0] for name in ("language", "kind"))
+    assert text.startswith(f"{language} ")
+    assert kind.split()[0] in text
+    assert pieces[-1] == "<end>"
+    of_decoder = traced.rows_of(DECODER) & (traced.numbers["position"] == 0)
+    assert set(traced.words("piece")[of_decoder]) == {"<start>"}
+
+
+@pytest.mark.parametrize("layer", [ENCODER, DECODER])
+@pytest.mark.parametrize("number", [0, 1])
+def test_counts_are_those_of_the_metrics(
+    traced: Trace, evaluated: dict[str, float], layer: str, number: int
+) -> None:
+    """The metrics are summed inside the graph, from other tensors."""
+    level = ("outer", "inner")[number]
+    rows = traced.rows_of(layer) & (traced.numbers["level"] == number)
+    numbers = {name: values[rows] for name, values in traced.numbers.items()}
+
+    def metric(name: str) -> float:
+        return evaluated[f"eval/{layer}/{level}/{name}"]
+
+    is_choice = numbers["expert"] >= 0
+    load = np.bincount(numbers["expert"][is_choice], minlength=4) / is_choice.sum()
+    tolerances.assert_close(load, [metric(f"load_{n}") for n in range(4)], tolerances.SAME)
+    # A full token is there with its best expert, and a copy of half importance with that alone.
+    copies = len(np.unique(np.stack([numbers[n] for n in COPY]), axis=1).T)
+    full = np.count_nonzero(numbers["rank"] == 1)
+    assert 0 < full <= copies
+    second = numbers["rank"] == 1
+    kept = (numbers["went"][second] >= 0).mean()
+    tolerances.assert_close(kept, metric("fraction_routed_rank_1"), tolerances.SAME)
+    weight = numbers["weight"][second].mean()
+    tolerances.assert_close(weight, metric("gate_mean_rank_1"), tolerances.SAME)
+    arrived = {tuple(row) for row in np.stack([numbers[n] for n in COPY], 1)[numbers["went"] >= 0]}
+    dropped = 1 - len(arrived) / copies
+    tolerances.assert_close(dropped, metric("fraction_arrivals_dropped"), tolerances.SAME)
+
+
+COPY = ("example", "position", "path", "parent")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_none_flips_on_another_engine_mesh_or_batch(
+    hmoe: server.Server, model: Path, traced: Trace, tmp_path: Path, variant: str
+) -> None:
+    other = tmp_path / "other.parquet"
+    parameters = [f"--gin_param={each}" for each in VARIANTS[variant]]
+    run(hmoe, "trace", f"--model_dir={model}", f"--output={other}", *parameters)
+    compared = compare(hmoe, model / "trace-3.parquet", other)
+    assert [(each["layer"], each["level"]) for each in compared] == [
+        (layer, level) for layer in (ENCODER, DECODER) for level in ("outer", "inner")
+    ]
+    outermost = np.unique(
+        np.stack([traced.numbers[n] for n in ("example", "position")])[:, traced.rows_of(ENCODER)],
+        axis=1,
+    )
+    assert compared[0]["tokens"] == outermost.shape[1]
+    for each in compared:
+        assert each["sure"] > 0.9 * each["tokens"] > 0
+        assert each["sure_flipped"] == 0, each
+
+
+def compare(hmoe: server.Server, first: Path, second: Path) -> list[dict[str, Any]]:
+    return json.loads(run(hmoe, "trace", "--json", "--compare", str(first), str(second)))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("traced")
+def test_what_bfloat16_flips_is_reported(hmoe: server.Server, model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.parquet"
+    parameter = "--gin_param=hmoe.Session.activation_dtype = 'bfloat16'"
+    run(hmoe, "trace", f"--model_dir={model}", f"--output={other}", parameter)
+    assert traces.read(str(other)).manifest.settings["activations"] == "bfloat16"
+    compared = compare(hmoe, model / "trace-3.parquet", other)
+    # Rounding flips some of them, and few: 8 bits of mantissa move scores by about one percent.
+    assert sum(each["flipped"] for each in compared) > 0
+    assert all(each["rate"] < 0.1 for each in compared), compared
+    shown = run(hmoe, "trace", "--compare", str(model / "trace-3.parquet"), str(other))
+    assert f"{compared[0]['flipped']:,}" in shown.splitlines()[4]
+
+
+def test_some_examples(hmoe: server.Server, model: Path, tmp_path: Path) -> None:
+    some = tmp_path / "new" / "some.parquet"
+    said = run(hmoe, "trace", f"--model_dir={model}", "--examples=5", f"--output={some}")
+    found = traces.read(str(some))
+    assert found.manifest.num_examples == 5
+    assert set(found.numbers["example"]) == set(range(5))
+    assert said == ""  # what it does is said beside the answers
+
+
+def test_a_line_that_a_user_types(hmoe: server.Server, model: Path) -> None:
+    line = "de full date: 2037-07-15"
+    (answer,) = run(hmoe, "predict", f"--model_dir={model}", line).splitlines()
+    shown = run(hmoe, "trace", f"--model_dir={model}", line).splitlines()
+    assert shown[0] == f"{line} -> {answer}"
+    begin = shown.index("Tokens of inputs")
+    assert shown[begin + 2].split() == ["token", ENCODER]
+    tokens = shown[begin + 4 : begin + 4 + len(line) + 1]
+    assert tokens[0].split()[0] == "d"
+    assert tokens[-1].split()[0] == "<end>"
+    after = shown[shown.index("Tokens of targets") :]
+    assert after[2].split() == ["token", DECODER]
+    assert after[4].split()[0] == "<start>"
+
+
+@pytest.mark.slow
+def test_a_model_without_experts(hmoe: server.Server, tmp_path: Path) -> None:
+    folder = tmp_path / "dense"
+    flags = (f"--model_dir={folder}", "--gin_file=models/dense_tiny.gin")
+    files = ("--gin_file=runs/tiny.gin", "--gin_param=train_steps = 1")
+    run(hmoe, "train", files[0], *flags[1:], flags[0], files[1])
+    result = hmoe("trace", flags[0])
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        "hmoe: error: the model has no hmoe.MoELayer, so nothing is routed in it that could be"
+        " traced"
+    )
+    assert not list(folder.glob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--model_dir={model}", "--output={model}"],
+            "hmoe: error: --output '{model}' is a folder; name a file in it",
+        ),
+        (
+            ["--model_dir={model}", "--output=/dev/null"],
+            "hmoe: error: --output '/dev/null' is a pipe or a device; name a file",
+        ),
+        (
+            ["--model_dir={model}", "--output={model}/metrics.jsonl"],
+            "hmoe: error: --output '{model}/metrics.jsonl' would replace a file of the model in"
+            " '{model}'; name another file to write to",
+        ),
+        (
+            ["--compare", "{model}/checkpoint", "{model}/trace-3.parquet"],
+            "hmoe: error: {model}/checkpoint: no Parquet file, or a damaged one (Could not open"
+            " Parquet input source '<Buffer>': Parquet magic bytes not found in footer. Either the"
+            " file is corrupted or this is not a parquet file.); a trace is written by `hmoe trace`",
+        ),
+        (
+            ["--compare", "{model}/nothing", "{model}/nothing"],
+            "hmoe: error: {model}/nothing: No such file or directory",
+        ),
+        (["--json"], "hmoe trace: error: --json goes with --compare"),
+        (["text", "--examples=3"], "hmoe trace: error: give either a text or --examples"),
+        (
+            ["--compare", "a", "b", "--examples=3"],
+            "hmoe trace: error: --examples does not go with --compare, which reads two traces"
+            " alone",
+        ),
+        (
+            ["--compare", "a", "b", "--model_dir=m"],
+            "hmoe trace: error: --model_dir does not go with --compare, which reads two traces"
+            " alone",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("traced")
+def test_bad_input(hmoe: server.Server, model: Path, words: list[str], message: str) -> None:
+    before = sorted(model.iterdir())
+    result = hmoe("trace", *(word.format(model=model) for word in words))
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[-1] == message.format(model=model)
+    assert sorted(model.iterdir()) == before

@@ -1,0 +1,90 @@
+"""When alarms are judged, and where they are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from hmoe.t5.graphs.sums import SumKey
+from hmoe.t5.sessions.alarm_watch import AlarmWatch
+from hmoe.t5.sessions.session_settings import SessionSettings
+from tests.layer.test_metrics import two_levels
+
+LAYER = "encoder/block_000/layer_001"
+TEXT = "no token chose expert 0.1 in steps {}, so that 1 of 6 experts learn nothing"
+LINE = f"Alarm: {LAYER}, level inner: {TEXT}; raise hmoe.Level.balance_loss_coef of this level"
+
+
+def sums(*, idle: bool) -> dict[SumKey, np.ndarray]:
+    """Of a step in which expert 1 of group 0 has no token, or one."""
+    found: dict[SumKey, np.ndarray] = {("", "loss"): np.float32(1.0)}
+    for name, value in two_levels().items():
+        found[(LAYER, name)] = value.copy()
+    found[(LAYER, "inner/load")][0, 1] = 0 if idle else 1
+    return found
+
+
+def watch(folder: Path, lines: list[str], **fields: object) -> AlarmWatch:
+    return AlarmWatch(str(folder), SessionSettings(say=lines.append, **fields))
+
+
+def test_an_alarm_is_judged_over_whole_windows_of_steps(tmp_path: Path) -> None:
+    lines: list[str] = []
+    watching = watch(tmp_path, lines, alarm_steps=3)
+    # Idle in the steps 3 to 6: never in the first window, always in the second.
+    for step, idle in enumerate([False, True, True, True, True, True, True], 1):
+        watching.add(step, sums(idle=idle))
+        assert bool(lines) == (step >= 6), step
+    assert lines == [LINE.format("4 to 6")]
+    (kept,) = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
+    assert kept.pop("time") > 0
+    assert kept == {
+        "step": 6,
+        "kind": "idle_experts",
+        "layer": LAYER,
+        "level": "inner",
+        "experts": [[0, 1]],
+        "value": 0.0,
+        "limit": 0.0,
+        "setting": "hmoe.Level.balance_loss_coef",
+        "text": TEXT.format("4 to 6"),
+    }
+
+
+def test_a_loop_of_steps_may_be_longer_than_a_window(tmp_path: Path) -> None:
+    lines: list[str] = []
+    watch(tmp_path, lines, alarm_steps=3).add(50, sums(idle=True), num_steps=10)
+    assert lines == [LINE.format("41 to 50")]
+
+
+def test_alarms_can_be_switched_off(tmp_path: Path) -> None:
+    lines: list[str] = []
+    watching = watch(tmp_path, lines, alarm_steps=0)
+    watching.add(1, sums(idle=True))
+    assert (lines, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_steps_that_are_trained_again_lose_their_alarms(tmp_path: Path) -> None:
+    lines: list[str] = []
+    first = watch(tmp_path, lines, alarm_steps=2, alarm_dropped_above=0.15)
+    first.add(2, sums(idle=False), num_steps=2)
+    first.add(4, sums(idle=True), num_steps=2)
+    assert len(lines) == 2
+    second = watch(tmp_path, lines, alarm_steps=2, alarm_dropped_above=0.15)
+    second.begin(3)
+    second.add(5, sums(idle=True), num_steps=2)
+    kept = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
+    # What was given before step 3 comes again, since the session is another.
+    assert [(each["step"], each["kind"]) for each in kept] == [
+        (2, "dropped_above"),
+        (5, "dropped_above"),
+        (5, "idle_experts"),
+    ]
+
+
+def test_a_dense_model_gives_none(tmp_path: Path) -> None:
+    lines: list[str] = []
+    watch(tmp_path, lines, alarm_steps=1).add(1, {("", "loss"): np.float32(1.0)})
+    assert lines == []
