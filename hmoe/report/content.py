@@ -15,11 +15,13 @@ class Table:
       caption: what it shows.
       columns: headings; the first is that of the rows' own headings.
       rows: the cells, each row as long as the headings.
+      is_prose: whether cells hold words, to be aligned and wrapped as such.
     """
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    is_prose: bool = False
     kind: str = "table"
 
 

@@ -80,7 +80,7 @@ def picture(made: Figure, name: str, title: str, alt: str) -> Picture:
     svg, png = io.StringIO(), io.BytesIO()
     # Text in an SVG stays text, to be searched, and equal pictures are equal files.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        made.savefig(svg, format="svg", metadata={"Date": None})
+        made.savefig(svg, format="svg", dpi=_DOTS, metadata={"Date": None})
         made.savefig(png, format="png", dpi=_DOTS, metadata={"Software": None})
     width = round(made.get_figwidth() * _CSS_PIXELS)
     return Picture(name, title, alt, _following_theme(svg.getvalue()), png.getvalue(), width)

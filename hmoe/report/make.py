@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from hmoe.analysis.traces import Trace
-from hmoe.report import learned, output, page, run_traces, runs, training
+from hmoe.report import learned, output, page, retention, run_traces, runs, training
 from hmoe.report.content import Section, Table
 from hmoe.report.page import RunFacts
 from hmoe.report.runs import Run
@@ -55,14 +55,16 @@ def report(
 
 
 def _sections(found: Sequence[Run], traced: Sequence[Sequence[Trace]]) -> list[Section]:
-    many = len(found) > 1
-    seen = [
-        View(
-            run.folder, run.folder if many else "", f"-{'ab'[number]}" if many else "", tuple(each)
-        )
-        for number, (run, each) in enumerate(zip(found, traced))
-    ]
+    seen = [_view(found, number, traces) for number, traces in enumerate(traced)]
     return training.sections(found) + learned.sections(seen)
+
+
+def _view(found: Sequence[Run], number: int, traces: Sequence[Trace]) -> View:
+    """Returns a run as sections about traces see it."""
+    folder, scores = found[number].folder, retention.read(found[number].folder)
+    if len(found) == 1:
+        return View(folder, "", "", tuple(traces), scores)
+    return View(folder, folder, f"-{'ab'[number]}", tuple(traces), scores)
 
 
 def _name(run: Run) -> str:

@@ -10,7 +10,7 @@ from hmoe.report.content import Item, Note, Picture, Section, Table
 from hmoe.report.views import View
 
 _PERMUTATIONS = 1000
-_COLUMNS = ("layer", "what", "bits", "by chance", "corrected", "of the entropy", "z")
+_COLUMNS = ("layer and part", "bits", "by chance", "corrected", "of the entropy", "z")
 
 
 def section(seen: Sequence[View]) -> Section:
@@ -51,12 +51,12 @@ def _rows(name: str, view: View, found: LayerInformation) -> list[tuple[str, ...
     rows.append(_row(name, "leaf", found.leaf, found))
     remaining = found.given_token
     share = remaining.corrected / found.token_entropy if found.token_entropy > 0 else 0.0
-    rows.append((name, "leaf, given the token", *_numbers(remaining, share)))
+    rows.append((f"{name}: leaf, given the token", *_numbers(remaining, share)))
     return rows
 
 
 def _row(name: str, part: str, each: Information, found: LayerInformation) -> tuple[str, ...]:
-    return (name, part, *_numbers(each, found.share(each)))
+    return (f"{name}: {part}", *_numbers(each, found.share(each)))
 
 
 def _numbers(each: Information, share: float) -> tuple[str, ...]:

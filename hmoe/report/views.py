@@ -8,12 +8,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from hmoe.analysis.retention_scores import RetentionScore
 from hmoe.analysis.traces import LayerInfo, Trace
 from hmoe.report.content import Item, Note, Side
 from hmoe.startup.command_line import command
 
 # The most layers of which pictures are drawn; tables have all.
-MOST_PICTURED = 6
+MOST_PICTURED = 4
 
 _Of = TypeVar("_Of")
 
@@ -27,12 +28,14 @@ class View:
       title: its heading; "" where there is only one run.
       suffix: what the names of its pictures end with.
       traces: its traces in the order of their steps.
+      retention: its scores with some experts left out; () for none.
     """
 
     folder: str
     title: str
     suffix: str
     traces: tuple[Trace, ...]
+    retention: tuple[RetentionScore, ...] = ()
 
     @property
     def newest(self) -> Trace:
@@ -81,3 +84,9 @@ def leaf_name(leaf: int, sizes: Sequence[int]) -> str:
     """Returns the number of a leaf as its expert at each level, such as "1.3"."""
     experts = np.unravel_index(leaf, tuple(sizes))
     return ".".join(str(int(each)) for each in experts)
+
+
+def visible(piece: str) -> str:
+    """Returns the text of a token such that white space and control characters show."""
+    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in piece)
+    return shown.replace(" ", "\u2423") or "\u2205"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -15,41 +14,7 @@ from hmoe.cli import main
 from hmoe.report import make
 from tests.analysis import made_traces
 from tests.report import made_runs
-
-
-class _Tables(HTMLParser):
-    """Reads the tables of a page.
-
-    Attributes:
-      tables: by caption, the texts of the cells of each row.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}
-        self._rows: list[list[str]] = []
-        self._caption, self._inside = "", ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list) -> None:
-        if tag == "table":
-            self._rows, self._caption = [], ""
-        if tag == "tr":
-            self._rows.append([])
-        if tag in ("td", "th"):
-            self._rows[-1].append("")
-        self._inside = tag
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "table":
-            self.tables[self._caption] = self._rows
-        self._inside = ""
-
-    def handle_data(self, data: str) -> None:
-        if self._inside == "caption":
-            self._caption += data
-        if self._inside in ("td", "th"):
-            self._rows[-1][-1] += data
+from tests.report.tables import tables_of
 
 
 def report(folder: Path, **arguments: object) -> str:
@@ -79,7 +44,7 @@ def test_the_files_of_a_report(tmp_path: Path, capsys: pytest.CaptureFixture) ->
 def test_what_ran_and_the_last_steps(tmp_path: Path) -> None:
     run = made_runs.make(tmp_path / "run", made_runs.lines(12))
     text = report(run)
-    tables = _Tables(text).tables
+    tables = tables_of(text)
     ran = dict(tables["What ran"][1:])
     assert ran["folder"] == str(run)
     assert ran["last report of training"] == "step 120"
@@ -124,7 +89,7 @@ def test_a_damaged_line_is_left_out(tmp_path: Path) -> None:
     run = made_runs.make(tmp_path / "run", made_runs.lines(3))
     with (run / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 40, "loss": \xff')
-    assert dict(_Tables(report(run)).tables["What ran"])["last report of training"] == "step 30"
+    assert dict(tables_of(report(run))["What ran"])["last report of training"] == "step 30"
 
 
 def test_equal_runs_have_equal_reports(tmp_path: Path) -> None:
