@@ -29,9 +29,12 @@ COLORS = (
 )
 INK, PAPER, GRID = "#24292f", "#ffffff", "#d0d7de"
 _DARK = {INK: "#e6edf3", PAPER: "#0d1117", GRID: "#30363d"}
+_LONGEST_NAME = 40
 _DOTS = 150  # dots of an inch in a PNG
 _CSS_PIXELS = 96  # of an inch
 _MADE_BY = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
+# The course of a line or an area, and the digits of its numbers beyond hundredths of a point.
+_COURSE, _DIGITS = re.compile(r' d="[^"]*"'), re.compile(r"(\.\d\d)\d+")
 
 
 def figure(width: float = 5.2, height: float = 3.0) -> tuple[Figure, Axes]:
@@ -60,6 +63,15 @@ def colors(count: int) -> list[str]:
 
     scale = colormaps["viridis"]
     return [to_hex(scale(0.9 * number / (count - 1))) for number in range(count)]
+
+
+def name(text: str) -> str:
+    """Returns a name as pictures write it: not too long, with nothing that matplotlib reads."""
+    half = _LONGEST_NAME // 2
+    shown = text if len(text) <= _LONGEST_NAME else f"{text[: half - 1]}\u2026{text[-half:]}"
+    # A dollar would begin a formula, and a name that begins with "_" is left out of legends.
+    shown = shown.replace("$", r"\$")
+    return f"\u200b{shown}" if shown.startswith("_") else shown
 
 
 def legend(axes: Axes, names: Sequence[str]) -> None:
@@ -94,7 +106,7 @@ def _following_theme(svg: str) -> str:
         for kind in ("fill", "stroke")
     )
     style = f"<style>@media (prefers-color-scheme:dark){{{rules}}}</style>"
-    svg = _MADE_BY.sub("", svg)
+    svg = _COURSE.sub(lambda found: _DIGITS.sub(r"\1", found[0]), _MADE_BY.sub("", svg))
     # The page's own fonts: what matplotlib measured with is not on every machine.
     svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     return svg.replace("<defs>", f"{style}<defs>", 1)

@@ -63,4 +63,4 @@ def _ticks(names: Sequence[str], most: int) -> tuple[list[float], list[str]]:
     """Returns middles of cells and their names, leaving some out where there is no room."""
     step = -(-len(names) // most)
     places = range(0, len(names), step)
-    return [place + 0.5 for place in places], [names[place] for place in places]
+    return [place + 0.5 for place in places], [drawing.name(names[place]) for place in places]

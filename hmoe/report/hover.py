@@ -20,7 +20,7 @@ _METRICS = {
     "entropy": "entropy",
 }
 # The most values of a line, and of the chart: they stand in the page as text.
-_MOST, _MOST_IN_ALL = 120, 8000
+_MOST, _MOST_IN_ALL = 120, 4000
 
 
 def chart(run: Run, name: str) -> Chart | None:

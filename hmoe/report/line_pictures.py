@@ -71,12 +71,19 @@ def draw(name: str, title: str, lines: Sequence[Line], axis: Axis) -> Picture:
         if line.single is not None:
             _plot(axes, line.single, color=color, alpha=0.3, linewidth=0.8)
         style = "--" if line.dashed else "-"
-        _plot(axes, line.mean, color=color, linewidth=1.6, linestyle=style, label=line.name)
+        _plot(
+            axes,
+            line.mean,
+            color=color,
+            linewidth=1.6,
+            linestyle=style,
+            label=drawing.name(line.name),
+        )
     axes.set_xlim(0, axis.last_step)
     axes.set_ylim(axis.lowest, axis.highest)
     axes.set_xlabel("training step")
     axes.set_ylabel(axis.label)
-    drawing.legend(axes, [line.name for line in lines])
+    drawing.legend(axes, [drawing.name(line.name) for line in lines])
     return drawing.picture(figure, name, title, f"{title}. {_in_words(lines)}")
 
 

@@ -124,9 +124,9 @@ def path_section(seen: Sequence[View]) -> Section:
     return Section(
         "paths",
         "Paths from layer to layer",
-        "share(i, j) = tokens that leaf i of a layer and leaf j of the next process / those of i",
+        "share(i, j) = tokens that leaf i and leaf j of the next layer process / their sum over j",
         "A row with one bright cell means that tokens of a leaf stay together in the next layer;"
-        " the mean largest share is 1 over the number of leaves where they scatter.",
+        " where they scatter, the mean largest share is little above 1 / leaves.",
         "Each layer and the next one that reads the same sequence; every token counts 1 for each"
         " pair of its leaves.",
         views.sides(seen, _path_items),

@@ -90,7 +90,7 @@ def _picture(view: View, layer: LayerInfo, label: str, found: Tree) -> Picture:
     figure, axes = drawing.figure(height=1.3 + 0.17 * len(leaves) + 0.1 * len(names))
     starts = np.zeros(len(leaves))
     for name, share, color in zip(names, shares.T, drawing.COLORS):
-        axes.barh(places, share, left=starts, color=color, label=name)
+        axes.barh(places, share, left=starts, color=color, label=drawing.name(name), clip_on=False)
         starts += share
     axes.set_yticks(places, [".".join(map(str, node.path)) for node in leaves])
     axes.tick_params(axis="y", labelsize=8, length=0)

@@ -75,9 +75,10 @@ def left_out(layers: Sequence[LayerInfo]) -> list[Note]:
 
 
 def file_name(kind: str, layer: str, view: View) -> str:
-    """Returns the name of a picture's files."""
-    safe = "".join(each if each.isascii() and each.isalnum() else "-" for each in layer)
-    return f"{kind}-{safe}{view.suffix}"
+    """Returns the name of a picture's files, which names in a trace cannot lead elsewhere."""
+    words = f"{kind}-{layer}"
+    safe = "".join(each if each.isascii() and each.isalnum() else "-" for each in words)
+    return f"{safe}{view.suffix}"
 
 
 def leaf_name(leaf: int, sizes: Sequence[int]) -> str:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+
+from hmoe.analysis import retention_scores, traces
+from hmoe.analysis.retention_scores import RetentionScore
+from hmoe.analysis.traces import Category, Trace
+from tests.analysis import made_traces
 
 LAYER = "encoder/block_000/layer_001"
 GIN = "# Parameters for utils.run:\nutils.run.train_steps = 9\n"
@@ -50,15 +58,39 @@ def make(
 
 
 # What would set a field of the window wherever it is not escaped.
-HOSTILE = (
-    "</script></style><script>window.hostile = 1</script><img src=x onerror='window.hostile=1'>\"`"
-)
+HOSTILE = "_$x^$ </script></style><script>window.hostile = 1</script><img src=x onerror='window.hostile=1'>\"`"
 
 
 def make_hostile(folder: Path) -> Path:
-    """Makes the folder of a run whose layers, data and configuration hold markup."""
+    """Makes the folder of a run of which all texts hold markup: layers, labels, tokens, and more."""
     found = [
         {name.replace("block_000", f"block_000{HOSTILE}"): value for name, value in each.items()}
         for each in lines(12)
     ]
-    return make(folder, found, gin=f"{GIN}# {HOSTILE}\n", data=HOSTILE)
+    make(folder, found, gin=f"{GIN}# {HOSTILE}\n", data=HOSTILE)
+    for step in (5, 10):
+        traces.write(str(folder / f"trace-{step}.parquet"), hostile_trace(step))
+    scores = [
+        RetentionScore(HOSTILE, "all", 1.0, 0.5, 7),
+        RetentionScore(HOSTILE, "top_leaves", 0.5, 0.75, 7),
+        RetentionScore(HOSTILE, "without_group", 0.5, 1.5, 7, group=1),
+    ]
+    retention_scores.write(str(folder / "retention-10.json"), scores)
+    return folder
+
+
+def hostile_trace(step: int) -> Trace:
+    """Returns a trace of a checkpoint of which all texts hold markup."""
+    random = np.random.default_rng(step)
+    experts = np.stack([random.integers(0, size, (12, 2, 9)) for size in (2, 3)], -1)
+    labels = [f"{HOSTILE}{number % 5}" for number in range(12)]
+    layers = [f"encoder/block_00{number}{HOSTILE}" for number in range(2)]
+    found = made_traces.of_experts(experts, (2, 3), labels, layers=layers)
+    label = f"../{HOSTILE}"
+    manifest = dataclasses.replace(
+        found.manifest, step=step, labels=(label,), settings={HOSTILE: HOSTILE}, version=HOSTILE
+    )
+    pieces = found.categories["piece"]
+    hostile = Category(pieces.codes, tuple(f"{HOSTILE}{name}" for name in pieces.names))
+    categories = {**found.categories, "piece": hostile, f"label/{label}": found.label("language")}
+    return Trace(manifest, found.numbers, categories)

@@ -102,11 +102,14 @@ def test_equal_runs_have_equal_reports(tmp_path: Path) -> None:
 
 def test_all_text_is_escaped(tmp_path: Path) -> None:
     text = report(made_runs.make_hostile(tmp_path / "run"))
+    sections = re.findall(r'<section id="(.*?)"', text)
+    assert {"tree", "labels", "retention", "sentence"} <= set(sections)
     # Neither as markup, nor within the script's JSON; names of users are in both.
     assert "<script>window.hostile" not in text
     assert "<img src=x" not in text
     assert "&lt;script&gt;window.hostile" in text
     assert r"\u003cscript\u003ewindow.hostile" in text
+    assert {path.parent.name for path in tmp_path.rglob("*.svg")} == {"report_pictures"}
 
 
 def test_a_damaged_trace_is_an_error_and_nothing_is_written(
