@@ -99,7 +99,7 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["hmoe", "hmoe.*"]) + sorted(gin_packages()),
     package_dir=gin_packages(),
-    package_data={"": ["*.gin"], "hmoe": ["py.typed"]},
+    package_data={"": ["*.gin"], "hmoe": ["py.typed"], "hmoe.report": ["page.html", "page.css"]},
     install_requires=REQUIREMENTS,
     extras_require={"tpu": TPU_LINE},
     entry_points={"console_scripts": ["hmoe = hmoe.cli.main:main"]},

@@ -448,6 +448,35 @@ def _add_shown(group: Container) -> None:
     add("--plot", metavar=FOLDER, help="write pictures to this folder, as SVG and PNG")
 
 
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `hmoe report`, which reads files alone."""
+    read = parser.add_argument_group("what is read")
+    read.add_argument(
+        "--model_dir",
+        metavar=FOLDER,
+        default=DEFAULT_MODEL_DIR,
+        help=f"folder of a run (default: {DEFAULT_MODEL_DIR})",
+    )
+    read.add_argument(
+        "--trace",
+        action="append",
+        default=[],
+        metavar=FILE,
+        help="a trace of the run; may be repeated (default: all trace-<step>.parquet in its "
+        "folder)",
+    )
+    read.add_argument(
+        "--against", metavar=FOLDER, help="folder of another run, to stand beside the first"
+    )
+    written = parser.add_argument_group("what is written")
+    written.add_argument(
+        "--output",
+        metavar=FILE,
+        help="the page; its pictures go to a folder beside it (default: report.html in the folder "
+        "of the run)",
+    )
+
+
 def check(flags: argparse.Namespace, *, launched: bool = False) -> None:
     """Exits with a message if flags do not go together.
 

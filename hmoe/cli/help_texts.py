@@ -89,6 +89,13 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "--gin_param='utils.run.batch_size = 1024'",
         ),
     ),
+    "report": (
+        "show a run on one HTML page: its curves, and what its experts learned",
+        (
+            "hmoe report --model_dir=runs/default",
+            "hmoe report --model_dir=runs/a --against=runs/b --output=a_and_b.html",
+        ),
+    ),
     "launch": (
         "run a command in many processes, each with one slice of the mesh",
         (

@@ -117,6 +117,7 @@ def build_parser() -> Parser:
         _add_model_command(commands, name, add_flags)
     plan = help_texts.COMMANDS["plan"]
     flags.add_plan(_add_command(commands, "plan", " [FLAG ...]", plan, help_texts.WHERE_FILES_ARE))
+    flags.add_report(_add_command(commands, "report", " [FLAG ...]", help_texts.COMMANDS["report"]))
     usage = " [FLAG ...] -- COMMAND ..."
     flags.add_launch(_add_command(commands, "launch", usage, help_texts.COMMANDS["launch"]))
     _add_gin(commands)

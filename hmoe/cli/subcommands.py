@@ -29,7 +29,7 @@ def run(arguments: list[str], guard: Guard) -> int:
     """
     parser = build_parser()
     flags = parser.parse_args(arguments)
-    if flags.command in ("gin", "completion", "help", None):
+    if flags.command in ("gin", "report", "completion", "help", None):
         return _run_printing(parser, flags)
     if flags.command == "launch":
         return launch_command.run(parser, flags, guard)
@@ -54,7 +54,7 @@ def _check_hardware(request: Request) -> None:
 
 
 def _run_printing(parser: Parser, flags: argparse.Namespace) -> int:
-    """Runs a command that only prints."""
+    """Runs a command that loads no TensorFlow."""
     try:
         _print(parser, flags)
         sys.stdout.flush()
@@ -70,6 +70,10 @@ def _run_printing(parser: Parser, flags: argparse.Namespace) -> int:
 def _print(parser: Parser, flags: argparse.Namespace) -> None:
     if flags.command == "gin":
         gin_command.run(flags)
+    elif flags.command == "report":
+        from hmoe.report import make
+
+        make.report(flags.model_dir, print, flags.trace, flags.against, flags.output)
     elif flags.command == "trace":
         from hmoe.cli import compare_command
 

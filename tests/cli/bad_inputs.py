@@ -91,6 +91,10 @@ FILES: dict[str, bytes | None] = {
     # A run whose metrics are there, and nothing else.
     "only_metrics": None,
     "only_metrics/metrics.jsonl": b'{"step": 2, "loss": 1.5}\n',
+    # One whose first line of metrics was torn.
+    "torn_metrics": None,
+    "torn_metrics/metrics.jsonl": b'{"step": 2, "lo',
+    "only_metrics_pictures": b"no folder\n",
     "no_model": None,
     "no_config": None,
     "no_config/checkpoint": b'model_checkpoint_path: "model.ckpt-3"\n',

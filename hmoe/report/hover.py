@@ -1,0 +1,83 @@
+"""A chart of the levels of a run over steps that shows numbers under the pointer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hmoe.report import curves
+from hmoe.report.content import Chart
+from hmoe.report.drawing import COLORS
+from hmoe.report.runs import Run
+
+_METRICS = {
+    "load_imbalance": "load imbalance",
+    "max_violation": "MaxVio",
+    "fraction_tokens_dropped": "tokens dropped",
+    "fraction_arrivals_dropped": "arrivals dropped",
+    "expert_usage": "expert usage",
+    "router_confidence": "router confidence",
+    "entropy": "entropy",
+}
+# The most values of a line, and of the chart: they stand in the page as text.
+_MOST, _MOST_IN_ALL = 120, 4000
+
+
+def chart(run: Run, name: str) -> Chart | None:
+    """Returns a chart of this name of the metrics of all levels; None if the run has none."""
+    rows = list(_rows(run))
+    if not rows:
+        return None
+    import altair
+
+    shown = list(dict.fromkeys(row["metric"] for row in rows))
+    menu = altair.binding_select(options=shown, name="show ")
+    first = "MaxVio" if "MaxVio" in shown else shown[0]
+    metric = altair.selection_point(fields=["metric"], bind=menu, value=first)
+    line = altair.selection_point(fields=["level"], bind="legend")
+    made = (
+        altair.Chart(altair.Data(values=rows))
+        .mark_line(point=altair.OverlayMarkDef(size=25))
+        .encode(
+            x=altair.X("step:Q", title="training step"),
+            y=altair.Y("value:Q", title=None),
+            color=altair.Color(
+                "level:N",
+                title=None,
+                scale=altair.Scale(range=list(COLORS)),
+                legend=altair.Legend(orient="bottom", columns=1, labelLimit=500),
+            ),
+            opacity=altair.condition(line, altair.value(1.0), altair.value(0.12)),
+            tooltip=["step:Q", altair.Tooltip("value:Q", format=".4g"), "level:N", "metric:N"],
+        )
+        .add_params(metric, line)
+        .transform_filter(metric)
+        .properties(width="container", height=260)
+    )
+    return Chart(
+        name,
+        "Metrics of each layer and level; the pointer shows numbers, a click in the legend shows"
+        " one level alone.",
+        "A chart for the pointer; the pictures and tables of these sections show the same numbers.",
+        _plain(made.to_dict()),
+    )
+
+
+def _rows(run: Run) -> Iterator[dict[str, Any]]:
+    places = curves.places(run)
+    most = min(_MOST, max(2, _MOST_IN_ALL // (len(_METRICS) * max(len(places), 1))))
+    for place in places:
+        for name, title in _METRICS.items():
+            found = curves.curve(run, f"{place}/{name}")
+            if found is None:
+                continue
+            shown = curves.thinned(found, most)
+            for step, value in zip(shown.steps.tolist(), shown.values.tolist()):
+                value = float(f"{value:.4g}")
+                yield {"step": step, "value": value, "level": str(place), "metric": title}
+
+
+def _plain(spec: dict[str, Any]) -> dict[str, Any]:
+    """Returns a spec without a background, for the page's own to show."""
+    config = {**spec.get("config", {}), "background": None, "view": {"stroke": None}}
+    return {**spec, "config": config}

@@ -1,0 +1,142 @@
+"""The section about retention: the loss of each label with some experts left out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from hmoe.analysis import retention_scores
+from hmoe.analysis.retention_scores import WAYS, GroupMatrix, RetentionScore, RetentionTable
+from hmoe.report import drawing, heat
+from hmoe.report.content import Item, Note, Picture, Section, Side, Table
+from hmoe.report.views import View
+
+_NAME = re.compile(r"retention-(\d+)\.json")
+_TITLES = ("most used leaves", "most used groups", "random leaves", "random groups")
+
+
+def read(folder: str) -> tuple[RetentionScore, ...]:
+    """Returns the scores of the last step that has some in a folder; () for none.
+
+    Raises:
+      ValueError: the file is damaged.
+      OSError: it cannot be read.
+    """
+    found = [match for match in map(_NAME.fullmatch, os.listdir(folder)) if match]
+    if not found:
+        return ()
+    last = max(found, key=lambda match: int(match[1]))
+    return tuple(retention_scores.read(os.path.join(folder, last[0])))
+
+
+def sections(seen: Sequence[View]) -> list[Section]:
+    """Returns the section, if any run has scores."""
+    if not any(view.retention for view in seen):
+        return []
+    return [
+        Section(
+            "retention",
+            "Retention",
+            "excess = loss of a label with a share of the experts kept - its loss with all; nats"
+            " per target token",
+            "Keeping the most used experts of a label should hurt less than keeping random ones;"
+            " a group that a label needs stands out in the row of the label.",
+            "All expert layers together; every target token counts 1. Weights are renormalized over"
+            " the experts that are kept.",
+            tuple(Side(view.title, tuple(_items(view))) for view in seen),
+        )
+    ]
+
+
+def _items(view: View) -> list[Item]:
+    if not view.retention:
+        return [Note("This run has no scores with experts left out.")]
+    items: list[Item] = []
+    found = retention_scores.table(view.retention)
+    if len(found.shares):
+        items += [_picture(view, found), _table(found)]
+    matrix = retention_scores.group_matrix(view.retention)
+    if matrix.excess.size:
+        items += [_matrix_picture(view, matrix), _matrix_table(matrix)]
+    return items
+
+
+def _table(found: RetentionTable) -> Table:
+    rows = [
+        (
+            f"{label}, {share:.0%} kept",
+            _number(found.loss_of_all[row]),
+            *(
+                _with_deviation(found.excess[row, column, way], found.deviation[row, column, way])
+                for way in range(len(WAYS))
+            ),
+        )
+        for row, label in enumerate(found.labels)
+        for column, share in enumerate(found.shares)
+    ]
+    columns = ("label", "loss with all", *_TITLES)
+    caption = "Excess of the loss with some experts kept, ± standard deviation over seeds"
+    return Table(caption, columns, tuple(rows))
+
+
+def _picture(view: View, found: RetentionTable) -> Picture:
+    """Draws the mean excess over labels against the share that is kept."""
+    figure, axes = drawing.figure()
+    words = []
+    for way, (title, color) in enumerate(zip(_TITLES, drawing.COLORS)):
+        values = found.excess[:, :, way]
+        there = ~np.isnan(values).any(axis=0)
+        if not there.any():
+            continue
+        means = values[:, there].mean(axis=0)
+        style = "--" if title.startswith("random") else "-"
+        axes.plot(found.shares[there], means, style, color=color, marker="o", label=title)
+        words.append(f"{title}: {means[0]:.3f} at {found.shares[there][0]:.0%}")
+    axes.set_xlabel("share of leaves kept")
+    axes.set_ylabel("excess, nats")
+    drawing.legend(axes, _TITLES)
+    title = "Excess of the loss, mean over labels"
+    alt = f"{title}. {'; '.join(words)}."
+    return drawing.picture(figure, f"retention{view.suffix}", title, alt)
+
+
+def _matrix_picture(view: View, found: GroupMatrix) -> Picture:
+    highest = float(np.nanmax(np.abs(found.excess)))
+    title = "Excess of the loss of each label without one outer group"
+    groups = [str(number) for number in range(found.excess.shape[1])]
+    words = "; ".join(
+        f"{label}: most without group {int(np.nanargmax(row))}, {np.nanmax(row):.3f}"
+        for label, row in zip(found.labels, found.excess)
+        if not np.isnan(row).all()
+    )
+    return heat.draw(
+        f"without-group{view.suffix}",
+        title,
+        f"{title}. {words}.",
+        found.excess,
+        found.labels,
+        groups,
+        label="excess, nats",
+        highest=highest,
+        lowest=min(0.0, float(np.nanmin(found.excess))),
+    )
+
+
+def _matrix_table(found: GroupMatrix) -> Table:
+    columns = ("label", *(f"without {number}" for number in range(found.excess.shape[1])))
+    rows = [
+        (label, *(_number(each) for each in row)) for label, row in zip(found.labels, found.excess)
+    ]
+    return Table("Excess of the loss without one outer group", columns, tuple(rows))
+
+
+def _with_deviation(value: float, deviation: float) -> str:
+    spread = "" if np.isnan(deviation) else f" ± {deviation:.3f}"
+    return f"{_number(value)}{spread}"
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"

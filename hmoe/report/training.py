@@ -1,0 +1,209 @@
+"""Sections of a report about training: losses, load and drops over steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from hmoe.report import curves, hover, line_pictures
+from hmoe.report.content import Item, Note, Section, Side, Table
+from hmoe.report.curves import WINDOW, Place
+from hmoe.report.line_pictures import Line
+from hmoe.report.runs import Run
+
+_LOSSES = {"loss": "loss", "cross_ent_loss": "cross entropy"}
+
+
+class _Kind(NamedTuple):
+    """A metric of levels that is drawn over steps.
+
+    Attributes:
+      metric: its name.
+      label: of its axis.
+      name: of its files.
+      title: of its pictures.
+    """
+
+    metric: str
+    label: str
+    name: str
+    title: str
+
+
+_VIOLATION = _Kind("max_violation", "MaxVio", "maxvio", "MaxVio over steps")
+_DROPPED = _Kind(
+    "fraction_tokens_dropped", "share of tokens dropped", "dropped", "Tokens dropped over steps"
+)
+
+
+def sections(runs: Sequence[Run]) -> list[Section]:
+    """Returns the sections about training of one run, or of two side by side."""
+    found = [_loss(runs)]
+    if any(curves.places(run) for run in runs):
+        found += [_load(runs), _dropped(runs), _at_the_end(runs)]
+    return found
+
+
+def side_title(runs: Sequence[Run], run: Run) -> str:
+    """Returns the heading of what is shown of a run: none where there is only one."""
+    return run.folder if len(runs) > 1 else ""
+
+
+def _loss(runs: Sequence[Run]) -> Section:
+    lines = [_loss_lines(run) for run in runs]
+    sides = []
+    for number, run in enumerate(runs):
+        axis = line_pictures.shared_axis("nats", sum(lines, []))
+        name = f"loss{_suffix(runs, number)}"
+        items: list[Item] = [_nothing("a loss")]
+        if lines[number]:
+            title = "Loss and cross entropy over steps"
+            items = [line_pictures.draw(name, title, lines[number], axis)]
+        sides.append(Side(side_title(runs, run), tuple(items)))
+    return Section(
+        "loss",
+        "Loss",
+        "cross entropy = -sum of ln p(target) / targets that are not padding; loss = -sum of"
+        " ln p(target) / all target positions + weighted losses of expert layers + output z-loss",
+        "Lower is better; compare runs by their cross entropy, since the loss also holds what"
+        " balances the experts, and counts padding.",
+        f"The whole model, training batches. Faint: the mean since the report before; full: the"
+        f" mean over {WINDOW} steps.",
+        tuple(sides),
+    )
+
+
+def _loss_lines(run: Run) -> list[Line]:
+    found = ((title, curves.curve(run, name)) for name, title in _LOSSES.items())
+    return [Line(title, curve, curve.windowed()) for title, curve in found if curve is not None]
+
+
+def _load(runs: Sequence[Run]) -> Section:
+    sides = _level_sides(runs, _VIOLATION, _summed)
+    names = [f"levels-over-steps{_suffix(runs, number)}" for number in range(len(runs))]
+    charts = [hover.chart(run, name) for run, name in zip(runs, names)]
+    sides = [
+        side if chart is None else Side(side.title, (*side.items, chart))
+        for side, chart in zip(sides, charts)
+    ]
+    return Section(
+        "load-over-steps",
+        "Load over steps",
+        "MaxVio = X * highest demand / sum of demand - 1, over the X experts of one parent",
+        "0 is an even load; 1 means that the fullest expert is wanted twice as often as the mean.",
+        "Each layer and level; every choice of a real token counts 1, before policy and capacity."
+        f" Faint: single reports; full: the mean over {WINDOW} steps; dashed: MaxVio of the demand"
+        f" summed over {WINDOW} steps, at the outermost level, where the run recorded it"
+        ' (hmoe.HierarchicalMoE.metrics = "full").',
+        tuple(sides),
+    )
+
+
+def _dropped(runs: Sequence[Run]) -> Section:
+    return Section(
+        "dropped-over-steps",
+        "Tokens dropped over steps",
+        "dropped at a level = tokens of the layer that are lost there / real tokens of the layer",
+        "Tokens that are dropped pass a layer by its residual connection alone; the sum over levels"
+        " is the layer's share.",
+        f"Each layer and level; every real token counts 1. Faint: single reports; full: the mean"
+        f" over {WINDOW} steps.",
+        tuple(_level_sides(runs, _DROPPED, lambda run, place: [])),
+    )
+
+
+def _level_sides(
+    runs: Sequence[Run], kind: _Kind, more: Callable[[Run, Place], list[Line]]
+) -> list[Side]:
+    """Returns, for each run, a picture of a metric for each level, all on the same axes."""
+    by_run = [_level_lines(run, kind, more) for run in runs]
+    drawn = [line for levels in by_run for lines in levels.values() for line in lines]
+    axis = line_pictures.shared_axis(kind.label, drawn)
+    sides = []
+    for number, (run, levels) in enumerate(zip(runs, by_run)):
+        items: list[Item] = [
+            line_pictures.draw(
+                f"{kind.name}-{level}{_suffix(runs, number)}",
+                f"{kind.title}, level {level!r}",
+                lines,
+                axis,
+            )
+            for level, lines in levels.items()
+        ]
+        sides.append(Side(side_title(runs, run), tuple(items or [_nothing(f"{kind.label!r}")])))
+    return sides
+
+
+def _level_lines(
+    run: Run, kind: _Kind, more: Callable[[Run, Place], list[Line]]
+) -> dict[str, list[Line]]:
+    """Returns the lines of each level: one for each layer, and more of them."""
+    found: dict[str, list[Line]] = {}
+    for place in curves.places(run):
+        curve = curves.curve(run, f"{place}/{kind.metric}")
+        if curve is not None:
+            line = Line(place.layer, curve, curve.windowed())
+            found.setdefault(place.level, []).extend([line, *more(run, place)])
+    return found
+
+
+def _summed(run: Run, place: Place) -> list[Line]:
+    """Returns the line of MaxVio of summed demand, where it can be had from the metrics.
+
+    Below the outermost level, metrics add up sets of siblings, whose maxima would be lost.
+    """
+    outermost = next(each for each in curves.places(run) if each.layer == place.layer)
+    loads = curves.load_curves(run, place) if place == outermost else []
+    if not loads or any(len(each.steps) != len(loads[0].steps) for each in loads):
+        return []
+    return [Line(f"{place.layer}, summed", None, curves.summed_violation(loads), dashed=True)]
+
+
+def _at_the_end(runs: Sequence[Run]) -> Section:
+    sides = [Side(side_title(runs, run), (_end_table(run),)) for run in runs if curves.places(run)]
+    return Section(
+        "end-of-training",
+        "Levels at the end of training",
+        "load imbalance = MaxVio + 1; arrivals dropped = arrivals without a slot / arrivals",
+        "Dead experts are those that no token chose since the report before: capacity that is paid"
+        " for and not used.",
+        f"Each layer and level; means over the last {WINDOW} steps, and dead experts of the last"
+        " report.",
+        tuple(sides),
+    )
+
+
+def _end_table(run: Run) -> Table:
+    columns = (
+        "layer and level",
+        "load imbalance",
+        "MaxVio",
+        "tokens dropped",
+        "arrivals dropped",
+        "dead experts",
+    )
+    rows = []
+    for place in curves.places(run):
+        cells = [
+            _last_mean(run, f"{place}/load_imbalance", "{:.3f}"),
+            _last_mean(run, f"{place}/max_violation", "{:.3f}"),
+            _last_mean(run, f"{place}/fraction_tokens_dropped", "{:.2%}"),
+            _last_mean(run, f"{place}/fraction_arrivals_dropped", "{:.2%}"),
+        ]
+        dead = curves.curve(run, f"{place}/dead_experts")
+        cells.append("-" if dead is None else f"{dead.values[-1]:g}")
+        rows.append((str(place), *cells))
+    return Table(f"Step {run.last_step:,}", columns, tuple(rows))
+
+
+def _last_mean(run: Run, name: str, form: str) -> str:
+    found = curves.curve(run, name)
+    return "-" if found is None else form.format(found.windowed().values[-1])
+
+
+def _suffix(runs: Sequence[Run], number: int) -> str:
+    return "" if len(runs) == 1 else f"-{'ab'[number]}"
+
+
+def _nothing(what: str) -> Note:
+    return Note(f"This run has no report of {what}.")

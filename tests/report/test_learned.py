@@ -1,0 +1,220 @@
+"""Sections about traces, compared with routings whose answer is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hmoe.analysis import retention_scores, traces
+from hmoe.analysis.retention_scores import RetentionScore
+from hmoe.analysis.traces import Category, Trace
+from hmoe.report import make
+from tests.analysis import made_traces
+from tests.report import made_runs
+from tests.report.tables import tables_of
+
+LAYERS = ("encoder/block_000/layer_001", "encoder/block_001/layer_001")
+LABELS = ["de", "el"] * 20
+
+
+def by_label(step: int, *, mixed: bool = False) -> Trace:
+    """Returns a trace of 2 x 3 experts in which the outer group is the label, and the inner is 0.
+
+    Args:
+      step: of its checkpoint.
+      mixed: whether the first half of the positions goes to the other group instead.
+    """
+    label = np.arange(len(LABELS)) % 2
+    experts = np.zeros((len(LABELS), 2, 4, 2), int)
+    experts[..., 0] = label[:, None, None]
+    if mixed:
+        experts[:, :, :2, 0] = 1 - experts[:, :, :2, 0]
+    found = made_traces.of_experts(experts, (2, 3), LABELS, layers=LAYERS)
+    return dataclasses.replace(found, manifest=dataclasses.replace(found.manifest, step=step))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = made_runs.make(tmp_path_factory.mktemp("learned") / "run", made_runs.lines(3))
+    traces.write(str(folder / "trace-9.parquet"), by_label(9))
+    traces.write(str(folder / "trace-10.parquet"), by_label(10))
+    traces.write(str(folder / "trace-4.parquet"), by_label(4, mixed=True))
+    scores = [
+        RetentionScore("de", "all", 1.0, 0.5, 7),
+        RetentionScore("de", "top_groups", 0.5, 0.625, 7),
+        RetentionScore("de", "random_groups", 0.5, 1.0, 7, seed=0),
+        RetentionScore("de", "random_groups", 0.5, 2.0, 7, seed=1),
+        RetentionScore("de", "without_group", 0.5, 3.25, 7, group=1),
+        RetentionScore("de", "without_group", 0.5, 0.25, 7, group=0),
+    ]
+    retention_scores.write(str(folder / "retention-9.json"), scores)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(run: Path) -> str:
+    return Path(make.report(str(run), print)).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def tables(text: str) -> dict[str, list[list[str]]]:
+    return tables_of(text)
+
+
+def test_the_traces_stand_at_the_top_by_step(tables: dict) -> None:
+    names = [row[0] for row in tables["What ran"]]
+    assert names[-3:] == ["trace of step 4", "trace of step 9", "trace of step 10"]
+    assert tables["What ran"][-1][1] == "40 examples, data cldr_names, hmoe 0.0"
+
+
+def test_load(tables: dict) -> None:
+    rows = tables["Load in the trace of step 10"]
+    # Two outer experts share 160 tokens; of three inner ones the first has all.
+    assert rows[1] == [f"{LAYERS[0]}/outer", "2", "0.000", "0.000", "2.00", "0", "0.00%", "160"]
+    assert rows[2] == [f"{LAYERS[0]}/inner", "3", "2.000", "0.667", "1.00", "4", "0.00%", "160"]
+    # Two of six leaves: 6 / 2 - 1, Gini 1 - 2 / 6.
+    assert rows[3] == [f"{LAYERS[0]}, leaves", "6", "2.000", "0.667", "2.00", "4", "", ""]
+
+
+def test_tree(tables: dict) -> None:
+    rows = {row[0]: row[1:] for row in tables[f"{LAYERS[0]}: its experts"]}
+    order = ["group 0", "leaf 0.0", "leaf 0.1", "leaf 0.2", "group 1", "leaf 1.0", "leaf 1.1"]
+    assert list(rows) == ["expert", *order, "leaf 1.2"]
+    assert rows["group 0"][:2] == ["50.0%", "de 100%"] or rows["group 0"][:2] == [
+        "50.0%",
+        "el 100%",
+    ]
+    assert rows["group 0"][1] == f"{LABELS[0]} 100%"
+    assert rows["leaf 1.0"][:2] == ["50.0%", f"{LABELS[1]} 100%"]
+    assert rows["leaf 1.1"] == ["0.0%", "", ""]
+
+
+def test_information_is_all_at_the_outer_level(tables: dict) -> None:
+    rows = {row[0]: row[1:] for row in tables["Information of language and experts"]}
+    outer = rows[f"{LAYERS[0]}: outer"]
+    assert outer[0] == "1.000"
+    assert float(outer[3].rstrip("%")) > 95
+    assert float(outer[4]) > 10
+    assert rows[f"{LAYERS[0]}: inner, given its parent"][0] == "0.000"
+    assert rows[f"{LAYERS[0]}: leaf, given the token"][0] == "1.000"
+
+
+def test_labels_and_vocabulary(tables: dict) -> None:
+    rows = tables["The leaf that processes most tokens of each language, with its share of them"]
+    assert rows[0] == ["layer", "de", "el"]
+    assert rows[1] == [LAYERS[0], "0.0 (100%)", "1.0 (100%)"]
+    # Each of the four tokens is in both labels, half of it at each leaf.
+    rows = tables["Vocabulary specialization of each layer"]
+    assert rows[1] == [LAYERS[0], "4", "0.50", "0.0 (0.50)", "0.0 (0.50)"]
+
+
+def test_saturation(tables: dict) -> None:
+    rows = tables["Saturation against step 10, and by chance"]
+    assert rows[0] == ["layer and level", "step 4", "step 9"]
+    assert rows[1] == [f"{LAYERS[0]}/outer", "50.0% (50.0%)", "100.0% (50.0%)"]
+    assert rows[2] == [f"{LAYERS[0]}/inner", "50.0% (16.7%)", "100.0% (16.7%)"]
+
+
+def test_coactivation_and_paths(text: str, tables: dict) -> None:
+    assert "No token of this trace is processed by more than one leaf." in text
+    rows = tables["How much tokens of a leaf stay together"]
+    assert rows[1] == [f"{LAYERS[0]} to {LAYERS[1]}", "100.0%", "16.7%"]
+
+
+def test_retention(tables: dict) -> None:
+    caption = "Excess of the loss with some experts kept, ± standard deviation over seeds"
+    deviation = f"{np.sqrt(0.5):.3f}"
+    assert tables[caption][1] == [
+        "de, 50% kept",
+        "0.500",
+        "-",
+        "0.125",
+        "-",
+        f"1.000 ± {deviation}",
+    ]
+    assert tables["Excess of the loss without one outer group"] == [
+        ["label", "without 0", "without 1"],
+        ["de", "-0.250", "2.750"],
+    ]
+
+
+def test_a_sentence_in_color(text: str) -> None:
+    section = text[text.index('<section id="sentence"') :]
+    first = section[section.index("<p><span") :].split("</p>")[0]
+    assert first.count("<span") == 4
+    assert 'title="leaf 0.0, weight 1.00"' in first
+    assert ">p0<sub>0.0</sub></span>" in first
+
+
+def test_tokens_on_two_leaves(tmp_path: Path) -> None:
+    """One token in two goes to a second leaf of the same group too."""
+    found = by_label(10)
+    inner = found.numbers["level"] == 1
+    doubled = np.flatnonzero(inner & (found.numbers["position"] < 2))
+    numbers = {name: np.append(each, each[doubled]) for name, each in found.numbers.items()}
+    for name in ("expert", "went"):
+        numbers[name] = numbers[name].copy()
+        numbers[name][-len(doubled) :] = 2
+    categories = {
+        name: Category(np.append(each.codes, each.codes[doubled]), each.names)
+        for name, each in found.categories.items()
+    }
+    folder = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    more = dataclasses.replace(found, numbers=numbers, categories=categories)
+    traces.write(str(folder / "trace-10.parquet"), more)
+    tables = tables_of(Path(make.report(str(folder), print)).read_text(encoding="utf-8"))
+    rows = tables["Co-activation of each layer"]
+    # Of the 30 pairs, leaf 0 with 2 in each group: 50 % one way, 100 % the other.
+    assert rows[1] == [LAYERS[0], "0.2 with 0.0", "100.0%", f"{2 * 1.5 / 30:.1%}"]
+
+
+def test_other_tokens_at_another_checkpoint(tmp_path: Path) -> None:
+    folder = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    traces.write(str(folder / "trace-9.parquet"), made_traces.trace(3, 4, (2, 3), seed=0))
+    traces.write(str(folder / "trace-10.parquet"), dataclasses.replace(by_label(10)))
+    text = Path(make.report(str(folder), print)).read_text(encoding="utf-8")
+    assert (
+        f"These traces cannot be compared: layer {LAYERS[0]}: the traces are not of the same tokens"
+        " (12 and 160); trace the same data with both checkpoints."
+    ) in text
+
+
+def test_a_run_without_a_trace_says_how_to_make_one(tmp_path: Path) -> None:
+    folder = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    text = Path(make.report(str(folder), print)).read_text(encoding="utf-8")
+    assert f"<code>hmoe trace --model_dir={folder}</code>" in text
+
+
+def test_one_run_with_a_trace_and_one_without(run: Path, tmp_path: Path) -> None:
+    other = made_runs.make(tmp_path / "other", made_runs.lines(3))
+    page = make.report(str(run), print, against=str(other), path=str(tmp_path / "a.html"))
+    text = Path(page).read_text(encoding="utf-8")
+    assert f"<code>hmoe trace --model_dir={other}</code>" in text
+    assert "This run has no scores with experts left out." in text
+
+
+@pytest.mark.slow
+def test_a_large_report_stays_below_five_megabytes(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    layers = [f"encoder/block_{number:03d}/layer_001" for number in range(12)]
+    experts = random.integers(0, 8, (48, len(layers), 16, 2))
+    labels = [f"l{number % 24:02d}" for number in range(48)]
+    tokens = random.integers(0, 300, (48, 16))
+    lines = []
+    for each in made_runs.lines(400):
+        of_layers = {
+            name.replace(made_runs.LAYER, layer): value * random.uniform(0.5, 1.5)
+            for layer in layers
+            for name, value in each.items()
+            if made_runs.LAYER in name
+        }
+        lines.append({"step": each["step"], "loss": each["loss"], **of_layers})
+    folders = [made_runs.make(tmp_path / name, lines) for name in ("one", "two")]
+    for folder in folders:
+        made = made_traces.of_experts(experts, (8, 8), labels, tokens, layers)
+        traces.write(str(folder / "trace-7.parquet"), made)
+    page = make.report(str(folders[0]), print, against=str(folders[1]))
+    assert Path(page).stat().st_size < 5_000_000

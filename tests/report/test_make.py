@@ -1,0 +1,142 @@
+"""What a report writes, and that it writes nothing where something is wrong."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hmoe.analysis import traces
+from hmoe.cli import main
+from hmoe.report import make
+from tests.analysis import made_traces
+from tests.report import made_runs
+from tests.report.tables import tables_of
+
+
+def report(folder: Path, **arguments: object) -> str:
+    """Returns the text of a run's report."""
+    return Path(make.report(str(folder), print, **arguments)).read_text(encoding="utf-8")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_files_of_a_report(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(12))
+    assert main.main(["report", f"--model_dir={run}"]) == 0
+    page, folder = run / "report.html", run / "report_pictures"
+    names = ["dropped-inner", "dropped-outer", "loss", "maxvio-inner", "maxvio-outer"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        f"{name}.{kind}" for name in names for kind in ("png", "svg")
+    ]
+    assert capsys.readouterr().out == (
+        f"Wrote {page}, and its 5 pictures as SVG and PNG to {folder}\n"
+    )
+    assert all(p.read_bytes()[:4] == b"\x89PNG" for p in folder.glob("*.png"))
+    assert page.stat().st_size < 5_000_000
+
+
+def test_what_ran_and_the_last_steps(tmp_path: Path) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(12))
+    text = report(run)
+    tables = tables_of(text)
+    ran = dict(tables["What ran"][1:])
+    assert ran["folder"] == str(run)
+    assert ran["last report of training"] == "step 120"
+    assert ran["newest checkpoint"] == "none here"
+    assert ran["data"] == "pairs.tsv"
+    # The mean over reports 3 to 12, the last 100 steps, of 1 + 2 * 0.3 / n.
+    mean = sum(1 / n for n in range(3, 13)) / 10
+    assert tables["Step 120"][1] == [
+        f"{made_runs.LAYER}/outer",
+        f"{1 + 0.6 * mean:.3f}",
+        f"{0.6 * mean:.3f}",
+        f"{0.1 * mean:.2%}",
+        f"{0.2 * mean:.2%}",
+        "0",
+    ]
+    assert "utils.run.train_steps = 9" in text
+
+
+def test_two_runs_share_their_axes(tmp_path: Path) -> None:
+    first = made_runs.make(tmp_path / "first", made_runs.lines(12))
+    second = made_runs.make(tmp_path / "second", made_runs.lines(30, high=40.0))
+    page = tmp_path / "both.html"
+    text = report(first, against=str(second), path=str(page))
+    assert re.findall(r"<h3>(.*?)</h3>", text)[:2] == [str(first), str(second)]
+    pictures = tmp_path / "both_pictures"
+    ticks = {}
+    for side in "ab":
+        svg = (pictures / f"loss-{side}.svg").read_text(encoding="utf-8")
+        ticks[side] = re.findall(r">([\d.]+)</text>", svg)
+    assert ticks["a"] == ticks["b"]
+    assert "300" in ticks["a"]
+
+
+def test_a_run_without_experts_has_its_loss_alone(tmp_path: Path) -> None:
+    run = made_runs.make(tmp_path / "run", [made_runs.line(5, loss=2.5)])
+    text = report(run)
+    assert re.findall(r'<section id="(.*?)"', text)[0] == "loss"
+    assert "load-over-steps" not in text
+
+
+def test_a_damaged_line_is_left_out(tmp_path: Path) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 40, "loss": \xff')
+    assert dict(tables_of(report(run))["What ran"])["last report of training"] == "step 30"
+
+
+def test_equal_runs_have_equal_reports(tmp_path: Path) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    report(run)
+    before = files(run)
+    report(run)
+    assert files(run) == before
+
+
+def test_all_text_is_escaped(tmp_path: Path) -> None:
+    text = report(made_runs.make_hostile(tmp_path / "run"))
+    sections = re.findall(r'<section id="(.*?)"', text)
+    assert {"tree", "labels", "retention", "sentence"} <= set(sections)
+    # Neither as markup, nor within the script's JSON; names of users are in both.
+    assert "<script>window.hostile" not in text
+    assert "<img src=x" not in text
+    assert "&lt;script&gt;window.hostile" in text
+    assert r"\u003cscript\u003ewindow.hostile" in text
+    assert {path.parent.name for path in tmp_path.rglob("*.svg")} == {"report_pictures"}
+
+
+def test_a_damaged_trace_is_an_error_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    trace = run / "trace-7.parquet"
+    traces.write(str(trace), made_traces.trace(4, 3, (2, 3), seed=1))
+    trace.write_bytes(trace.read_bytes()[:-9])
+    before = files(tmp_path)
+    assert main.main(["report", f"--model_dir={run}"]) == 2
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(
+        f"hmoe: error: {re.escape(str(trace))}: no Parquet file, or a damaged one "
+        r"\([^\n]*\); a trace is written by `hmoe trace`\n",
+        errors,
+    )
+    assert files(tmp_path) == before
+
+
+def test_a_report_loads_no_tensorflow(tmp_path: Path) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    code = (
+        "import sys\nfrom hmoe.cli import main\n"
+        f"assert main.main(['report', '--model_dir={run}']) == 0\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
