@@ -12,7 +12,7 @@ from hmoe.analysis import retention_scores
 from hmoe.analysis.retention_scores import WAYS, GroupMatrix, RetentionScore, RetentionTable
 from hmoe.report import drawing, heat
 from hmoe.report.content import Item, Note, Picture, Section, Side, Table
-from hmoe.report.views import View
+from hmoe.report.views import View, file_name
 
 _NAME = re.compile(r"retention-(\d+)\.json")
 _TITLES = ("most used leaves", "most used groups", "random leaves", "random groups")
@@ -58,9 +58,9 @@ def _items(view: View) -> list[Item]:
     found = retention_scores.table(view.retention)
     if len(found.shares):
         items += [_picture(view, found), _table(found)]
-    matrix = retention_scores.group_matrix(view.retention)
-    if matrix.excess.size:
-        items += [_matrix_picture(view, matrix), _matrix_table(matrix)]
+    for layer in dict.fromkeys(each.layer for each in view.retention if each.group is not None):
+        matrix = retention_scores.group_matrix(view.retention, layer)
+        items += [_matrix_picture(view, matrix, layer), _matrix_table(matrix, layer)]
     return items
 
 
@@ -103,9 +103,9 @@ def _picture(view: View, found: RetentionTable) -> Picture:
     return drawing.picture(figure, f"retention{view.suffix}", title, alt)
 
 
-def _matrix_picture(view: View, found: GroupMatrix) -> Picture:
+def _matrix_picture(view: View, found: GroupMatrix, layer: str | None) -> Picture:
     highest = float(np.nanmax(np.abs(found.excess)))
-    title = "Excess of the loss of each label without one outer group"
+    title = f"Excess of the loss of each label without one outer group of {_where(layer)}"
     groups = [str(number) for number in range(found.excess.shape[1])]
     words = "; ".join(
         f"{label}: most without group {int(np.nanargmax(row))}, {np.nanmax(row):.3f}"
@@ -113,7 +113,7 @@ def _matrix_picture(view: View, found: GroupMatrix) -> Picture:
         if not np.isnan(row).all()
     )
     return heat.draw(
-        f"without-group{view.suffix}",
+        file_name("without-group", _where(layer), view),
         title,
         f"{title}. {words}.",
         found.excess,
@@ -125,12 +125,17 @@ def _matrix_picture(view: View, found: GroupMatrix) -> Picture:
     )
 
 
-def _matrix_table(found: GroupMatrix) -> Table:
+def _where(layer: str | None) -> str:
+    return "all layers" if layer is None else layer
+
+
+def _matrix_table(found: GroupMatrix, layer: str | None) -> Table:
     columns = ("label", *(f"without {number}" for number in range(found.excess.shape[1])))
     rows = [
         (label, *(_number(each) for each in row)) for label, row in zip(found.labels, found.excess)
     ]
-    return Table("Excess of the loss without one outer group", columns, tuple(rows))
+    title = f"Excess of the loss without one outer group of {_where(layer)}"
+    return Table(title, columns, tuple(rows))
 
 
 def _with_deviation(value: float, deviation: float) -> str:

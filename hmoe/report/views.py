@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from hmoe.analysis.traces import LayerInfo, Trace
 from hmoe.report.content import Item, Note, Side
 from hmoe.startup.command_line import command
 
+_LONGEST_FILE_NAME = 100
 # The most layers of which pictures are drawn; tables have all.
 MOST_PICTURED = 4
 
@@ -75,9 +77,14 @@ def left_out(layers: Sequence[LayerInfo]) -> list[Note]:
 
 
 def file_name(kind: str, layer: str, view: View) -> str:
-    """Returns the name of a picture's files, which names in a trace cannot lead elsewhere."""
+    """Returns the name of a picture's files, which names in a trace cannot lead elsewhere.
+
+    Of a long name the beginning is left, with a number that tells it from others.
+    """
     words = f"{kind}-{layer}"
     safe = "".join(each if each.isascii() and each.isalnum() else "-" for each in words)
+    if len(safe) > _LONGEST_FILE_NAME:
+        safe = f"{safe[:_LONGEST_FILE_NAME]}-{zlib.crc32(words.encode()):08x}"
     return f"{safe}{view.suffix}"
 
 

@@ -135,7 +135,7 @@ def test_retention(tables: dict) -> None:
         "-",
         f"1.000 ± {deviation}",
     ]
-    assert tables["Excess of the loss without one outer group"] == [
+    assert tables["Excess of the loss without one outer group of all layers"] == [
         ["label", "without 0", "without 1"],
         ["de", "-0.250", "2.750"],
     ]

@@ -19,6 +19,7 @@ from hmoe.t5.evaluation import decode_lines, evaluate
 from hmoe.t5.evaluation import trace as trace_lib
 from hmoe.t5.evaluation.decode_lines import LineDecoder
 from hmoe.t5.evaluation.evaluate import EvalRequest
+from hmoe.t5.layers import layout_check
 from hmoe.t5.sessions import checkpoints, processes
 from hmoe.t5.sessions.estimator import SessionEstimator
 
@@ -39,16 +40,19 @@ def trace(request: Request, console: Console) -> None:
     trace_held_out(request, console, request.trace)
 
 
-def trace_held_out(request: Request, console: Console, flags: TraceFlags) -> None:
+def trace_held_out(
+    request: Request, console: Console, flags: TraceFlags, *, or_nothing: bool = False
+) -> None:
     """Traces held-out examples, once gin is configured.
 
     Args:
       request: the command.
       console: prints lines for the user.
       flags: what is traced, and where to.
+      or_nothing: whether a model without expert layers is left alone, and no error.
     """
     make_repeatable()
-    function = _data_function(request.model_dir, flags, console)
+    function = _data_function(request.model_dir, flags, console, or_nothing=or_nothing)
     _run(request, console, "eval", {"evaluate": function}, configure.held_out_data())
 
 
@@ -70,12 +74,17 @@ def _run(
     checkpoints.again_if_removed(run.start, console.say)
 
 
-def _data_function(model_dir: str, flags: TraceFlags, console: Console) -> Callable[..., None]:
+def _data_function(
+    model_dir: str, flags: TraceFlags, console: Console, *, or_nothing: bool
+) -> Callable[..., None]:
     """Returns a function that traces held-out examples in place of upstream's `eval_model`."""
 
     def eval_model(*arguments: Any, **named: Any) -> None:
         asked = EvalRequest(*arguments, **named)
         prepared = evaluate.prepare(asked, console.say)
+        model = prepared.estimator.settings.transformer_model
+        if or_nothing and not layout_check.expert_layers(model):
+            return
         data = [
             trace_lib.data_of_task(task, input_fn, flags.examples)
             for task, input_fn in zip(prepared.tasks, prepared.input_fns(asked.batch_size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import configure, cut_warnings, gin_config, run_start
+from hmoe.t5.commands import configure, cut_warnings, gin_config, run_report, run_start
 from hmoe.t5.commands.evaluate import run_evaluation
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation import report
@@ -29,6 +29,7 @@ def train(request: Request, console: Console) -> None:
     run.start()
     if _evaluates(request):
         run_evaluation(request, console)
+        run_report.write(request, console)
     latest = checkpoints.require_latest(request.model_dir)
     report.print_run_files(console.say, request.model_dir, latest, console.log_path or "")
 
