@@ -37,7 +37,10 @@ def trace(request: Request, console: Console) -> None:
     configure.mode_of("trace")
     make_repeatable()
     function = _data_function(request, console)
-    _run(request, console, "eval", {"evaluate": function}, configure.held_out_data())
+    assert request.trace is not None
+    split = request.trace.split
+    data = configure.held_out_data() if split is None else {"dataset_split": split}
+    _run(request, console, "eval", {"evaluate": function}, data)
 
 
 def _run(

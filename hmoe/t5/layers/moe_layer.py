@@ -8,7 +8,7 @@ from hmoe import checks
 from hmoe.compat.stack import mtf, tf
 from hmoe.config import Setting
 from hmoe.layer.moe import HierarchicalMoE
-from hmoe.t5.layers import metric_collection
+from hmoe.t5.layers import metric_collection, replayed_choices
 
 # Passes of the decoder that see one position at a time, or only the first positions.
 _DECODING = ("first_part", "incremental")
@@ -163,6 +163,7 @@ def apply(
         num_microbatches=context.num_microbatches,
         drop_tokens=context.mode in _DROPPING,
         causal=causal,
+        replay=replayed_choices.of_layer(name, moe, x),
     )
     if context.losses is not None:
         context.losses.append(mtf.cast(result.loss, context.activation_dtype))
