@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 
 from hmoe.analysis import traces
+from hmoe.startup.request import Machine, Request
+from hmoe.t5.commands import replay
 from tests.t5 import server
 
 ENCODER, DECODER = "encoder/block_000/layer_001", "decoder/block_000/layer_002"
@@ -24,7 +26,10 @@ TRAINED = (
     "outer/TopKRouter.threshold_eval = 0.5",
 )
 OWN = (
-    "batch_size = 8",
+    "batch_size = 16",
+    "mesh_train_dataset_fn.seed = 3",
+    "mesh_eval_dataset_fn.num_eval_examples = 50",
+    "hmoe.Session.log_every_steps = 1",
     "save_every_steps = 1",
     "mesh_train_dataset_fn.pack = False",
     "hmoe.HierarchicalMoE.metrics = 'full'",
@@ -161,26 +166,53 @@ def training(folder: Path, name: str) -> list[str]:
     ]
 
 
+def trained_loads(folder: Path, layer: str, level: str) -> list[list[float]]:
+    """Returns the loads of the experts at each step."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [json.loads(line) for line in lines]
+    return [[step[f"{layer}/{level}/load_{n}"] for n in range(4)] for step in steps]
+
+
 @pytest.mark.slow
 def test_trains_on_a_trace(hmoe: server.Server, own: Path) -> None:
-    other = own / "shifted.parquet"
-    shifted(own / "trace.parquet", other)
-    run(hmoe, *training(own, "replayed"), "--train_steps=2", f"--replay={other}")
-    gates = [
-        tf.train.load_variable(str(own / "replayed" / f"model.ckpt-{step}"), GATE)
-        for step in (1, 2)
+    """Each expert is chosen as often as the one before it, also where a batch is cut in two."""
+    trace, other = own / "trace.parquet", own / "shifted.parquet"
+    shifted(trace, other)
+    cut = bound("serialize_num_microbatches.tokens_per_microbatch_per_replica = 256")
+    for name, path, more in (("as traced", trace, []), ("a", other, []), ("b", other, cut)):
+        run(hmoe, *training(own, name), *more, "--train_steps=2", f"--replay={path}")
+        gates = [
+            tf.train.load_variable(str(own / name / f"model.ckpt-{step}"), GATE) for step in (1, 2)
+        ]
+        assert np.abs(gates[1] - gates[0]).max() > 1e-5
+    for layer in (ENCODER, DECODER):
+        expected = [
+            [*each[-1:], *each[:-1]] for each in trained_loads(own / "as traced", layer, "outer")
+        ]
+        assert len(expected) == 2
+        assert trained_loads(own / "a", layer, "outer") == expected
+        assert trained_loads(own / "b", layer, "outer") == expected
+        assert expected != trained_loads(own / "as traced", layer, "outer")
+    assert "num_microbatches=2" in (own / "b" / "log.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_resume_takes_the_trace_up_again(hmoe: server.Server, own: Path) -> None:
+    trace, folder = own / "trace.parquet", own / "resumed"
+    run(hmoe, *training(own, "resumed"), "--train_steps=1", f"--replay={trace}")
+    # It says so if another one, or none, is asked for.
+    without = refused_lines(hmoe, *training(own, "resumed"), "--train_steps=2")
+    assert without[1:2] == [
+        f"  --replay: {str(trace)!r} -> not set (routing: tokens will go to other experts)"
     ]
-    assert np.abs(gates[1] - gates[0]).max() > 1e-5
-    # A resume takes the trace up again, and says so if another one, or none, is asked for.
-    resumed = refused_lines(hmoe, *training(own, "replayed"), "--train_steps=3")
-    assert resumed[1:2] == [
-        f"  --replay: {str(other)!r} -> not set (routing: tokens will go to other experts)"
-    ]
-    said = run(hmoe, "train", f"--model_dir={own / 'replayed'}", "--train_steps=3")
-    assert (own / "replayed" / "model.ckpt-3.index").exists(), said
-    # An evaluation of the model does not.
-    run(hmoe, "eval", f"--model_dir={own / 'replayed'}")
-    assert not (own / "replayed" / "validation_eval_replay").exists()
+    run(hmoe, "train", f"--model_dir={folder}", "--train_steps=2", "--noevaluate")
+    assert (folder / "model.ckpt-2.index").exists()
+    flags = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert flags["replay"] == str(trace)
+    # An evaluation of the model by itself does not.
+    run(hmoe, "eval", f"--model_dir={folder}")
+    assert (folder / "validation_eval").exists()
+    assert not (folder / "validation_eval_replay").exists()
 
 
 def refused_lines(hmoe: server.Server, *arguments: str) -> list[str]:
@@ -190,16 +222,29 @@ def refused_lines(hmoe: server.Server, *arguments: str) -> list[str]:
     return lines[next(n for n, line in enumerate(lines) if line.startswith("hmoe: error")) :]
 
 
+def test_a_resume_on_a_tpu() -> None:
+    """The trace of the run that is taken up comes after the checks of flags."""
+    resumed = Request(
+        command="train", model_dir="m", replay="/a.parquet", machine=Machine(tpu="local")
+    )
+    with pytest.raises(ValueError) as caught:
+        replay.of_request(resumed)
+    assert str(caught.value) == (
+        "the run replays /a.parquet, and that on CPUs and GPUs; leave --tpu out, or begin a run of"
+        " its own without --replay"
+    )
+
+
 @pytest.mark.slow
 def test_an_example_that_was_not_traced(hmoe: server.Server, own: Path) -> None:
-    more = "zinnia\tzinnia\n"
-    data = own / "more.tsv"
-    data.write_text(more * 40, encoding="utf-8")
+    # One of the two inputs is held out.
+    pairs = [f"{word}\t{word}" for word in ("zinnia", "dahlia")] * 40
+    (own / "more.tsv").write_text("\n".join(pairs) + "\n", encoding="utf-8")
     arguments = [each.replace("pairs.tsv", "more.tsv") for each in training(own, "unknown")]
     trace = own / "trace.parquet"
     assert refused(hmoe, *arguments, "--train_steps=2", f"--replay={trace}") == (
-        f"hmoe: error: --replay: {trace} has no example that reads inputs 'zinnia<end>'; targets"
-        " '<start>zinnia'; trace the examples that are to be replayed with `hmoe trace`, with the"
+        f"hmoe: error: --replay: {trace} has no example that reads inputs 'dahlia<end>'; targets"
+        " '<start>dahlia'; trace the examples that are to be replayed with `hmoe trace`, with the"
         " same data and sequence lengths"
     )
     assert not list((own / "unknown").glob("model.ckpt*"))
