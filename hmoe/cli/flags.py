@@ -275,6 +275,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         training, "evaluate", "evaluate at the end (default: for the default job and with --data)"
     )
     parser.set_defaults(evaluate=None)
+    add_replay(training)
     resuming = parser.add_argument_group("resuming a run")
     add_switch(
         resuming,
@@ -287,6 +288,20 @@ def add_train(parser: argparse.ArgumentParser) -> None:
         "begin anew in a folder that holds checkpoints; they are moved to a subfolder",
     )
     _add_own_data(parser.add_argument_group("your own data, without code"))
+
+
+def add_eval(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `hmoe eval`."""
+    add_replay(parser.add_argument_group("routing"))
+
+
+def add_replay(group: Container) -> None:
+    """Adds the flag of commands that can take the choices of a trace."""
+    group.add_argument(
+        "--replay",
+        metavar=FILE,
+        help="a trace of the same examples, whose choices take the place of the routers'",
+    )
 
 
 def _add_own_data(group: Container) -> None:
@@ -342,6 +357,10 @@ def add_trace(parser: argparse.ArgumentParser) -> None:
     )
     traced.add_argument(
         "--examples", type=count, metavar="N", help="trace at most N examples of each task"
+    )
+    traced.add_argument(
+        "--split",
+        help="the split of the data, such as train (default: the one that hmoe eval evaluates)",
     )
     traced.add_argument(
         "--output",
@@ -504,12 +523,13 @@ def check(flags: argparse.Namespace, *, launched: bool = False) -> None:
 def _check_trace(flags: argparse.Namespace) -> None:
     if flags.json and not flags.compare:
         flags.parser.error("--json goes with --compare")
-    for name in ("text", "examples", "output", "model_dir"):
+    for name in ("text", "examples", "split", "output", "model_dir"):
         if flags.compare and getattr(flags, name):
             shown = "a text" if name == "text" else f"--{name}"
             flags.parser.error(f"{shown} does not go with --compare, which reads two traces alone")
-    if flags.text and flags.examples is not None:
-        flags.parser.error("give either a text or --examples")
+    for name in ("examples", "split"):
+        if flags.text and getattr(flags, name) is not None:
+            flags.parser.error(f"give either a text or --{name}")
 
 
 def _check_workers(flags: argparse.Namespace) -> None:

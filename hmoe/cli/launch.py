@@ -27,6 +27,7 @@ from hmoe.startup.log_file import Log
 from hmoe.startup.request import Request
 from hmoe.startup.signals import Guard
 from hmoe.storage import disk_full
+from hmoe.storage.local_files import is_elsewhere
 
 # Commands whose standard output is kept for their answers; what they do is said on standard error.
 ANSWERS = ("predict", "score", "plan", "trace", "ablate")
@@ -52,6 +53,7 @@ def run(request: Request, guard: Guard) -> int:
     with contextlib.ExitStack() as stack:
         try:
             warnings_found = request_checks.check(request)
+            _check_replay(request)
             default_job = new_run.announcement(request)
             foreign = model_imports.announcement(request)
             if foreign:  # before anything that it names is reached
@@ -68,6 +70,14 @@ def run(request: Request, guard: Guard) -> int:
             console.say(default_job)
         with guard.cleanup(log.withdraw):
             return _run_logged(request, console, guard, log)
+
+
+def _check_replay(request: Request) -> None:
+    """Checks the trace that a run replays, before TensorFlow is loaded."""
+    if request.replay is not None and not is_elsewhere(request.replay):
+        from hmoe.analysis import replay, traces
+
+        replay.Replay(request.replay, traces.read(request.replay))
 
 
 def _run_logged(request: Request, console: Console, guard: Guard, log: Log) -> int:

@@ -19,7 +19,7 @@ from hmoe.version import __version__
 # Subcommands that run a model, and what adds the flags of each.
 MODEL_COMMANDS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "train": flags.add_train,
-    "eval": lambda parser: None,
+    "eval": flags.add_eval,
     "predict": flags.add_predict,
     "score": flags.add_score,
     "trace": flags.add_trace,

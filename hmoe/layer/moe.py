@@ -18,6 +18,7 @@ from hmoe.layer.level import Level
 from hmoe.layer.level_shape import GroupRules, LevelShape
 from hmoe.layer.metric_sums import DETAILS
 from hmoe.layer.recursion import Call, LevelOutput, RoutedLevel, apply_level
+from hmoe.layer.replay import check_replay
 from hmoe.layer.token_batch import TokenBatch, first_using_embeddings, need_examples
 from hmoe.mesh import batch_dims, example_ids
 from hmoe.mesh.layout import MAX_LEVELS, MeshLayout
@@ -202,6 +203,7 @@ class HierarchicalMoE(Configuration):
         drop_tokens: bool = True,
         causal: bool = False,
         kept_experts: Sequence[mtf.Tensor] | None = None,
+        replay: mtf.Tensor | None = None,
     ) -> MoEResult:
         """Adds the layer to the graph.
 
@@ -228,6 +230,9 @@ class HierarchicalMoE(Configuration):
             that is read at once is routed as when it is decoded token by token.
           kept_experts: for each level which experts tokens may go to, from
             `hmoe.layer.kept_experts.import_kept`; weights are those among these. None: all.
+          replay: float32 [<leading dimensions of inputs>, V], recorded choices of each token, which
+            are taken in place of the routers' own; see `hmoe.layer.replay`. Weights are computed
+            anew, so that gradients reach the gates. None: routers choose.
 
         Returns:
           Outputs [<leading dimensions of inputs>, N], losses, metric sums and bias updates.
@@ -249,13 +254,19 @@ class HierarchicalMoE(Configuration):
         mesh_layout = MeshLayout(mesh_shape, layout)
         mesh_layout.check_levels(self.levels)
         check_kept(self.levels, kept_experts)
+        check_replay(
+            self.levels,
+            inputs.shape.dims[:-1],
+            replay,
+            leaves_experts_out=kept_experts is not None,
+        )
         embeddings = call_arguments.needed_embeddings(self.levels, inputs, embeddings, mesh_layout)
         dims = batch_dims.batch_dims(inputs.shape.dims[:-1], mesh_layout, self.inserted_outer_batch)
         kinds = call_arguments.importance_kinds(inputs, importance)
         if importance is not None:
             inputs = where_real(inputs, kinds)
             embeddings = embeddings and where_real(embeddings, kinds)
-        batch = self._token_batch(dims, inputs, embeddings, kinds)
+        batch = self._token_batch(dims, inputs, embeddings, kinds, replay)
         sequence_size = None if drop_tokens else _sequence_size(batch.tokens, causal)
         rules = self._group_rules(batch, mesh_layout, train, sequence_size)
         call = self._call(
@@ -279,6 +290,7 @@ class HierarchicalMoE(Configuration):
         inputs: mtf.Tensor,
         embeddings: mtf.Tensor | None,
         importance: mtf.Tensor,
+        replay: mtf.Tensor | None,
     ) -> TokenBatch:
         """Returns the tokens [A, B, ..., M] with everything that travels beside them."""
         tokens = dims.split(inputs)
@@ -286,7 +298,11 @@ class HierarchicalMoE(Configuration):
         if need_examples(self.levels):
             example = example_ids.example_ids(tokens.mesh, mtf.Shape(tokens.shape.dims[:-1]))
         return TokenBatch(
-            tokens, embeddings and dims.split(embeddings), dims.split(importance), example
+            tokens,
+            embeddings and dims.split(embeddings),
+            dims.split(importance),
+            example,
+            replay and dims.split(replay),
         )
 
     def _group_rules(

@@ -21,6 +21,7 @@ from hmoe.experts.feed_forward import FeedForwardExperts
 from hmoe.layer import parts
 from hmoe.layer.level import Level
 from hmoe.layer.level_shape import GroupRules, LevelShape, level_shape
+from hmoe.layer.replay import own_entries
 from hmoe.layer.token_batch import TokenBatch
 from hmoe.mesh.layout import expert_dimension_names
 from hmoe.mesh.randomness import RandomSource
@@ -156,7 +157,7 @@ def _shape(
 def _route(call: Call, depth: int, batch: TokenBatch, shape: LevelShape) -> RoutedLevel:
     """Scores experts, assigns tokens to them, and prepares their dispatch."""
     level, graph = call.levels[depth], batch.tokens.graph
-    context = _routing_context(call, depth, shape)
+    context = _routing_context(call, depth, shape, batch)
     with parts.within(graph, parts.ROUTER, level.name):
         scores = level.router.score(batch.tokens, batch.embeddings, context)
         assignment = level.router.assign(scores, batch.importance, context)
@@ -165,7 +166,9 @@ def _route(call: Call, depth: int, batch: TokenBatch, shape: LevelShape) -> Rout
     return RoutedLevel(level, shape, batch, scores, assignment, dispatcher)
 
 
-def _routing_context(call: Call, depth: int, shape: LevelShape) -> RoutingContext:
+def _routing_context(
+    call: Call, depth: int, shape: LevelShape, batch: TokenBatch
+) -> RoutingContext:
     level = call.levels[depth]
     random = call.random.named(level.name)
     if call.rules.sequence_size is not None:
@@ -183,6 +186,7 @@ def _routing_context(call: Call, depth: int, shape: LevelShape) -> RoutingContex
         variable_scope=_GATING_NAMES[depth] if is_hierarchy else level.router.variable_name(),
         random=random,
         kept_experts=call.kept_experts and call.kept_experts[depth],
+        replayed=batch.replay and own_entries(batch.replay, level),
     )
 
 

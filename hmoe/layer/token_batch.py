@@ -9,6 +9,7 @@ from hmoe.compat.stack import mtf, tf
 from hmoe.dispatch.dispatcher import Dispatcher
 from hmoe.layer.level import Level
 from hmoe.layer.level_shape import LevelShape
+from hmoe.layer.replay import inner_vectors, vector_dim
 from hmoe.mesh import example_ids
 from hmoe.mesh.local_ops import unstacked
 from hmoe.routing.assignment import Assignment
@@ -24,12 +25,15 @@ class TokenBatch:
       importance: float32 [...].
       example: float32 [...], the number of each token's example; None where no loss from here on
         asks for it.
+      replay: float32 [..., V], the choices that each token replays; see `hmoe.layer.replay`. None:
+        routers choose.
     """
 
     tokens: mtf.Tensor
     embeddings: mtf.Tensor | None
     importance: mtf.Tensor
     example: mtf.Tensor | None
+    replay: mtf.Tensor | None = None
 
     def grouped(self, shape: LevelShape) -> TokenBatch:
         """Reshapes the batch into groups, [*leading, G, S, ...] each."""
@@ -39,6 +43,7 @@ class TokenBatch:
             self.embeddings and shape.into_groups(self.embeddings, depth),
             shape.into_groups(self.importance, []),
             self.example and shape.into_groups(self.example, []),
+            self.replay and shape.into_groups(self.replay, self.replay.shape.dims[-1:]),
         )
 
     def dispatched(
@@ -73,9 +78,18 @@ class TokenBatch:
         if need_examples(further):
             fields += example_ids.to_digits(self.example, num_examples)
             fields = [mtf.broadcast(each, assignment.kept.shape) for each in fields]
-        importance, *digits = dispatcher.dispatch_per_choice(fields)
-        example = example_ids.from_digits(digits) if digits else None
-        return TokenBatch(tokens, embeddings, importance, example)
+        num_digits = len(fields) - 1
+        if self.replay is not None:
+            fields += inner_vectors(self.replay, assignment.choices.rank, further)
+        importance, *others = dispatcher.dispatch_per_choice(fields)
+        digits, entries = others[:num_digits], others[num_digits:]
+        return TokenBatch(
+            tokens,
+            embeddings,
+            importance,
+            example_ids.from_digits(digits) if digits else None,
+            mtf.stack(entries, vector_dim(0).name, axis=len(importance.shape)) if entries else None,
+        )
 
 
 def first_using_embeddings(levels: Sequence[Level]) -> Level | None:

@@ -24,6 +24,9 @@ class RoutingContext:
       random: source of random numbers that do not depend on the layout.
       kept_experts: float32 [outer experts ..., X], 1 for experts that may be chosen, else 0; None:
         all of them.
+      replayed: float32 [..., S, k], recorded choices to take in place of the router's own, best
+        first: expert + 1, negative for a choice that the policy did not use, 0 for none. None: the
+        router chooses.
     """
 
     level: str
@@ -36,3 +39,4 @@ class RoutingContext:
     variable_scope: str
     random: RandomSource
     kept_experts: mtf.Tensor | None = None
+    replayed: mtf.Tensor | None = None

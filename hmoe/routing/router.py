@@ -52,6 +52,14 @@ class Router(Configuration, abc.ABC):
         return True
 
     @property
+    def reason_not_to_replay(self) -> str | None:
+        """Says why the router cannot take recorded choices in place of its own; None: it can."""
+        return (
+            f"{type(self).__name__} does not let tokens choose experts one by one; use a router"
+            " that does, such as hmoe.TopKRouter"
+        )
+
+    @property
     def has_balance_loss(self) -> bool:
         """Whether `hmoe.Level.balance_loss_over` and `balance_loss_choices` apply to the router."""
         return True

@@ -121,6 +121,16 @@ class TokenChoiceRouter(Router):
         """Experts that a token can reach at most at this level: k."""
         return self.k
 
+    @property
+    def reason_not_to_replay(self) -> str | None:
+        """Says why the router cannot take recorded choices in place of its own; None: it can."""
+        if not self.retries:
+            return None
+        return (
+            f"its router has retries = {self.retries}, with which a choice can go to another expert"
+            " than the recorded one; set retries = 0"
+        )
+
     @abc.abstractmethod
     def rank_experts(self, scores: Scores, count: int, context: RoutingContext) -> mtf.Tensor:
         """Names the experts that each token would take, best first.
@@ -166,20 +176,27 @@ class TokenChoiceRouter(Router):
         """
         k = self._clamped_k(context)
         retries = min(self.retries, scores.experts_dim.size - k)
-        order = self.rank_experts(scores, k + retries, context)
         # Partial tokens are placed in the second round, which one choice lacks.
         num_rounds = max(k, 2) if context.has_partial_tokens else k
         choice_dim = mtf.Dimension("choice", num_rounds)
-        expert, rank, demand = _rounds(order, importance, k, choice_dim)
+        if context.replayed is None:
+            order = self.rank_experts(scores, k + retries, context)
+            expert, rank, demand = _rounds(order, importance, k, choice_dim)
+        else:
+            order = mtf.cast(context.replayed, tf.int32)
+            entries, rank, demand = _rounds(order, importance, k, choice_dim)
+            expert, demand, wanted = _from_entries(entries, demand)
         weight, norm = weights.weigh(
             scores, expert, demand, importance, self.weight_norm if k > 1 else None
         )
+        if context.replayed is None:
+            wanted = self._apply_policy(weight, rank, demand, context)
         return Choices(
             expert,
             weight,
             rank,
             demand,
-            self._apply_policy(weight, rank, demand, context),
+            wanted,
             scores.tokens_dim,
             choice_dim,
             scores.experts_dim,
@@ -310,6 +327,33 @@ def _rounds(
         splittable_dims=importance.shape.dims[:-1],
         grad_function=0,
         name="rounds",
+    )
+
+
+def _from_entries(entries: mtf.Tensor, demand: mtf.Tensor) -> tuple[mtf.Tensor, ...]:
+    """Takes recorded choices apart.
+
+    Args:
+      entries: int32 [..., S, K], expert + 1, negative for an unused choice, 0 for none.
+      demand: float32 [..., S, K], 1 where a token of its importance has a choice.
+
+    Returns:
+      (expert int32, demand float32, wanted float32), each [..., S, K].
+    """
+
+    def take_apart(entries: tf.Tensor, demand: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        expert = tf.maximum(tf.abs(entries) - 1, 0)
+        demanded = tf.where_v2(tf.equal(entries, 0), 0.0, demand)
+        return expert, demanded, tf.where_v2(entries > 0, demanded, 0.0)
+
+    return mtf.slicewise(
+        take_apart,
+        [entries, demand],
+        output_shape=[entries.shape] * 3,
+        output_dtype=[tf.int32, tf.float32, tf.float32],
+        splittable_dims=entries.shape.dims,
+        grad_function=0,
+        name="replayed_choices",
     )
 
 

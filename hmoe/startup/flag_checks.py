@@ -10,6 +10,7 @@ from hmoe.startup import answer_files
 from hmoe.startup.request import Request
 from hmoe.storage.local_files import (
     check_can_be_written,
+    check_file,
     check_folder,
     is_elsewhere,
 )
@@ -86,6 +87,8 @@ def _check_folders(request: Request) -> None:
 
 
 def _check_inputs(request: Request) -> None:
+    if request.replay is not None:
+        _check_replay(request, request.replay)
     for name in ("input_file", "target_file"):
         path = getattr(request, name)
         if path is None or is_elsewhere(path):
@@ -100,6 +103,19 @@ def _check_inputs(request: Request) -> None:
         raise ValueError(
             "--input_file has the inputs alone; give the targets to score with --target_file"
         )
+
+
+def _check_replay(request: Request, path: str) -> None:
+    shown = f"--replay {path!r}"
+    if request.machine.tpu is not None:
+        raise ValueError(f"{shown} runs on CPUs and GPUs; leave --tpu out, or --replay")
+    if request.workers is not None:
+        raise ValueError(
+            f"{shown} runs in one process, which looks up the examples of each batch; leave"
+            f" {request.workers.given_by} out, or --replay"
+        )
+    if not is_elsewhere(path):
+        check_file(path, shown)
 
 
 def _check_outputs(request: Request) -> None:

@@ -66,10 +66,12 @@ class TraceFlags:
     Attributes:
       output: file to write the trace to; None for the model's folder.
       examples: how many examples of each task are traced; None for all.
+      split: the split of the data that is traced; None for the one that is evaluated.
     """
 
     output: str | None = None
     examples: int | None = None
+    split: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,6 +130,7 @@ class Request:
       output_file: file to write answers or scores to.
       export_dir: folder to write a SavedModel to.
       output_dir: folder to write a rewritten model to.
+      replay: trace whose choices take the place of the routers' own; None: routers choose.
       plan: what a plan is to show; None for other commands.
       trace: what is traced; None for other commands.
       ablate: what is left out; None for other commands.
@@ -161,6 +164,7 @@ class Request:
     output_file: str | None = None
     export_dir: str | None = None
     output_dir: str | None = None
+    replay: str | None = None
     plan: PlanFlags | None = None
     trace: TraceFlags | None = None
     ablate: AblateFlags | None = None

@@ -41,9 +41,12 @@ KEPT_FLAGS = (
     "additional_task_cache_dirs",
     "skip_all_gin_unknowns",
     "additional_deprecated_gin_references",
+    "replay",
 )
 # Of these, the ones that name files on this machine.
-PATHS = ("data", "validation_data", "vocabulary")
+PATHS = ("data", "validation_data", "vocabulary", "replay")
+# Those that only a resume takes up again.
+_OF_TRAINING = ("replay",)
 # The key under which the flags' file has a copy of the configuration, as a list of lines.
 COPY = "config"
 
@@ -114,7 +117,9 @@ def fill_in(request: Request, saved: SavedRun) -> Request:
     missing = {
         name: frozen(saved.flags[name])
         for name in KEPT_FLAGS
-        if name in saved.flags and not getattr(request, name)
+        if name in saved.flags
+        and not getattr(request, name)
+        and (request.command == "train" or name not in _OF_TRAINING)
     }
     return dataclasses.replace(request, **missing)
 

@@ -6,8 +6,9 @@ import gin
 
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import configure, gin_config
+from hmoe.t5.commands import configure, gin_config, replay
 from hmoe.t5.commands.t5_run import T5Run
+from hmoe.t5.evaluation import replay as replay_lib
 from hmoe.t5.evaluation.evaluate import eval_model_function
 from hmoe.t5.sessions import checkpoints
 
@@ -21,6 +22,9 @@ def evaluate(request: Request, console: Console) -> None:
     request = configure.configure_trained(request, console)
     mode = configure.mode_of("eval")
     make_repeatable()
+    if request.replay is not None:
+        _replay(request, console, mode)
+        return
     if mode == "eval":
         run_evaluation(request, console)
         return
@@ -33,6 +37,24 @@ def evaluate(request: Request, console: Console) -> None:
     )
     checkpoints.again_if_removed(run.start, console.say)
     console.say(f"Wrote the scores to TensorBoard and text files in {request.model_dir}")
+
+
+def _replay(request: Request, console: Console, mode: str) -> None:
+    """Evaluates with the choices of a trace."""
+    assert request.replay is not None
+    if mode != "eval":
+        raise ValueError(
+            f"--replay evaluates by teacher forcing; utils.run.mode is {mode!r}: set it to 'eval'"
+        )
+    run = T5Run(
+        mode=mode,
+        model_dir=request.model_dir,
+        say=console.say,
+        evaluate=replay_lib.eval_model_function(console.say, request.replay),
+        replay=replay.of_request(request),
+        arguments=_arguments(),
+    )
+    checkpoints.again_if_removed(run.start, console.say)
 
 
 def run_evaluation(request: Request, console: Console) -> None:

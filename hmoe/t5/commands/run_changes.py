@@ -9,6 +9,8 @@ from typing import NamedTuple
 from hmoe.startup.bindings import BindingName, Bindings
 
 _NOT_SET = "not set"
+# What becomes of a run whose tokens follow another trace, or none.
+_OF_REPLAY = "tokens will go to other experts"
 # Longest value that is shown in full, in characters.
 _MAX_SHOWN = 70
 
@@ -149,10 +151,15 @@ def changes(old: Bindings, new: Bindings, *, old_is_whole: bool = True) -> list[
 
 
 def of_flags(old: dict[str, object], new: dict[str, object]) -> list[Change]:
-    """Compares flags that name the data, by their names without dashes."""
+    """Compares flags that name files, by their names without dashes."""
     data = next(kind for kind in KINDS if kind.name == "data")
     return [
-        Change(f"--{name}", _flag_text(old.get(name)), _flag_text(value), data)
+        Change(
+            f"--{name}",
+            _flag_text(old.get(name)),
+            _flag_text(value),
+            data._replace(name="routing", effect=_OF_REPLAY) if name == "replay" else data,
+        )
         for name, value in new.items()
         if (old.get(name) or None) != (value or None)
     ]
@@ -205,7 +212,7 @@ def _order(change: Change) -> tuple[bool, int, str]:
 
 def _rank(kind: Kind) -> int:
     """Returns a rank by which what is known of a kind comes before the rest."""
-    return [each.name for each in KINDS].index(kind.name)
+    return [*(each.name for each in KINDS), "routing"].index(kind.name)
 
 
 def _flag_text(value: object) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import gin
 from mesh_tensorflow.transformer import utils
 
+from hmoe.analysis.replay import Replay
 from hmoe.compat import patches
 from hmoe.compat.stack import mtf, tf
 from hmoe.startup import mesh_text
@@ -54,6 +55,8 @@ class T5Run:
       infer: takes the place of `utils.infer_model`; None for upstream's.
       score: takes the place of `utils.score_from_strings`; None for upstream's.
       beginning: how training begins in the folder.
+      replay: the choices of a trace, which take the place of the routers' own; None: routers
+        choose.
       arguments: arguments of `utils.run` that take precedence over gin's.
     """
 
@@ -68,6 +71,7 @@ class T5Run:
     infer: Callable[..., None] | None = None
     score: Callable[..., None] | None = None
     beginning: Beginning = PLAIN
+    replay: Replay | None = None
     arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def start(self) -> None:
@@ -114,7 +118,9 @@ class T5Run:
         """Returns a function in place of upstream's `get_estimator`."""
 
         def get_estimator(**arguments: Any) -> object:
-            estimator = make_estimator(session, beginning=self.beginning, **arguments)
+            estimator = make_estimator(
+                session, beginning=self.beginning, replay=self.replay, **arguments
+            )
             if self.machine.tpu and self.mode == "train":
                 self._prepare_for_tpu(estimator)
             return estimator
@@ -188,6 +194,7 @@ def make_estimator(
     iterations_per_loop: int,
     cluster: Any,
     beginning: Beginning = PLAIN,
+    replay: Replay | None = None,
     **arguments: Any,
 ) -> Any:
     """Builds the description of a transformer and the estimator that trains and uses it.
@@ -203,6 +210,7 @@ def make_estimator(
       iterations_per_loop: training steps on the TPU between two visits of the host.
       cluster: resolver of the TPU's cluster, or None.
       beginning: how training begins in the folder.
+      replay: the choices of a trace, for a run without a TPU.
       **arguments: other arguments of upstream's `tpu_estimator_model_fn`.
 
     Returns:
@@ -228,7 +236,7 @@ def make_estimator(
         return tpu_estimator.estimator(
             settings, cluster, tpu_job_name, iterations_per_loop, session
         )
-    return SessionEstimator(settings, session, beginning)
+    return SessionEstimator(settings, session, beginning, replay)
 
 
 def make_settings(

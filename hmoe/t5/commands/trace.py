@@ -53,7 +53,8 @@ def trace_held_out(
     """
     make_repeatable()
     function = _data_function(request.model_dir, flags, console, or_nothing=or_nothing)
-    _run(request, console, "eval", {"evaluate": function}, configure.held_out_data())
+    data = configure.held_out_data() if flags.split is None else {"dataset_split": flags.split}
+    _run(request, console, "eval", {"evaluate": function}, data)
 
 
 def _run(

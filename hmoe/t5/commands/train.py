@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
-from hmoe.t5.commands import configure, cut_warnings, gin_config, run_report, run_start
+from hmoe.t5.commands import configure, cut_warnings, gin_config, replay, run_report, run_start
 from hmoe.t5.commands.evaluate import run_evaluation
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation import report
@@ -24,6 +24,7 @@ def train(request: Request, console: Console) -> None:
         live=console.live,
         machine=request.machine,
         beginning=Beginning(request.overwrite, start.keep),
+        replay=replay.of_request(request),
         arguments={"dataset_split": "train"},
     )
     run.start()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from mesh_tensorflow.transformer import utils
 
+from hmoe.analysis.traces import LayerInfo
 from hmoe.compat.stack import mtf, tf
+from hmoe.layer.replay import vector_dim
 from hmoe.lowering.collective import CollectiveMesh
 from hmoe.t5.graphs.model_settings import (
     EVAL,
@@ -17,6 +19,8 @@ from hmoe.t5.graphs.model_settings import (
     text_length,
 )
 
+# Begins the names of features with the choices of a trace; see `replay_name`.
+_REPLAY = "hmoe_replay/"
 # Name of the feature that numbers the microbatches; see `microbatch_feature`.
 MICROBATCH = "hmoe_microbatch"
 
@@ -63,6 +67,8 @@ def import_features(
     first = [mtf.Dimension("ensemble", ensemble)] if ensemble else []
     imported = {}
     for name, ids in features.items():
+        if name.startswith(_REPLAY):
+            continue
         length = mtf.Dimension("length", text_length(settings, name))
         shape = mtf.Shape(first + dims + [length])
         ids = tf.cast(ids, tf.int32)
@@ -75,6 +81,29 @@ def import_features(
         # [batch, length] -> [ensemble?, outer_batch?, batch, length]
         ids = tf.reshape(ids, shape.to_integer_list)
         imported[name] = mtf.import_fully_replicated(mesh, ids, shape, name=name)
+    return {**imported, **_import_replayed(settings, mesh, features, dims)}
+
+
+def replay_name(layer: LayerInfo) -> str:
+    """Returns the name of the feature float32 [batch, length, V] with a layer's choices."""
+    return f"{_REPLAY}{layer.name}"
+
+
+def _import_replayed(
+    settings: ModelSettings,
+    mesh: mtf.Mesh,
+    features: dict[str, tf.Tensor],
+    dims: list[mtf.Dimension],
+) -> dict[str, mtf.Tensor]:
+    """Imports the choices that layers replay, if any, as float32 [*dims, length, V]."""
+    imported = {}
+    for layer in settings.replayed:
+        name = replay_name(layer)
+        length = mtf.Dimension("length", text_length(settings, layer.sequence))
+        shape = mtf.Shape([*dims, length, vector_dim(features[name].shape.as_list()[-1])])
+        # [batch, length, V] -> [outer_batch?, batch, length, V]
+        vectors = tf.reshape(features[name], shape.to_integer_list)
+        imported[name] = mtf.import_fully_replicated(mesh, vectors, shape, name="replay")
     return imported
 
 

@@ -10,8 +10,10 @@ from mesh_tensorflow.transformer import transformer
 
 from hmoe.compat.stack import mtf
 from hmoe.mesh import randomness
+from hmoe.t5.graphs import batch_features
 from hmoe.t5.graphs.model_settings import TRAIN, Mode, ModelSettings, TransformerModel
-from hmoe.t5.layers import metric_collection
+from hmoe.t5.layers import metric_collection, replayed_choices
+from hmoe.t5.layers.replayed_choices import ReplayedLayer
 
 
 class ModelCall(NamedTuple):
@@ -39,7 +41,7 @@ def call_model(
 
     Args:
       settings: the model's settings.
-      features: int32 [*batch_dims, length] each.
+      features: int32 [*batch_dims, length] each; with choices to replay, also those.
       mode: TRAIN, EVAL or SCORE.
       num_microbatches: number of such calls in a step.
       compute_loss: whether to compute the loss.
@@ -54,7 +56,8 @@ def call_model(
         inputs = transformer.autoregressive_inputs(
             targets, sequence_id=features.get("targets_segmentation")
         )
-    with _dropout(mode), metric_collection.collecting() as records:
+    replayed = replayed_choices.replaying(_replayed(settings, features))
+    with _dropout(mode), replayed, metric_collection.collecting() as records:
         logits, loss = model.call_simple(
             inputs=inputs,
             targets=targets,
@@ -65,6 +68,13 @@ def call_model(
             **_positions(model, features),
         )
     return ModelCall(logits, loss, list(records))
+
+
+def _replayed(settings: ModelSettings, features: dict[str, mtf.Tensor]) -> list[ReplayedLayer]:
+    return [
+        ReplayedLayer(layer, features[batch_features.replay_name(layer)])
+        for layer in settings.replayed
+    ]
 
 
 def _dropout(mode: Mode) -> AbstractContextManager:

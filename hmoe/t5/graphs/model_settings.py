@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias
 import seqio
 from mesh_tensorflow.transformer import transformer, utils
 
+from hmoe.analysis.traces import LayerInfo
 from hmoe.compat.stack import mtf, tf
 
 # The modes, with the values of TensorFlow's `ModeKeys`; scoring is T5's own.
@@ -38,6 +39,7 @@ class ModelSettings:
     """The resolved arguments of `tpu_estimator_model_fn`, whose docstring explains each of them.
 
     `use_tpu` is the name of the TPU or None; `mesh_devices` has one device name per mesh slice.
+    `replayed` is no argument of it: the layers of a trace whose choices are replayed.
     """
 
     model_type: str
@@ -65,6 +67,7 @@ class ModelSettings:
     mesh_devices: list[str]
     model_info_file: str | None
     hierarchical_tiling_spec: list | None
+    replayed: tuple[LayerInfo, ...] = ()
 
     @property
     def variable_dtype(self) -> mtf.VariableDType:
@@ -93,7 +96,7 @@ def from_gin(**given: object) -> ModelSettings:
     """
     function = utils.tpu_estimator_model_fn(**given)
     kept = dict(zip(function.__code__.co_freevars, function.__closure__))
-    names = [field.name for field in dataclasses.fields(ModelSettings)]
+    names = [field.name for field in dataclasses.fields(ModelSettings) if field.name != "replayed"]
     return ModelSettings(**{name: kept[name].cell_contents for name in names})
 
 

@@ -8,7 +8,7 @@ from hmoe import checks
 from hmoe.compat.stack import mtf, tf
 from hmoe.config import Setting
 from hmoe.layer.moe import HierarchicalMoE
-from hmoe.t5.layers import kept_layers, metric_collection
+from hmoe.t5.layers import kept_layers, metric_collection, replayed_choices
 
 # Passes of the decoder that see one position at a time, or only the first positions.
 _DECODING = ("first_part", "incremental")
@@ -164,6 +164,7 @@ def apply(
         drop_tokens=context.mode in _DROPPING,
         causal=causal,
         kept_experts=kept_layers.of_layer(name, x.mesh, moe.levels),
+        replay=replayed_choices.of_layer(name, moe, x),
     )
     if context.losses is not None:
         context.losses.append(mtf.cast(result.loss, context.activation_dtype))

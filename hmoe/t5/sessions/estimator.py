@@ -6,14 +6,17 @@ a model (`estimator_protocol.Estimator`), so these work with it as they do with 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from hmoe.analysis.replay import Replay
 from hmoe.compat.stack import mtf, tf
 from hmoe.t5.graphs import batch_features, build
 from hmoe.t5.graphs.model_settings import EVAL, PREDICT, SCORE, ModelSettings
@@ -26,6 +29,7 @@ from hmoe.t5.sessions import (
     loss_alarm,
     metrics_file,
     processes,
+    replaying,
     run_metrics,
     saved_model,
     serving,
@@ -33,6 +37,7 @@ from hmoe.t5.sessions import (
     training_loop,
 )
 from hmoe.t5.sessions.estimator_protocol import Estimator, InputFn, ServingInputReceiver
+from hmoe.t5.sessions.replaying import Replaying
 from hmoe.t5.sessions.session_settings import SessionSettings
 from hmoe.t5.sessions.training_folder import PLAIN, Beginning
 
@@ -61,6 +66,11 @@ class SessionEstimator(Estimator):
       session: settings of sessions and reports.
       beginning: how training begins in the folder. Where it begins anew, the checkpoints that are
         there count as not there, and are moved aside after the first step.
+      replay: the choices of a trace, which training and evaluation take in place of the routers'
+        own; None: routers choose.
+
+    Raises:
+      ValueError: the run cannot replay a trace.
     """
 
     def __init__(
@@ -68,10 +78,18 @@ class SessionEstimator(Estimator):
         settings: ModelSettings,
         session: SessionSettings | None = None,
         beginning: Beginning = PLAIN,
+        replay: Replay | None = None,
     ):
         self.settings = settings
         self.session = session or SessionSettings()
         self._beginning = beginning
+        self._replaying: Replaying | None = None
+        # Decoding and tracing have no choices to replay.
+        self._replayed_settings = settings
+        if replay is not None:
+            replaying.check(settings, self.session)
+            self._replayed_settings = dataclasses.replace(settings, replayed=replay.layers)
+            self._replaying = Replaying(replay)
 
     def with_batch_size(self, batch_size: int) -> SessionEstimator:
         """Returns an estimator of the same model with another batch size."""
@@ -118,7 +136,10 @@ class SessionEstimator(Estimator):
           KeyboardInterrupt: the user stopped the run; a checkpoint was saved.
         """
         beginning = self._beginning
-        training_loop.train(self.settings, self.session, input_fn, max_steps, hooks, beginning)
+        input_fn = self._with_choices(input_fn)
+        settings = self._replayed_settings
+        with self._plain_errors():
+            training_loop.train(settings, self.session, input_fn, max_steps, hooks, beginning)
         # Not before: while the graph is built, the data asks for the checkpoint to go on from.
         self._beginning = dataclasses.replace(beginning, anew=False)
         return self
@@ -223,11 +244,11 @@ class SessionEstimator(Estimator):
         self, input_fns: Sequence[InputFn], path: str
     ) -> Iterator[tuple[run_metrics.HostSums, int]]:
         """Yields the sums of each batch, with the number of the data that it comes from."""
-        with session_graph.new_graph(self.session.seed):
+        with session_graph.new_graph(self.session.seed), self._plain_errors():
             self.session.say("Evaluating with teacher forcing ...")
-            batch = session_graph.next_numbered_batch(input_fns)
+            batch = session_graph.next_numbered_batch([*map(self._with_choices, input_fns)])
             features, number = batch
-            graph = build.build_graph(self.settings, features, EVAL, self._mesh())
+            graph = build.build_graph(self._replayed_settings, features, EVAL, self._mesh())
             batches = inference.run_batches(
                 self.session, graph.lowering, batch, (graph.sums, number), path
             )
@@ -328,6 +349,15 @@ class SessionEstimator(Estimator):
     def _checkpoint(self, checkpoint_path: str | None) -> str:
         """Returns the checkpoint that is asked for, by default the newest."""
         return checkpoint_path or checkpoints.require_latest(self.settings.model_dir)
+
+    def _with_choices(self, input_fn: InputFn) -> InputFn:
+        """Returns a function that also reads the choices to replay, if there are any."""
+        return input_fn if self._replaying is None else self._replaying.added_to(input_fn)
+
+    def _plain_errors(self) -> AbstractContextManager[None]:
+        """Passes on the error of an example whose choices are not known."""
+        known = self._replaying
+        return contextlib.nullcontext() if known is None else known.plain_errors()
 
     def _mesh(self) -> mtf.MeshImpl:
         return session_graph.mesh_of(self.settings, self.session)

@@ -107,6 +107,7 @@ def test_saved_flags_fill_in_what_is_not_given(tmp_path: Path) -> None:
         gin_location_prefix=("p",),
         gin_param=("a = 1",),
         train_steps=4,
+        replay="/a/trace.parquet",
     )
     run_files.write(str(tmp_path), trained)
     saved = saved_run.read(str(tmp_path))
@@ -124,6 +125,9 @@ def test_saved_flags_fill_in_what_is_not_given(tmp_path: Path) -> None:
     )
     assert given.data is None
     hash(filled)
+    # A resume replays the same trace; the model by itself is evaluated without it.
+    resumed = saved_run.fill_in(Request(command="train", model_dir=str(tmp_path)), saved)
+    assert resumed.replay == "/a/trace.parquet"
 
 
 def test_a_run_that_was_saved_without_flags(tmp_path: Path) -> None:

@@ -177,3 +177,10 @@ def test_flags_that_name_other_data() -> None:
         "--vocabulary: not set -> 'v'",
     ]
     assert run_changes.of_flags(old, {"data": "/a.tsv", "vocabulary": ""}) == []
+
+
+def test_another_trace_to_replay() -> None:
+    found = run_changes.of_flags({"replay": "/a.parquet"}, {"replay": None})
+    assert run_changes.listed(run_changes.serious(found)) == (
+        "  --replay: '/a.parquet' -> not set (routing: tokens will go to other experts)"
+    )

@@ -258,6 +258,7 @@ def test_a_model_without_experts(hmoe: server.Server, tmp_path: Path) -> None:
         ),
         (["--json"], "hmoe trace: error: --json goes with --compare"),
         (["text", "--examples=3"], "hmoe trace: error: give either a text or --examples"),
+        (["text", "--split=train"], "hmoe trace: error: give either a text or --split"),
         (
             ["--compare", "a", "b", "--examples=3"],
             "hmoe trace: error: --examples does not go with --compare, which reads two traces"
