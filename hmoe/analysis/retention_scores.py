@@ -36,6 +36,7 @@ class RetentionScore:
       num_targets: target tokens scored.
       seed: of what was kept at random; None: nothing at random.
       group: the outer group left out by `WITHOUT_GROUP`; None: another way.
+      layer: the layer that it was left out of; None: all layers, or another way.
     """
 
     label: str
@@ -45,6 +46,7 @@ class RetentionScore:
     num_targets: int
     seed: int | None = None
     group: int | None = None
+    layer: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,10 +145,15 @@ def table(scores: Sequence[RetentionScore]) -> RetentionTable:
     )
 
 
-def group_matrix(scores: Sequence[RetentionScore]) -> GroupMatrix:
-    """Arranges by label and group how much worse each label is without each outer group."""
+def group_matrix(scores: Sequence[RetentionScore], layer: str | None = None) -> GroupMatrix:
+    """Arranges by label and group how much worse each label is without each outer group.
+
+    Args:
+      scores: the scores.
+      layer: the layer that groups were left out of; None: all layers at once.
+    """
     labels = _labels(scores)
-    without = [score for score in scores if score.kept == WITHOUT_GROUP]
+    without = [each for each in scores if each.kept == WITHOUT_GROUP and each.layer == layer]
     num_groups = 1 + max((score.group for score in without if score.group is not None), default=-1)
     loss = np.full((len(labels), num_groups), np.nan)
     for score in without:

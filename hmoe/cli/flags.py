@@ -359,6 +359,38 @@ def add_trace(parser: argparse.ArgumentParser) -> None:
     add_switch(compared, "json", "print that as JSON")
 
 
+def add_ablate(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `hmoe ablate`."""
+    add = parser.add_argument_group("what is left out").add_argument
+    add("--label", default="language", metavar="NAME", help="label of examples (default: language)")
+    add(
+        "--trace",
+        dest="trace_file",
+        metavar=FILE,
+        help="trace that tells which experts each label uses (default: trace-STEP.parquet in the "
+        "model's folder)",
+    )
+    add(
+        "--examples",
+        type=count,
+        default=16,
+        metavar="N",
+        help="examples of each value of the label (default: 16)",
+    )
+    add(
+        "--seeds",
+        type=count,
+        default=2,
+        metavar="N",
+        help="how many times experts are kept at random (default: 2)",
+    )
+    add(
+        "--output",
+        metavar=FILE,
+        help="file to write, as JSON (default: retention-STEP.json in the model's folder)",
+    )
+
+
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `hmoe export`."""
     group = parser.add_argument_group("the exported model")

@@ -53,6 +53,13 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
             "hmoe trace --compare runs/a/trace-600.parquet runs/b/trace-600.parquet",
         ),
     ),
+    "ablate": (
+        "score held-out examples with experts or groups of them left out",
+        (
+            "hmoe ablate --model_dir=runs/default",
+            "hmoe ablate --model_dir=runs/a --label=kind --examples=8 --seeds=1",
+        ),
+    ),
     "export": (
         "write a SavedModel for serving",
         (

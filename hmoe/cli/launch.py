@@ -29,7 +29,7 @@ from hmoe.startup.signals import Guard
 from hmoe.storage import disk_full
 
 # Commands whose standard output is kept for their answers; what they do is said on standard error.
-ANSWERS = ("predict", "score", "plan", "trace")
+ANSWERS = ("predict", "score", "plan", "trace", "ablate")
 
 
 def run(request: Request, guard: Guard) -> int:

@@ -23,6 +23,7 @@ MODEL_COMMANDS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "predict": flags.add_predict,
     "score": flags.add_score,
     "trace": flags.add_trace,
+    "ablate": flags.add_ablate,
     "export": flags.add_export,
     "split": flags.add_rewriting,
     "merge": flags.add_rewriting,

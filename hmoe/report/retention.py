@@ -13,6 +13,7 @@ from hmoe.analysis.retention_scores import WAYS, GroupMatrix, RetentionScore, Re
 from hmoe.report import drawing, heat
 from hmoe.report.content import Item, Note, Picture, Section, Side, Table
 from hmoe.report.views import View
+from hmoe.startup.command_line import command
 
 _NAME = re.compile(r"retention-(\d+)\.json")
 _TITLES = ("most used leaves", "most used groups", "random leaves", "random groups")
@@ -32,28 +33,25 @@ def read(folder: str) -> tuple[RetentionScore, ...]:
     return tuple(retention_scores.read(os.path.join(folder, last[0])))
 
 
-def sections(seen: Sequence[View]) -> list[Section]:
-    """Returns the section, if any run has scores."""
-    if not any(view.retention for view in seen):
-        return []
-    return [
-        Section(
-            "retention",
-            "Retention",
-            "excess = loss of a label with a share of the experts kept - its loss with all; nats"
-            " per target token",
-            "Keeping the most used experts of a label should hurt less than keeping random ones;"
-            " a group that a label needs stands out in the row of the label.",
-            "All expert layers together; every target token counts 1. Weights are renormalized over"
-            " the experts that are kept.",
-            tuple(Side(view.title, tuple(_items(view))) for view in seen),
-        )
-    ]
+def section(seen: Sequence[View]) -> Section:
+    """Returns the section; for a run without scores, how to make them."""
+    return Section(
+        "retention",
+        "Retention",
+        "excess = loss of a label with a share of the experts kept - its loss with all; nats"
+        " per target token",
+        "Keeping the most used experts of a label should hurt less than keeping random ones;"
+        " a group that a label needs stands out in the row of the label.",
+        "All expert layers together; every target token counts 1. Weights are renormalized over"
+        " the experts that are kept.",
+        tuple(Side(view.title, tuple(_items(view))) for view in seen),
+    )
 
 
 def _items(view: View) -> list[Item]:
     if not view.retention:
-        return [Note("This run has no scores with experts left out.")]
+        said = "This run has no scores with experts left out. This command makes them:"
+        return [Note(said, command("ablate", model_dir=view.folder))]
     items: list[Item] = []
     found = retention_scores.table(view.retention)
     if len(found.shares):

@@ -34,8 +34,9 @@ def check(request: Request) -> None:
 
 def outputs(request: Request) -> list[str]:
     """Returns the paths of the files that a request writes answers, scores or a trace to."""
-    if request.trace:
-        return [request.trace.output] if request.trace.output else []
+    of_command = request.trace or request.ablate
+    if of_command:
+        return [of_command.output] if of_command.output else []
     ends = SCORE_FILES if request.command == "score" else ("",)
     return [request.output_file + end for end in ends] if request.output_file else []
 

@@ -24,7 +24,7 @@ from hmoe.storage import checkpoint_files
 from hmoe.storage.local_files import is_elsewhere
 
 # Commands that build a model, and need a mesh for it.
-_BUILD = ("train", "eval", "predict", "score", "export", "plan", "trace")
+_BUILD = ("train", "eval", "predict", "score", "export", "plan", "trace", "ablate")
 _STEP = "mesh_tensorflow.transformer.utils.run.eval_checkpoint_step"
 
 
@@ -80,7 +80,7 @@ def _check_values(request: Request, reading: Reading, built: scopes.Built) -> No
         if _is_closed(request, reading):
             given = [macros.TASK] if request.data else []
             given += macros.NOT_PLANNED if request.plan else ()
-            needs_task = request.command in ("train", "eval", "trace")
+            needs_task = request.command in ("train", "eval", "trace", "ablate")
             macros.check_defined(reading, is_given=given.__contains__, needs_task=needs_task)
         if request.command in _BUILD:
             modes.check_parts(reading, request.command, on_tpu=on_tpu)

@@ -65,7 +65,7 @@ def _check_not_empty(request: Request) -> None:
 
 def _flags_of_command(request: Request) -> dict[str, object]:
     """Returns the flags that one command alone has."""
-    groups = (request.plan, request.trace)
+    groups = (request.plan, request.trace, request.ablate)
     return {name: value for group in groups if group for name, value in vars(group).items()}
 
 
@@ -105,8 +105,9 @@ def _check_inputs(request: Request) -> None:
 def _check_outputs(request: Request) -> None:
     if request.output_file and not is_elsewhere(request.output_file):
         _check_output_file(request, request.output_file, "output_file")
-    if request.trace and request.trace.output and not is_elsewhere(request.trace.output):
-        _check_output_file(request, request.trace.output, "output")
+    of_command = request.trace or request.ablate
+    if of_command and of_command.output and not is_elsewhere(of_command.output):
+        _check_output_file(request, of_command.output, "output")
     folders = {"export_dir": request.export_dir, "output_dir": request.output_dir}
     folders["plot"] = request.plan.plot if request.plan else None
     for name, folder in folders.items():

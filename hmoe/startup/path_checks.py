@@ -17,7 +17,7 @@ from hmoe.storage import checkpoint_files, checkpoint_folder
 from hmoe.storage.local_files import is_elsewhere
 
 # Commands that read the newest checkpoint, whatever their gin files say.
-_USE_CHECKPOINT = ("predict", "score", "trace", "export", "split", "merge")
+_USE_CHECKPOINT = ("predict", "score", "trace", "ablate", "export", "split", "merge")
 
 
 def check(request: Request) -> None:

@@ -73,14 +73,34 @@ class TraceFlags:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AblateFlags:
+    """What `hmoe ablate` leaves out, and of which examples it scores.
+
+    Attributes:
+      label: the label of examples, such as "language".
+      trace_file: the trace that tells which experts each label uses; None for that of the
+        checkpoint.
+      examples: how many examples of each value of the label are scored.
+      seeds: how many times experts are kept at random.
+      output: file to write the losses to; None for the model's folder.
+    """
+
+    label: str = "language"
+    trace_file: str | None = None
+    examples: int = 16
+    seeds: int = 2
+    output: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """One invocation of the `hmoe` command.
 
     Flags that a command does not have keep their defaults. `hmoe COMMAND --help` explains each.
 
     Attributes:
-      command: "train", "eval", "predict", "score", "export", "split", "merge", "plan" or
-        "trace".
+      command: "train", "eval", "predict", "score", "export", "split", "merge", "plan",
+        "trace" or "ablate".
       model_dir: folder of checkpoints, curves and log.
       machine: the machine to run on.
       workers: the processes that share the run's mesh; None for this process alone.
@@ -110,6 +130,7 @@ class Request:
       output_dir: folder to write a rewritten model to.
       plan: what a plan is to show; None for other commands.
       trace: what is traced; None for other commands.
+      ablate: what is left out; None for other commands.
     """
 
     command: str
@@ -142,6 +163,7 @@ class Request:
     output_dir: str | None = None
     plan: PlanFlags | None = None
     trace: TraceFlags | None = None
+    ablate: AblateFlags | None = None
 
     @classmethod
     def from_flags(
@@ -168,6 +190,8 @@ class Request:
             values["plan"] = _filled(PlanFlags, {**given, **reads})
         if flags.command == "trace":
             values["trace"] = _filled(TraceFlags, given)
+        if flags.command == "ablate":
+            values["ablate"] = _filled(AblateFlags, given)
         values["workers"] = workers.from_flags(flags, environ)
         return cls(**values)
 

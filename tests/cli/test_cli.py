@@ -16,7 +16,7 @@ import pytest
 from hmoe.cli import launch, main
 from hmoe.launcher.processes import free_ports
 from hmoe.startup import errors, request_checks
-from hmoe.startup.request import Machine, PlanFlags, Request, TraceFlags
+from hmoe.startup.request import AblateFlags, Machine, PlanFlags, Request, TraceFlags
 from hmoe.startup.workers import Workers
 from tests.storage import fake_checkpoints
 
@@ -187,6 +187,7 @@ def test_every_flag_of_a_command_reaches_its_request() -> None:
         "export": ["--export_dir=e"],
         "split": ["--output_dir=n"],
         "trace": ["--examples=3", "--output=o"],
+        "ablate": ["--label=kind", "--trace=t", "--examples=3", "--seeds=5", "--output=o"],
         "plan": [
             *("--platform=tpu", "--hardware=h", "--json", "--explain", "--prove", "--plot=p"),
             *("--model_dir=d", "--data=d", "--strict"),
@@ -214,6 +215,9 @@ def test_every_flag_of_a_command_reaches_its_request() -> None:
         "export": {"export_dir": "e"},
         "split": {"output_dir": "n"},
         "trace": {"trace": TraceFlags(examples=3, output="o")},
+        "ablate": {
+            "ablate": AblateFlags(label="kind", trace_file="t", examples=3, seeds=5, output="o")
+        },
         "plan": {
             "data": "d",
             "strict": True,
@@ -235,9 +239,9 @@ def test_requests_are_frozen_and_have_a_field_for_every_flag() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         given.model_dir = "other"  # type: ignore[misc]
     hash(given)
-    kinds = (Request, Machine, Workers, PlanFlags, TraceFlags)
+    kinds = (Request, Machine, Workers, PlanFlags, TraceFlags, AblateFlags)
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
-    for command in ("train", "eval", "predict", "score", "export", "plan", "trace"):
+    for command in ("train", "eval", "predict", "score", "export", "plan", "trace", "ablate"):
         flags = vars(main.build_parser().parse_args([command]))
         # Traces are compared without a request.
         compares = {"compare", "json"} if command == "trace" else set()

@@ -76,7 +76,7 @@ def commands_of_pages() -> list[str]:
 
 COMMANDS = {
     *("train", "eval", "predict", "score", "export", "split", "merge", "plan", "launch", "gin"),
-    *("trace", "report", "help"),
+    *("trace", "ablate", "report", "help"),
 }
 
 
@@ -165,7 +165,7 @@ def test_help(capsys: pytest.CaptureFixture, line: list[str], usage: str) -> Non
         ),
         (
             ["xyz"],
-            "hmoe: error: unknown command 'xyz'; choose from train, eval, predict, score, trace, export, "
+            "hmoe: error: unknown command 'xyz'; choose from train, eval, predict, score, trace, ablate, export, "
             "split, merge, plan, report, launch, gin, completion, help",
         ),
     ],

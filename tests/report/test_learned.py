@@ -193,7 +193,7 @@ def test_one_run_with_a_trace_and_one_without(run: Path, tmp_path: Path) -> None
     page = make.report(str(run), print, against=str(other), path=str(tmp_path / "a.html"))
     text = Path(page).read_text(encoding="utf-8")
     assert f"<code>hmoe trace --model_dir={other}</code>" in text
-    assert "This run has no scores with experts left out." in text
+    assert f"<code>hmoe ablate --model_dir={other}</code>" in text
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ MODES = {
     "plan": ("train",),
     "eval": ("eval", "score_eval", "perplexity_eval"),
     "trace": ("eval",),
+    "ablate": ("eval",),
     "predict": ("infer",),
     "score": ("score_from_strings", "score_from_dataset"),
     "export": ("export_infer", "export_score", "export"),

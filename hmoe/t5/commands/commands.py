@@ -10,6 +10,7 @@ from hmoe.compat.stack import tf
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
 from hmoe.t5.commands import (
+    ablate,
     evaluate,
     export,
     plan,
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[[Request, Console], None]] = {
     "predict": predict.predict,
     "score": score.score,
     "trace": trace.trace,
+    "ablate": ablate.ablate,
     "export": export.export,
     "split": rewrite.split,
     "merge": rewrite.merge,

@@ -11,7 +11,7 @@ from etils import epath
 from hmoe.analysis import trace_table, traces
 from hmoe.analysis.traces import Trace
 from hmoe.startup.console import Console
-from hmoe.startup.request import Request
+from hmoe.startup.request import Request, TraceFlags
 from hmoe.t5.commands import configure
 from hmoe.t5.commands.evaluate import make_repeatable
 from hmoe.t5.commands.t5_run import T5Run
@@ -35,8 +35,20 @@ def trace(request: Request, console: Console) -> None:
         _run(request, console, "infer", {"infer": _lines_function(request, console)})
         return
     configure.mode_of("trace")
+    assert request.trace is not None
+    trace_held_out(request, console, request.trace)
+
+
+def trace_held_out(request: Request, console: Console, flags: TraceFlags) -> None:
+    """Traces held-out examples, once gin is configured.
+
+    Args:
+      request: the command.
+      console: prints lines for the user.
+      flags: what is traced, and where to.
+    """
     make_repeatable()
-    function = _data_function(request, console)
+    function = _data_function(request.model_dir, flags, console)
     _run(request, console, "eval", {"evaluate": function}, configure.held_out_data())
 
 
@@ -58,32 +70,36 @@ def _run(
     checkpoints.again_if_removed(run.start, console.say)
 
 
-def _data_function(request: Request, console: Console) -> Callable[..., None]:
+def _data_function(model_dir: str, flags: TraceFlags, console: Console) -> Callable[..., None]:
     """Returns a function that traces held-out examples in place of upstream's `eval_model`."""
 
     def eval_model(*arguments: Any, **named: Any) -> None:
         asked = EvalRequest(*arguments, **named)
         prepared = evaluate.prepare(asked, console.say)
-        assert request.trace is not None
         data = [
-            trace_lib.data_of_task(task, input_fn, request.trace.examples)
+            trace_lib.data_of_task(task, input_fn, flags.examples)
             for task, input_fn in zip(prepared.tasks, prepared.input_fns(asked.batch_size))
         ]
         names = ", ".join(task.dataset.name for task in prepared.tasks)
-        for path in evaluate.checkpoint_paths(asked.eval_checkpoint_step, asked.model_dir):
+        paths = list(evaluate.checkpoint_paths(asked.eval_checkpoint_step, asked.model_dir))
+        if flags.output and len(paths) > 1:
+            raise ValueError(
+                f"--output {flags.output!r} is one file, but {len(paths)} checkpoints are asked for"
+                " (utils.run.eval_checkpoint_step); leave it out, and each gets its own in the"
+                " model's folder"
+            )
+        for path in paths:
             number = sum(len(each.examples) for each in data)
             console.say(f"Tracing {number} examples of {names} with {path} ...")
             settings = {"data": names, "split": asked.dataset_split}
             found = trace_lib.trace(prepared.estimator, data, path, settings)
-            _write(request, found, console)
+            _write(flags.output, model_dir, found, console)
 
     return eval_model
 
 
-def _write(request: Request, found: Trace, console: Console) -> None:
-    assert request.trace is not None
-    default = os.path.join(request.model_dir, f"trace-{found.manifest.step}.parquet")
-    path = request.trace.output or default
+def _write(output: str | None, model_dir: str, found: Trace, console: Console) -> None:
+    path = output or os.path.join(model_dir, f"trace-{found.manifest.step}.parquet")
     if not processes.is_first():
         return
     epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +132,7 @@ def _lines_function(request: Request, console: Console) -> Callable[..., None]:
             console.answer(trace_table.report(found, number, styled=styled))
         assert request.trace is not None
         if request.trace.output:
-            _write(request, found, console)
+            _write(request.trace.output, request.model_dir, found, console)
 
     return infer_model
 

@@ -13,20 +13,10 @@ from hmoe.analysis import traces
 from hmoe.analysis.traces import LevelInfo, Trace
 from tests import tolerances
 from tests.t5 import server
+from tests.t5.commands import traced_model
+from tests.t5.commands.traced_model import run
 
 ENCODER, DECODER = "encoder/block_000/layer_001", "decoder/block_000/layer_002"
-#: The same groups on every mesh.
-SAME = (
-    "batch_size = 16",
-    "train_steps = 3",
-    "tpu_estimator_model_fn.outer_batch_size = 2",
-    "hmoe.HierarchicalMoE.inserted_outer_batch = 2",
-    "hmoe.HierarchicalMoE.exact_groups = True",
-    "group_size = 32",
-    "inner_group_size = 40",
-    "mesh_eval_dataset_fn.num_eval_examples = 21",
-    "hmoe.HierarchicalMoE.metrics = 'full'",
-)
 VARIANTS = {
     "einsum": ["hmoe.HierarchicalMoE.engine = 'einsum'"],
     "one device": [
@@ -38,18 +28,9 @@ VARIANTS = {
 }
 
 
-def run(hmoe: server.Server, *arguments: str) -> str:
-    result = hmoe(*arguments)
-    assert result.returncode == 0, f"{arguments}\n{result.stdout}{result.stderr}"
-    return result.stdout
-
-
 @pytest.fixture(scope="module")
 def model(hmoe: server.Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "model"
-    parameters = [f"--gin_param={each}" for each in SAME]
-    run(hmoe, "train", "--gin_file=runs/tiny.gin", f"--model_dir={folder}", *parameters)
-    return folder
+    return traced_model.train(hmoe, tmp_path_factory.mktemp("trained") / "model")
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +140,36 @@ def test_none_flips_on_another_engine_mesh_or_batch(
     for each in compared:
         assert each["sure"] > 0.9 * each["tokens"] > 0
         assert each["sure_flipped"] == 0, each
+
+
+@pytest.mark.slow
+def test_processes_write_one_trace(
+    hmoe: server.Server, model: Path, traced: Trace, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.parquet"
+    flags = [f"--model_dir={model}", f"--output={other}"]
+    mesh = ["--gin_param=utils.run.mesh_shape = 'rows:1;cols:2'"]
+    ended = server.once("launch", "-n", "2", "--", "trace", *flags, *mesh)
+    assert ended.returncode == 0, ended.stderr
+    assert len(traces.read(str(other))) == len(traced)
+    compared = compare(hmoe, model / "trace-3.parquet", other)
+    assert [each["sure_flipped"] for each in compared] == [0] * 4
+
+
+@pytest.mark.usefixtures("traced")
+def test_one_file_for_several_checkpoints(hmoe: server.Server, model: Path, tmp_path: Path) -> None:
+    number = len(list(model.glob("model.ckpt-*.index")))
+    assert number > 1
+    output = tmp_path / "out.parquet"
+    asked = "--gin_param=utils.run.eval_checkpoint_step = 'all'"
+    result = hmoe("trace", f"--model_dir={model}", f"--output={output}", asked)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        f"hmoe: error: --output '{output}' is one file, but {number} checkpoints are asked for"
+        " (utils.run.eval_checkpoint_step); leave it out, and each gets its own in the model's"
+        " folder"
+    )
+    assert not output.exists()
 
 
 def compare(hmoe: server.Server, first: Path, second: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,108 @@
+"""`hmoe ablate`: what each label's examples lose when experts are left out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+from etils import epath
+
+from hmoe.analysis import retention_report, retention_runs, retention_scores, traces
+from hmoe.startup.console import Console, duration
+from hmoe.startup.request import AblateFlags, Request
+from hmoe.t5.commands import configure
+from hmoe.t5.commands.evaluate import make_repeatable
+from hmoe.t5.commands.t5_run import T5Run
+from hmoe.t5.evaluation import evaluate, retention
+from hmoe.t5.evaluation.evaluate import EvalRequest
+from hmoe.t5.sessions import checkpoints, processes
+
+# Seconds between two lines about what is done.
+_PATIENCE = 10
+
+
+def ablate(request: Request, console: Console) -> None:
+    """Scores held-out examples with experts left out, as a trace says that labels use them."""
+    if request.machine.tpu is not None:
+        raise ValueError(
+            "hmoe ablate runs on CPUs and GPUs, from the checkpoints of a TPU too; leave --tpu out"
+        )
+    checkpoints.require_latest(request.model_dir, console.say)
+    request = configure.configure_trained(request, console)
+    configure.mode_of("ablate")
+    make_repeatable()
+    run = T5Run(
+        mode="eval",
+        model_dir=request.model_dir,
+        say=console.say,
+        machine=request.machine,
+        evaluate=_function(request, console),
+        arguments={**configure.newest_checkpoint(), **configure.held_out_data()},
+    )
+    checkpoints.again_if_removed(run.start, console.say)
+
+
+def _function(request: Request, console: Console) -> Callable[..., None]:
+    """Returns a function that ablates in place of upstream's `eval_model`."""
+    flags = request.ablate
+    assert flags is not None
+
+    def eval_model(*arguments: Any, **named: Any) -> None:
+        asked = EvalRequest(*arguments, **named)
+        path = next(evaluate.checkpoint_paths(asked.eval_checkpoint_step, asked.model_dir))
+        _ablate(request, flags, asked, path, console)
+
+    return eval_model
+
+
+def _ablate(
+    request: Request, flags: AblateFlags, asked: EvalRequest, path: str, console: Console
+) -> None:
+    step = checkpoints.step_of(path)
+    trace = traces.read(_trace_path(request.model_dir, flags, step))
+    runs = retention_runs.runs(trace, flags.label, flags.seeds)
+    prepared = evaluate.prepare(asked, console.say)
+    input_fns = prepared.input_fns(asked.batch_size)
+    examples = retention.examples_by_label(prepared.tasks, input_fns, flags.label, flags.examples)
+    console.say(
+        f"Scoring examples of {len(examples)} values of {flags.label!r} with {path}, in "
+        f"{len(runs)} runs with experts left out ..."
+    )
+    scores = retention.score(
+        prepared.estimator, path, trace.manifest, runs, examples, _progress(len(runs), console)
+    )
+    target = flags.output or os.path.join(request.model_dir, f"retention-{step}.json")
+    if processes.is_first():
+        epath.Path(target).parent.mkdir(parents=True, exist_ok=True)
+        retention_scores.write(target, scores)
+    styled = console.answers_reach_a_terminal
+    console.answer(retention_report.report(scores, styled=styled))
+    console.say(f"Wrote the {len(scores)} losses to {target}")
+
+
+def _trace_path(model_dir: str, flags: AblateFlags, step: int) -> str:
+    path = flags.trace_file or os.path.join(model_dir, f"trace-{step}.parquet")
+    if not epath.Path(path).exists():
+        raise ValueError(
+            f"{path}: no such trace, from which the experts that each label uses are read; write it"
+            f" with `hmoe trace --model_dir={model_dir}`, or name another with --trace"
+        )
+    return path
+
+
+def _progress(total: int, console: Console) -> Callable[[int], None]:
+    """Returns a function that prints how many runs are done, now and then."""
+    began = said = time.monotonic()
+
+    def done(number: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said < _PATIENCE:
+            return
+        said = now
+        left = duration((now - began) / number * (total - number))
+        console.say(f"{number} of {total} runs are done, {left} left")
+
+    return done
