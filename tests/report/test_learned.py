@@ -49,6 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         RetentionScore("de", "random_groups", 0.5, 2.0, 7, seed=1),
         RetentionScore("de", "without_group", 0.5, 3.25, 7, group=1),
         RetentionScore("de", "without_group", 0.5, 0.25, 7, group=0),
+        RetentionScore("de", "without_group", 0.75, 0.625, 7, group=1, layer=LAYERS[1]),
     ]
     retention_scores.write(str(folder / "retention-9.json"), scores)
     return folder
@@ -135,10 +136,10 @@ def test_retention(tables: dict) -> None:
         "-",
         f"1.000 ± {deviation}",
     ]
-    assert tables["Excess of the loss without one outer group"] == [
-        ["label", "without 0", "without 1"],
-        ["de", "-0.250", "2.750"],
-    ]
+    columns = ["label", "without 0", "without 1"]
+    caption = "Excess of the loss without one outer group of "
+    assert tables[f"{caption}all layers"] == [columns, ["de", "-0.250", "2.750"]]
+    assert tables[f"{caption}{LAYERS[1]}"] == [columns, ["de", "-", "0.125"]]
 
 
 def test_a_sentence_in_color(text: str) -> None:
