@@ -248,22 +248,40 @@ def _manifest(path: str, table: pyarrow.Table) -> Manifest:
             f"{path}: a Parquet file, but no trace: it has no manifest; a trace is written by"
             " `hmoe trace`"
         )
-    fields = json.loads(found)
+    fields = _fields(path, found)
     number = fields.pop("format")
     if number != FORMAT:
         raise ValueError(
             f"{path}: a trace of format {number}, but this hmoe reads format {FORMAT}; trace the"
             " model again with this version"
         )
-    layers = tuple(
-        LayerInfo(
-            layer["name"],
-            layer["sequence"],
-            tuple(LevelInfo(**level) for level in layer["levels"]),
-        )
-        for layer in fields.pop("layers")
+    try:
+        layers = tuple(map(_layer, fields.pop("layers")))
+        return Manifest(labels=tuple(fields.pop("labels")), layers=layers, **fields)
+    except (KeyError, TypeError, AttributeError):
+        raise _damaged_manifest(path) from None
+
+
+def _fields(path: str, manifest: bytes) -> dict[str, Any]:
+    """Returns the fields of a manifest, of which at least the format is there."""
+    try:
+        fields = json.loads(manifest)
+    except (ValueError, RecursionError):
+        raise _damaged_manifest(path) from None
+    if not isinstance(fields, dict) or "format" not in fields:
+        raise _damaged_manifest(path)
+    return fields
+
+
+def _layer(fields: Mapping[str, Any]) -> LayerInfo:
+    levels = tuple(LevelInfo(**level) for level in fields["levels"])
+    return LayerInfo(fields["name"], fields["sequence"], levels)
+
+
+def _damaged_manifest(path: str) -> ValueError:
+    return ValueError(
+        f"{path}: the manifest of the trace is damaged; trace the model again with `hmoe trace`"
     )
-    return Manifest(labels=tuple(fields.pop("labels")), layers=layers, **fields)
 
 
 def _category(column: pyarrow.ChunkedArray) -> Category:

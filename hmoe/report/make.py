@@ -45,7 +45,7 @@ def report(
     made = os.path.join(model_dir, DEFAULT_NAME) if path is None else path
     output.check(made)
     files = [trace_files, ()]
-    traced = [run_traces.read(run.folder, named) for run, named in zip(found, files)]
+    traced = [run_traces.read(run, named) for run, named in zip(found, files)]
     sections = _sections(found, traced)
     facts = [_facts(run, traces) for run, traces in zip(found, traced)]
     title = f"Report of {' against '.join(_name(run) for run in found)}"

@@ -8,25 +8,30 @@ from collections.abc import Sequence
 
 from hmoe.analysis import traces
 from hmoe.analysis.traces import Trace
+from hmoe.report import trace_checks
+from hmoe.report.runs import Run
 from hmoe.storage import local_files
 
 _NAME = re.compile(r"trace-(\d+)\.parquet")
 
 
-def read(folder: str, files: Sequence[str] = ()) -> list[Trace]:
+def read(run: Run, files: Sequence[str] = ()) -> list[Trace]:
     """Returns traces in the order of their steps.
 
     Args:
-      folder: of a run, whose traces are read if no files are named.
+      run: the run, from whose folder traces are read if no files are named.
       files: traces.
 
     Raises:
-      ValueError: a file does not exist, is no trace, or is damaged.
+      ValueError: a file does not exist, is no trace, is damaged, or is of another model.
       OSError: a file cannot be read.
     """
     for path in files:
         local_files.check_file(path, f"--trace {path!r}")
-    found = [traces.read(path) for path in files or _in_folder(folder)]
+    paths = files or _in_folder(run.folder)
+    found = [traces.read(path) for path in paths]
+    for path, trace in zip(paths, found):
+        trace_checks.check(run, trace, path)
     return sorted(found, key=lambda trace: trace.manifest.step)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,27 @@ def test_layers_know_their_leaves() -> None:
     assert layer.num_leaves == 6
     assert manifest.layer(layer.name) is layer
     assert dataclasses.replace(layer, levels=layer.levels[:1]).num_leaves == 2
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b"{not json",
+        b"\xff",
+        b"[1]",
+        b'{"step": 3}',
+        b'{"format": 1, "labels": [], "layers": [{"name": "a"}]}',
+        b'{"format": 1, "labels": [], "layers": [7]}',
+        b'{"format": 1, "labels": [], "layers": [], "step": 3}',
+    ],
+    ids=["no JSON", "no text", "a list", "no format", "half a layer", "a number", "half"],
+)
+def test_a_damaged_manifest(tmp_path: Path, manifest: bytes) -> None:
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"example": [1]}).replace_schema_metadata({b"hmoe trace": manifest})
+    parquet.write_table(table, path)
+    expected = (
+        f"{path}: the manifest of the trace is damaged; trace the model again with `hmoe trace`"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        traces.read(str(path))
