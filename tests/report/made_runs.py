@@ -84,7 +84,7 @@ def hostile_trace(step: int) -> Trace:
     random = np.random.default_rng(step)
     experts = np.stack([random.integers(0, size, (12, 2, 9)) for size in (2, 3)], -1)
     labels = [f"{HOSTILE}{number % 5}" for number in range(12)]
-    layers = [f"encoder/block_00{number}{HOSTILE}" for number in range(2)]
+    layers = [f"encoder/block_00{number}{HOSTILE}/layer_001" for number in range(2)]
     found = made_traces.of_experts(experts, (2, 3), labels, layers=layers)
     label = f"../{HOSTILE}"
     manifest = dataclasses.replace(

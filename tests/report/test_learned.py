@@ -210,7 +210,7 @@ def test_a_large_report_stays_below_five_megabytes(tmp_path: Path) -> None:
             name.replace(made_runs.LAYER, layer): value * random.uniform(0.5, 1.5)
             for layer in layers
             for name, value in each.items()
-            if made_runs.LAYER in name
+            if made_runs.LAYER in name and not name[-1].isdigit()  # 8 experts, not 2 and 3
         }
         lines.append({"step": each["step"], "loss": each["loss"], **of_layers})
     folders = [made_runs.make(tmp_path / name, lines) for name in ("one", "two")]
