@@ -21,7 +21,7 @@ from hmoe.report.views import View
 def sections(seen: Sequence[View]) -> list[Section]:
     """Returns the sections; without any trace, one that says how to make a trace."""
     if not any(view.traces for view in seen):
-        return [_no_trace(seen), *retention.sections(seen)]
+        return [_no_trace(seen), retention.section(seen)]
     return [
         trace_load.section(seen),
         trace_tree.section(seen),
@@ -31,7 +31,7 @@ def sections(seen: Sequence[View]) -> list[Section]:
         trace_relations.saturation_section(seen),
         trace_relations.coactivation_section(seen),
         trace_relations.path_section(seen),
-        *retention.sections(seen),
+        retention.section(seen),
         trace_sentence.section(seen),
     ]
 

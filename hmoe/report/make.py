@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from hmoe.analysis.traces import Trace
-from hmoe.report import learned, output, page, retention, run_traces, runs, training
+from hmoe.report import output, page, retention, run_traces, runs, training
 from hmoe.report.content import Section, Table
 from hmoe.report.page import RunFacts
 from hmoe.report.runs import Run
@@ -56,6 +56,9 @@ def report(
 
 def _sections(found: Sequence[Run], traced: Sequence[Sequence[Trace]]) -> list[Section]:
     seen = [_view(found, number, traces) for number, traces in enumerate(traced)]
+    # Imports scipy, which a mistyped folder need not wait for.
+    from hmoe.report import learned
+
     return training.sections(found) + learned.sections(seen)
 
 

@@ -5,17 +5,36 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from hmoe.analysis import retention_scores
 from hmoe.analysis.retention_scores import WAYS, GroupMatrix, RetentionScore, RetentionTable
-from hmoe.report import drawing, heat
+from hmoe.report import drawing, heat, views
 from hmoe.report.content import Item, Note, Picture, Section, Side, Table
-from hmoe.report.views import View, file_name
+from hmoe.report.views import View
+from hmoe.startup.command_line import command
 
 _NAME = re.compile(r"retention-(\d+)\.json")
 _TITLES = ("most used leaves", "most used groups", "random leaves", "random groups")
+
+
+class _Matrix(NamedTuple):
+    """What each outer group is worth to each label.
+
+    Attributes:
+      layer: the layer that groups were left out of; None for all layers at once.
+      groups: the matrix.
+    """
+
+    layer: str | None
+    groups: GroupMatrix
+
+    @property
+    def where(self) -> str:
+        """The layer in words."""
+        return "all layers" if self.layer is None else self.layer
 
 
 def read(folder: str) -> tuple[RetentionScore, ...]:
@@ -32,36 +51,41 @@ def read(folder: str) -> tuple[RetentionScore, ...]:
     return tuple(retention_scores.read(os.path.join(folder, last[0])))
 
 
-def sections(seen: Sequence[View]) -> list[Section]:
-    """Returns the section, if any run has scores."""
-    if not any(view.retention for view in seen):
-        return []
-    return [
-        Section(
-            "retention",
-            "Retention",
-            "excess = loss of a label with a share of the experts kept - its loss with all; nats"
-            " per target token",
-            "Keeping the most used experts of a label should hurt less than keeping random ones;"
-            " a group that a label needs stands out in the row of the label.",
-            "All expert layers together; every target token counts 1. Weights are renormalized over"
-            " the experts that are kept.",
-            tuple(Side(view.title, tuple(_items(view))) for view in seen),
-        )
-    ]
+def section(seen: Sequence[View]) -> Section:
+    """Returns the section; for a run without scores, how to make them."""
+    return Section(
+        "retention",
+        "Retention",
+        "excess = loss of a label with a share of the experts kept - its loss with all; nats"
+        " per target token",
+        "Keeping the most used experts of a label should hurt less than keeping random ones;"
+        " a group that a label needs stands out in the row of the label.",
+        "All expert layers together, and where it is said one alone; every target token counts 1."
+        " Weights are renormalized over the experts that are kept.",
+        tuple(Side(view.title, tuple(_items(view))) for view in seen),
+    )
 
 
 def _items(view: View) -> list[Item]:
     if not view.retention:
-        return [Note("This run has no scores with experts left out.")]
+        said = "This run has no scores with experts left out. This command makes them:"
+        return [Note(said, command("ablate", model_dir=view.folder))]
     items: list[Item] = []
     found = retention_scores.table(view.retention)
     if len(found.shares):
         items += [_picture(view, found), _table(found)]
-    for layer in dict.fromkeys(each.layer for each in view.retention if each.group is not None):
-        matrix = retention_scores.group_matrix(view.retention, layer)
-        items += [_matrix_picture(view, matrix, layer), _matrix_table(matrix, layer)]
-    return items
+    matrices = [
+        _Matrix(layer, retention_scores.group_matrix(view.retention, layer))
+        for layer in _layers(view.retention)
+    ]
+    items += [_matrix_picture(view, each) for each in views.pictured(matrices)]
+    return items + [_matrix_table(each) for each in matrices]
+
+
+def _layers(scores: Sequence[RetentionScore]) -> list[str | None]:
+    """Returns the layers that a group was left out of, each once; None for all at once."""
+    without = (each for each in scores if each.kept == retention_scores.WITHOUT_GROUP)
+    return list(dict.fromkeys(each.layer for each in without))
 
 
 def _table(found: RetentionTable) -> Table:
@@ -103,39 +127,34 @@ def _picture(view: View, found: RetentionTable) -> Picture:
     return drawing.picture(figure, f"retention{view.suffix}", title, alt)
 
 
-def _matrix_picture(view: View, found: GroupMatrix, layer: str | None) -> Picture:
-    highest = float(np.nanmax(np.abs(found.excess)))
-    title = f"Excess of the loss of each label without one outer group of {_where(layer)}"
-    groups = [str(number) for number in range(found.excess.shape[1])]
+def _matrix_picture(view: View, found: _Matrix) -> Picture:
+    excess, labels = found.groups.excess, found.groups.labels
+    scored = excess[~np.isnan(excess)]
+    title = f"Excess of the loss of each label without one outer group of {found.where}"
     words = "; ".join(
         f"{label}: most without group {int(np.nanargmax(row))}, {np.nanmax(row):.3f}"
-        for label, row in zip(found.labels, found.excess)
+        for label, row in zip(labels, excess)
         if not np.isnan(row).all()
     )
     return heat.draw(
-        file_name("without-group", _where(layer), view),
+        views.file_name("without-group", found.where, view),
         title,
         f"{title}. {words}.",
-        found.excess,
-        found.labels,
-        groups,
+        excess,
+        labels,
+        [str(number) for number in range(excess.shape[1])],
         label="excess, nats",
-        highest=highest,
-        lowest=min(0.0, float(np.nanmin(found.excess))),
+        highest=float(scored.max(initial=0.0)),
+        lowest=float(scored.min(initial=0.0)),
     )
 
 
-def _where(layer: str | None) -> str:
-    return "all layers" if layer is None else layer
-
-
-def _matrix_table(found: GroupMatrix, layer: str | None) -> Table:
-    columns = ("label", *(f"without {number}" for number in range(found.excess.shape[1])))
-    rows = [
-        (label, *(_number(each) for each in row)) for label, row in zip(found.labels, found.excess)
-    ]
-    title = f"Excess of the loss without one outer group of {_where(layer)}"
-    return Table(title, columns, tuple(rows))
+def _matrix_table(found: _Matrix) -> Table:
+    excess, labels = found.groups.excess, found.groups.labels
+    columns = ("label", *(f"without {number}" for number in range(excess.shape[1])))
+    rows = [(label, *(_number(each) for each in row)) for label, row in zip(labels, excess)]
+    caption = f"Excess of the loss without one outer group of {found.where}"
+    return Table(caption, columns, tuple(rows))
 
 
 def _with_deviation(value: float, deviation: float) -> str:

@@ -17,6 +17,7 @@ from tests.install import project
 DISTRIBUTIONS = {
     "absl": "absl-py",
     "gin": "gin-config",
+    "vl_convert": "vl-convert-python",
     "grpc": "grpcio",
     "seqio": "seqio-nightly",
     "mesh_tensorflow": "mesh-tensorflow",
