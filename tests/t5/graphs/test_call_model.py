@@ -29,7 +29,10 @@ def test_padding_of_an_unpacked_language_model_reaches_no_expert(mode: str) -> N
             name="decoder",
         )
         settings = types.SimpleNamespace(
-            transformer_model=model, model_type="lm", variable_dtype=mtf.VariableDType()
+            transformer_model=model,
+            model_type="lm",
+            variable_dtype=mtf.VariableDType(),
+            replayed=(),
         )
         features = {"targets": tiny_t5.import_tokens(mesh, targets, 2)}
         _, _, records = call_model.call_model(settings, features, mode)
