@@ -14,6 +14,8 @@ from tests.t5 import server
 from tests.t5.commands import traced_model
 from tests.t5.commands.traced_model import run
 
+pytestmark = pytest.mark.slow
+
 LABEL = "de"
 
 
