@@ -364,6 +364,8 @@ CALL_ARGUMENTS = {
     "num_microbatches",
     "drop_tokens",
     "causal",
+    "kept_experts",  # tests/layer/test_kept_experts.py
+    "replay",  # tests/layer/test_replay.py
 }
 
 
