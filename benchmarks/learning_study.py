@@ -77,7 +77,8 @@ def configure(task, variant, seed, steps):
     """Reads the configuration of one run."""
     gin.clear_config()
     files, bindings = VARIANTS[variant]
-    more = [f"train_steps = {steps}", f"save_every_steps = {DENSE_EVERY}"]
+    every = min(DENSE_EVERY, steps // DENSE_FACTOR if variant == "dense" else steps)
+    more = [f"train_steps = {steps}", f"save_every_steps = {every}"]
     if TASKS[task]:
         files = [*files, TASKS[task][0]]
         more.append(TASKS[task][1])
