@@ -12,9 +12,8 @@ from etils import epath
 from hmoe.analysis import retention_report, retention_runs, retention_scores, traces
 from hmoe.startup.console import Console, duration
 from hmoe.startup.request import AblateFlags, Request
-from hmoe.t5.commands import configure
+from hmoe.t5.commands import configure, trace
 from hmoe.t5.commands.evaluate import make_repeatable
-from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.evaluation import evaluate, retention
 from hmoe.t5.evaluation.evaluate import EvalRequest
 from hmoe.t5.sessions import checkpoints, processes
@@ -25,23 +24,11 @@ _PATIENCE = 10
 
 def ablate(request: Request, console: Console) -> None:
     """Scores held-out examples with experts left out, as a trace says that labels use them."""
-    if request.machine.tpu is not None:
-        raise ValueError(
-            "hmoe ablate runs on CPUs and GPUs, from the checkpoints of a TPU too; leave --tpu out"
-        )
-    checkpoints.require_latest(request.model_dir, console.say)
-    request = configure.configure_trained(request, console)
+    request = trace.configured(request, console)
     configure.mode_of("ablate")
     make_repeatable()
-    run = T5Run(
-        mode="eval",
-        model_dir=request.model_dir,
-        say=console.say,
-        machine=request.machine,
-        evaluate=_function(request, console),
-        arguments={**configure.newest_checkpoint(), **configure.held_out_data()},
-    )
-    checkpoints.again_if_removed(run.start, console.say)
+    function = _function(request, console)
+    trace.run(request, console, "eval", {"evaluate": function}, configure.held_out_data())
 
 
 def _function(request: Request, console: Console) -> Callable[..., None]:
@@ -61,8 +48,8 @@ def _ablate(
     request: Request, flags: AblateFlags, asked: EvalRequest, path: str, console: Console
 ) -> None:
     step = checkpoints.step_of(path)
-    trace = traces.read(_trace_path(request.model_dir, flags, step))
-    runs = retention_runs.runs(trace, flags.label, flags.seeds)
+    used = traces.read(_trace_path(request.model_dir, flags, step))
+    runs = retention_runs.runs(used, flags.label, flags.seeds)
     prepared = evaluate.prepare(asked, console.say)
     input_fns = prepared.input_fns(asked.batch_size)
     examples = retention.examples_by_label(prepared.tasks, input_fns, flags.label, flags.examples)
@@ -71,7 +58,7 @@ def _ablate(
         f"{len(runs)} runs with experts left out ..."
     )
     scores = retention.score(
-        prepared.estimator, path, trace.manifest, runs, examples, _progress(len(runs), console)
+        prepared.estimator, path, used.manifest, runs, examples, _progress(len(runs), console)
     )
     target = flags.output or os.path.join(request.model_dir, f"retention-{step}.json")
     if processes.is_first():

@@ -26,18 +26,28 @@ from hmoe.t5.sessions.estimator import SessionEstimator
 
 def trace(request: Request, console: Console) -> None:
     """Traces the lines of a request, or else held-out examples."""
-    if request.machine.tpu is not None:
-        raise ValueError(
-            "hmoe trace runs on CPUs and GPUs, from the checkpoints of a TPU too; leave --tpu out"
-        )
-    checkpoints.require_latest(request.model_dir, console.say)
-    request = configure.configure_trained(request, console)
+    request = configured(request, console)
     if request.text:
-        _run(request, console, "infer", {"infer": _lines_function(request, console)})
+        run(request, console, "infer", {"infer": _lines_function(request, console)})
         return
     configure.mode_of("trace")
     assert request.trace is not None
     trace_held_out(request, console, request.trace)
+
+
+def configured(request: Request, console: Console) -> Request:
+    """Configures a command that looks into a trained model, and returns its completed request.
+
+    Raises:
+      ValueError: it is to run on a TPU, or there is no checkpoint.
+    """
+    if request.machine.tpu is not None:
+        raise ValueError(
+            f"hmoe {request.command} runs on CPUs and GPUs, from the checkpoints of a TPU too;"
+            " leave --tpu out"
+        )
+    checkpoints.require_latest(request.model_dir, console.say)
+    return configure.configure_trained(request, console)
 
 
 def trace_held_out(
@@ -54,17 +64,26 @@ def trace_held_out(
     make_repeatable()
     function = _data_function(request.model_dir, flags, console, or_nothing=or_nothing)
     data = configure.held_out_data() if flags.split is None else {"dataset_split": flags.split}
-    _run(request, console, "eval", {"evaluate": function}, data)
+    run(request, console, "eval", {"evaluate": function}, data)
 
 
-def _run(
+def run(
     request: Request,
     console: Console,
     mode: str,
     functions: dict[str, Callable[..., None]],
     more: Mapping[str, object] | None = None,
 ) -> None:
-    run = T5Run(
+    """Runs functions of this package in place of those of a mode of T5.
+
+    Args:
+      request: the command.
+      console: prints lines for the user.
+      mode: mode of `utils.run`.
+      functions: the fields of `T5Run` that take them.
+      more: further arguments of `utils.run`.
+    """
+    started = T5Run(
         mode=mode,
         model_dir=request.model_dir,
         say=console.say,
@@ -72,7 +91,7 @@ def _run(
         arguments={**configure.newest_checkpoint(), **(more or {})},
         **functions,  # type: ignore[arg-type]
     )
-    checkpoints.again_if_removed(run.start, console.say)
+    checkpoints.again_if_removed(started.start, console.say)
 
 
 def _data_function(
