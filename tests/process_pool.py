@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-# Seconds that a case may take; a collective whose peer never comes waits for ever.
-LIMIT = 300.0
+from tests import patience
 
 
 class ProcessPool:
@@ -54,7 +53,7 @@ class ProcessPool:
             connection.send((name, arguments, more))
         results, problems = [], []
         for index, connection in enumerate(self._connections):
-            if not connection.poll(LIMIT):
+            if not connection.poll(patience.HANG):
                 problems.append(f"process {index} does not answer")
                 break
             problem, result = connection.recv()

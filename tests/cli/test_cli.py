@@ -18,6 +18,7 @@ from hmoe.launcher.processes import free_ports
 from hmoe.startup import errors, request_checks
 from hmoe.startup.request import AblateFlags, Machine, PlanFlags, Request, TraceFlags
 from hmoe.startup.workers import Workers
+from tests import patience
 from tests.storage import fake_checkpoints
 
 USAGE = "usage: hmoe train [FLAG ...]\n"
@@ -377,7 +378,10 @@ def processes(number: int) -> tuple[str, str]:
 
 
 # A thread that is not Python's to end, as those of TensorFlow's server.
-STAYS = "import threading, time; threading.Thread(target=time.sleep, args=[60]).start(); "
+STAYS = (
+    "import threading, time; "
+    f"threading.Thread(target=time.sleep, args=[{2 * patience.HANG}]).start(); "
+)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +396,8 @@ def test_a_process_of_a_run_leaves_whatever_still_runs(
     tmp_path: Path, action: str, status: int, said: str
 ) -> None:
     flags = processes(1)
-    ended = command(STAYS + action, *TRAIN, "--model_dir=m", *flags, cwd=tmp_path, timeout=50)
+    words = [STAYS + action, *TRAIN, "--model_dir=m", *flags]
+    ended = command(*words, cwd=tmp_path, timeout=patience.HANG)
     assert (ended.returncode, ended.stdout, ended.stderr) == (status, "", said)
     assert os.listdir(tmp_path / "m") == ["process_1.log"]
     log = (tmp_path / "m" / "process_1.log").read_text().splitlines()

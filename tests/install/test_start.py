@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests import patience
+
 # Runs the command as its console script does, and tells what it loaded.
 SCRIPT = """
 import sys
@@ -24,7 +26,10 @@ print("loaded", heavy)
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", SCRIPT, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=patience.HANG,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import patience
 from tests.docs.pages import ROOT
 from tests.launcher import stand_in
 
@@ -47,7 +48,7 @@ def started(folder: Path, n: int, actions: Actions, **given: object) -> subproce
 
 def ended(folder: Path, n: int, actions: Actions, **given: object) -> tuple[int, str, str]:
     process = started(folder, n, actions, **given)
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=patience.HANG)
     assert running(folder) == []
     return process.returncode, out, error
 
@@ -66,7 +67,7 @@ def running(folder: Path) -> list[int]:
     return [pid for pid in pids(folder) if stand_in.state(pid) not in ("", "Z")]
 
 
-def wait_until(condition, seconds: float = 30) -> None:
+def wait_until(condition, seconds: float = patience.HANG) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -168,7 +169,7 @@ def test_a_signal_lets_all_save(tmp_path: Path, number: signal.Signals) -> None:
     process = started(tmp_path, 3, dict.fromkeys(range(3), ["work"]), restarts=2)
     wait_for_work(process)
     process.send_signal(number)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=patience.HANG)
     assert process.returncode == 128 + number
     last = {signal.SIGINT: "Interrupted.\n", signal.SIGHUP: "Ended by SIGHUP.\n"}
     assert error == "Ended by SIGTERM.\n" + last.get(number, "")  # the first line is process 0's
@@ -184,7 +185,7 @@ def test_a_second_signal_kills(tmp_path: Path) -> None:
     time.sleep(1)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=patience.HANG)
     assert (process.returncode, error) == (130, "Interrupted.\n")
     assert running(tmp_path) == []
 
@@ -198,7 +199,7 @@ def test_one_process_that_is_told_to_stop_is_no_failure(tmp_path: Path) -> None:
     time.sleep(1)
     assert len(running(tmp_path)) == 1  # it may still save
     os.kill(starts_pid(tmp_path, 1), signal.SIGKILL)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=patience.HANG)
     assert process.returncode == 143
     assert error.splitlines()[-1] == (
         "hmoe launch: process 0 was stopped by SIGTERM; it had begun no log"
@@ -215,7 +216,7 @@ def test_none_is_left_when_the_launcher_is_killed(tmp_path: Path) -> None:
     wait_for_work(process)
     assert len(running(tmp_path)) == 3
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=patience.HANG)
     wait_until(lambda: running(tmp_path) == [], seconds=5)
 
 
@@ -283,7 +284,7 @@ def test_a_pause_before_another_start_and_a_stop_in_it(tmp_path: Path) -> None:
     time.sleep(1)
     assert len(starts(tmp_path, 0)) == 1
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=patience.HANG)
     assert process.returncode == 143
     assert error.splitlines()[-1] == "Ended by SIGTERM."
     assert len(starts(tmp_path, 0)) == 1

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from hmoe.startup import signals
+from tests import patience
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 WORDS = {
@@ -84,7 +85,7 @@ def started(code: str, ignored: tuple[signal.Signals, ...] = ()) -> subprocess.P
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, error = process.communicate(timeout=15)
+    out, error = process.communicate(timeout=patience.HANG)
     return process.returncode, out, error
 
 

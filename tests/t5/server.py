@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from tests import patience
+
 ROOT = str(Path(__file__).parents[2])
 
 # Imports what every command needs, and forks a child for each. Nothing has run by then, so a child
@@ -56,7 +60,7 @@ def once(*arguments: str) -> subprocess.CompletedProcess:
         [sys.executable, "-m", "hmoe.cli.main", *arguments],
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=patience.HANG,
         env=environment(),
         stdin=subprocess.DEVNULL,
     )
@@ -125,5 +129,13 @@ class Server:
         return json.loads(answer)
 
     def close(self) -> None:
-        self._process.communicate(timeout=60)
-        self._log.close()
+        """Lets it end, and kills a command that it still runs where that takes too long."""
+        try:
+            self._process.communicate(timeout=patience.HANG)
+        except subprocess.TimeoutExpired:
+            running = psutil.Process(self._process.pid)
+            for each in [*running.children(recursive=True), running]:
+                each.kill()
+            raise
+        finally:
+            self._log.close()

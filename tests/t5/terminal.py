@@ -9,6 +9,9 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from typing import NoReturn
+
+from tests import patience
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
@@ -36,11 +39,12 @@ class Terminal:
         self._thread = threading.Thread(target=work, daemon=True)
         self._thread.start()
 
-    def read_until(self, text: str, seconds: float = 40) -> str:
+    def read_until(self, text: str, seconds: float = patience.HANG) -> str:
         """Returns what was printed since the last call, up to a text."""
         end = time.time() + seconds
         while text not in self.seen:
-            assert time.time() < end, f"{text!r} does not come: {self.seen!r}"
+            if time.time() > end:
+                self._give_up(f"{text!r} does not come")
             assert self._thread.is_alive(), f"{text!r} did not come: {self.seen!r}"
             if select.select([self._master], [], [], 0.1)[0]:
                 self.seen += self._read()
@@ -51,11 +55,12 @@ class Terminal:
         """Presses keys."""
         os.write(self._master, text.encode())
 
-    def end(self, seconds: float = 40) -> str:
+    def end(self, seconds: float = patience.HANG) -> str:
         """Waits for the command to end, and returns what it printed since."""
         end = time.time() + seconds
         while self._thread.is_alive() or select.select([self._master], [], [], 0)[0]:
-            assert time.time() < end, f"it does not end: {self.seen!r}"
+            if time.time() > end:
+                self._give_up("it does not end")
             if select.select([self._master], [], [], 0.1)[0]:
                 text = self._read()
                 if not text:
@@ -64,6 +69,11 @@ class Terminal:
         self._thread.join(seconds)
         os.close(self._master)
         return self.seen
+
+    def _give_up(self, why: str) -> NoReturn:
+        """Hangs up, which ends the command, so that the next test finds its server free."""
+        os.close(self._master)
+        raise AssertionError(f"{why}: {self.seen!r}")
 
     def _read(self) -> str:
         try:

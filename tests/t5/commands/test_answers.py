@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
+from tests import patience
 from tests.t5 import server
 from tests.t5.commands.test_commands import PARAMETERS
 
@@ -148,7 +149,7 @@ def test_a_line_is_answered_before_the_next_and_interrupting_ends_the_command(
             process.stdin.flush()
             assert process.stdout.readline() == f"{answer}\n".encode()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=patience.HANG) == 130
         assert process.stderr.read().endswith(b"Interrupted.\n")
 
 

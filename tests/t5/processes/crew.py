@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hmoe.launcher.processes import free_ports
+from tests import patience
 from tests.t5 import server
 
 HARM = "HMOE_TESTS_HARM"
@@ -74,8 +75,6 @@ for child in alive:
 """
 
 _counts = itertools.count()
-# Seconds that anything may take on a busy machine.
-LIMIT = 400.0
 
 
 class Nursery:
@@ -128,18 +127,20 @@ class Nursery:
             }
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
-            self._changed.wait_for(lambda: order["id"] in self._pids or self._is_gone, LIMIT)
+            self._changed.wait_for(
+                lambda: order["id"] in self._pids or self._is_gone, patience.HANG
+            )
             assert order["id"] in self._pids, Path(self._log.name).read_text(encoding="utf-8")
             return self._pids[order["id"]]
 
-    def wait(self, pids: Sequence[int], limit: float = LIMIT) -> bool:
+    def wait(self, pids: Sequence[int], limit: float = patience.HANG) -> bool:
         """Waits until processes have ended; returns whether they have."""
         with self._changed:
             return self._changed.wait_for(lambda: all(p in self.ended for p in pids), limit)
 
     def close(self) -> None:
         """Ends all processes."""
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=patience.HANG)
         self._log.close()
 
 
@@ -223,7 +224,7 @@ class Crew:
         os.kill(self.members[number].pid, sent)
         return time.monotonic()
 
-    def wait(self, but: Sequence[int] = (), limit: float = LIMIT) -> dict[int, int]:
+    def wait(self, but: Sequence[int] = (), limit: float = patience.HANG) -> dict[int, int]:
         """Waits for the ends of processes, but for some; returns their exit statuses."""
         pids = {m.number: m.pid for m in self.members.values() if m.number not in but}
         did = self._nursery.wait(list(pids.values()), limit)
@@ -238,7 +239,7 @@ class Crew:
         """Returns when a process ended."""
         return self._nursery.ended[self.members[number].pid][1]
 
-    def until(self, condition: Callable[[], bool], limit: float = LIMIT) -> None:
+    def until(self, condition: Callable[[], bool], limit: float = patience.HANG) -> None:
         """Waits for something while all processes run."""
         end = time.monotonic() + limit
         while not condition():

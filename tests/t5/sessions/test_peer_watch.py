@@ -17,6 +17,7 @@ from hmoe.startup.errors import ProcessLostError
 from hmoe.startup.workers import Workers
 from hmoe.t5.sessions import peer_watch
 from hmoe.t5.sessions.peer_watch import PeerWatch
+from tests import patience
 
 HOST = "127.0.0.1"
 
@@ -100,7 +101,7 @@ def test_one_that_ended_is_noticed_however_long_the_patience(
         watch.wait_for_all(said.put)
         watch.start()
         run[2].end()
-        sentence = said.get(timeout=20)
+        sentence = said.get(timeout=patience.HANG)
     assert sentence == f"process 2 ({run[2].address}) ended or is out of reach"
 
 
@@ -110,7 +111,7 @@ def test_another_process_at_its_address_is_not_it(run: list[Standin]) -> None:
         watch.start()
         run[3].end()
         run[3].serve(99)
-        sentence = said.get(timeout=20)
+        sentence = said.get(timeout=patience.HANG)
     assert sentence == f"process 3 ({run[3].address}) ended or is out of reach"
 
 
@@ -120,7 +121,7 @@ def test_one_that_is_silent(run: list[Standin]) -> None:
         watch.wait_for_all(said.put)
         watch.start()
         run[1].be_silent()
-        sentence = said.get(timeout=30)
+        sentence = said.get(timeout=patience.HANG)
     assert sentence == (
         f"process 1 ({run[1].address}) did not answer for 2.4 s (--lost_after): stopped, hanging, "
         "or out of reach"
@@ -138,7 +139,7 @@ def test_the_first_that_was_lost_is_named(run: list[Standin]) -> None:
         time.sleep(3.5)
         run[2].end()
         run[3].end()
-        sentence = said.get(timeout=30)
+        sentence = said.get(timeout=patience.HANG)
     assert sentence.startswith(f"process 1 ({run[1].address}) ")
     assert "process 2" not in sentence
     assert "process 3" not in sentence
@@ -164,7 +165,7 @@ def test_two_that_end_at_once(run: list[Standin]) -> None:
         watch.start()
         run[3].end()
         run[2].end()
-        sentence = said.get(timeout=20)
+        sentence = said.get(timeout=patience.HANG)
     assert sentence == (
         f"process 2 ({run[2].address}) and process 3 ({run[3].address}) ended or is out of reach"
     )
@@ -202,7 +203,7 @@ def test_waits_for_those_that_are_late(run: list[Standin]) -> None:
         time.sleep(2)
         assert not waiting.done()
         run[2].serve(7)
-        waiting.result(timeout=20)
+        waiting.result(timeout=patience.HANG)
 
 
 def test_one_that_never_comes(run: list[Standin], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +230,7 @@ def test_one_that_waited_as_long_is_not_the_one_that_never_came(run: list[Standi
         time.sleep(1)
         run[2].end()
         with pytest.raises(ProcessLostError, match=f"^{re.escape(message)}"):
-            waiting.result(timeout=30)
+            waiting.result(timeout=patience.HANG)
 
 
 def test_two_of_one_number_on_two_machines(run: list[Standin]) -> None:
@@ -268,9 +269,9 @@ def test_who_ended_a_collective(run: list[Standin], monkeypatch: pytest.MonkeyPa
             time.sleep(1)
             assert not looking.done()
             run[2].end()
-            sentence = looking.result(timeout=20)
+            sentence = looking.result(timeout=patience.HANG)
         assert sentence == f"process 2 ({run[2].address}) ended or is out of reach"
-        assert said.get(timeout=20) == sentence
+        assert said.get(timeout=patience.HANG) == sentence
 
 
 def test_nobody_ended(run: list[Standin], monkeypatch: pytest.MonkeyPatch) -> None:
