@@ -47,8 +47,9 @@ class RetentionRun:
 def runs(trace: Trace, label: str, num_seeds: int) -> list[RetentionRun]:
     """Returns the runs of a study.
 
-    For each label: all experts; each number of outer groups but all of them, as the most used
-    groups, as many of the most used leaves, and both at random; and all but one group of one layer.
+    For each label: all experts; a quarter, half and three quarters of the outer groups, as the most
+    used groups, as many of the most used leaves, and both at random; and all but one group of one
+    layer.
     What a label uses most is what the trace counts, layer by layer.
 
     Args:
@@ -80,7 +81,7 @@ def _of_label(
         return RetentionRun(label, kept, masks, float(share), **more)  # type: ignore[arg-type]
 
     yield run(ALL, lambda layer: retention.keep_all(sizes(layer)))
-    for number in range(1, max(layer.levels[0].num_experts for layer in layers)):
+    for number in _quarters(max(layer.levels[0].num_experts for layer in layers)):
         yield run(TOP_LEAVES, _top(retention.top_leaves, use, number))
         yield run(TOP_GROUPS, _top(retention.top_groups, use, number))
         for seed in range(num_seeds):
@@ -90,6 +91,12 @@ def _of_label(
         for group in range(at.levels[0].num_experts if at.levels[0].num_experts > 1 else 0):
             keep = _without(at, group)
             yield run(WITHOUT_GROUP, keep, group=group, layer=at.name)
+
+
+def _quarters(num_groups: int) -> list[int]:
+    """Returns a quarter, half and three quarters of the groups, without those that are none or all."""
+    numbers = {round(num_groups * quarter / 4) for quarter in (1, 2, 3)}
+    return sorted(numbers & set(range(1, num_groups)))
 
 
 def _top(

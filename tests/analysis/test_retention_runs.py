@@ -38,6 +38,16 @@ def test_every_way_for_every_label() -> None:
     assert len(found) == 2 * (1 + 4 + 8 + 6)
 
 
+@pytest.mark.parametrize(
+    ("num_groups", "kept"), [(1, []), (2, [1]), (3, [1, 2]), (4, [1, 2, 3]), (16, [4, 8, 12])]
+)
+def test_quarters_of_the_groups_are_kept(num_groups: int, kept: list[int]) -> None:
+    experts = np.zeros((1, 1, 5, 2), int)
+    given = made_traces.of_experts(experts, (num_groups, 2), ["de"], layers=("encoder",))
+    found = of(runs(given, "language", num_seeds=0), "de", "top_groups")
+    assert [round(each.share * num_groups) for each in found] == kept
+
+
 def test_the_most_used_are_kept() -> None:
     found = runs(trace(), "language", num_seeds=0)
     leaves = of(found, "de", "top_leaves")[0].masks["encoder"]
