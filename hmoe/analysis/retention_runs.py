@@ -94,7 +94,7 @@ def _of_label(
 
 
 def _quarters(num_groups: int) -> list[int]:
-    """Returns a quarter, half and three quarters of the groups, without those that are none or all."""
+    """Returns a quarter, half and three quarters of the groups, but neither none nor all."""
     numbers = {round(num_groups * quarter / 4) for quarter in (1, 2, 3)}
     return sorted(numbers & set(range(1, num_groups)))
 
