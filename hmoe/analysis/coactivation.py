@@ -25,7 +25,7 @@ class Coactivation:
         """The share of the first leaf's tokens that the second processes too.
 
         N(i, j) / N(i), float64 [leaves, leaves]; 0 where the first has no tokens. Expert
-        co-activation of Muennighoff et al. 2024, "OLMoE", arXiv 2409.02060, section 5.2.
+        co-activation of Muennighoff et al. 2024, "OLMoE", arXiv 2409.02060.
         """
         return self.counts / np.maximum(np.diagonal(self.counts), 1)[:, None]
 

@@ -32,7 +32,7 @@ class Saturation:
 def saturation(earlier: Trace, later: Trace, layer: str) -> Saturation:
     """Compares a layer at two checkpoints.
 
-    Router saturation of Muennighoff et al. 2024, "OLMoE", arXiv 2409.02060, section 5.1:
+    Router saturation of Muennighoff et al. 2024, "OLMoE", arXiv 2409.02060:
     1 / N sum_tokens |E(earlier) & E(later)| / |E(later)|. Tokens that no expert processes at the
     later checkpoint are left out. Experts are those that process a token, after capacity.
 

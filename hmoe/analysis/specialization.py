@@ -1,8 +1,7 @@
 """Which share of a domain's tokens, or of a token's occurrences, each expert processes.
 
 Domain and vocabulary specialization of Muennighoff et al. 2024, "OLMoE: Open Mixture-of-Experts
-Language Models", arXiv 2409.02060, sections 5.3 and 5.4. A domain is a label of examples here, and
-an expert a leaf.
+Language Models", arXiv 2409.02060. A domain is a label of examples here, and an expert a leaf.
 """
 
 from __future__ import annotations
