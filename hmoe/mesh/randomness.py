@@ -11,25 +11,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from hmoe.compat import patches
 from hmoe.compat.stack import mtf, tf
 
-_current = threading.local()
+_microbatch: ContextVar[mtf.Tensor | None] = ContextVar("microbatch", default=None)
 
 
 @contextlib.contextmanager
 def microbatch(number: mtf.Tensor) -> Iterator[None]:
     """Makes drawn numbers depend on `number` too, a scalar int32 `mtf.Tensor`."""
-    before = getattr(_current, "microbatch", None)
-    _current.microbatch = number
+    token = _microbatch.set(number)
     try:
         yield
     finally:
-        _current.microbatch = before
+        _microbatch.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +82,7 @@ class StatelessUniformOperation(mtf.Operation):
 
     def __init__(self, mesh: mtf.Mesh, shape: mtf.Shape, dtype: tf.DType, source: RandomSource):
         """Adds the operation; inside `microbatch` it takes its number as an input."""
-        number: mtf.Tensor | None = getattr(_current, "microbatch", None)
+        number = _microbatch.get()
         inputs = [] if number is None else [number]
         super().__init__(inputs, mesh=mesh, name="stateless_uniform")
         self._dtype = dtype

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
+
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,33 @@ class Picture:
     png: bytes
     width: int
     kind: str = "picture"
+
+
+@dataclasses.dataclass(frozen=True)
+class HeatMap:
+    """A table whose cells are to be colored, before it is a picture.
+
+    Attributes:
+      name: name of the picture's files, without ending.
+      title: what it shows.
+      alt: what a person who does not see it needs to know.
+      values: float [rows, columns]; nan for an empty cell.
+      rows: names of the rows.
+      columns: names of the columns.
+      label: what colors mean.
+      scale: a name; heat maps with the same name, of whichever run, have the same colors.
+      every: a line stands before each column whose number is a multiple of this; 0 for none.
+    """
+
+    name: str
+    title: str
+    alt: str
+    values: np.ndarray
+    rows: Sequence[str]
+    columns: Sequence[str]
+    label: str
+    scale: str
+    every: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +141,7 @@ class Sentence:
     kind: str = "sentence"
 
 
-Item: TypeAlias = Table | Picture | Chart | Note | Sentence
+Item: TypeAlias = Table | Picture | HeatMap | Chart | Note | Sentence
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hmoe.report import (
+    heat,
     retention,
     trace_information,
     trace_labels,
@@ -21,8 +22,8 @@ from hmoe.report.views import View
 def sections(seen: Sequence[View]) -> list[Section]:
     """Returns the sections; without any trace, one that says how to make a trace."""
     if not any(view.traces for view in seen):
-        return [_no_trace(seen), retention.section(seen)]
-    return [
+        return [_no_trace(seen), heat.drawn(retention.section(seen))]
+    found = [
         trace_load.section(seen),
         trace_tree.section(seen),
         trace_information.section(seen),
@@ -34,6 +35,7 @@ def sections(seen: Sequence[View]) -> list[Section]:
         retention.section(seen),
         trace_sentence.section(seen),
     ]
+    return [heat.drawn(section) for section in found]
 
 
 def _no_trace(seen: Sequence[View]) -> Section:

@@ -11,8 +11,8 @@ import numpy as np
 
 from hmoe.analysis import retention_scores
 from hmoe.analysis.retention_scores import WAYS, GroupMatrix, RetentionScore, RetentionTable
-from hmoe.report import drawing, heat, views
-from hmoe.report.content import Item, Note, Picture, Section, Side, Table
+from hmoe.report import drawing, views
+from hmoe.report.content import HeatMap, Item, Note, Picture, Section, Side, Table
 from hmoe.report.views import View
 from hmoe.startup.command_line import command
 
@@ -127,16 +127,15 @@ def _picture(view: View, found: RetentionTable) -> Picture:
     return drawing.picture(figure, f"retention{view.suffix}", title, alt)
 
 
-def _matrix_picture(view: View, found: _Matrix) -> Picture:
+def _matrix_picture(view: View, found: _Matrix) -> HeatMap:
     excess, labels = found.groups.excess, found.groups.labels
-    scored = excess[~np.isnan(excess)]
     title = f"Excess of the loss of each label without one outer group of {found.where}"
     words = "; ".join(
         f"{label}: most without group {int(np.nanargmax(row))}, {np.nanmax(row):.3f}"
         for label, row in zip(labels, excess)
         if not np.isnan(row).all()
     )
-    return heat.draw(
+    return HeatMap(
         views.file_name("without-group", found.where, view),
         title,
         f"{title}. {words}.",
@@ -144,8 +143,7 @@ def _matrix_picture(view: View, found: _Matrix) -> Picture:
         labels,
         [str(number) for number in range(excess.shape[1])],
         label="excess, nats",
-        highest=float(scored.max(initial=0.0)),
-        lowest=float(scored.min(initial=0.0)),
+        scale="without-group",
     )
 
 

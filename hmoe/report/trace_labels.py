@@ -14,8 +14,8 @@ from hmoe.analysis.specialization import (
     vocabulary_specialization,
 )
 from hmoe.analysis.traces import LayerInfo
-from hmoe.report import heat, views
-from hmoe.report.content import Item, Note, Section, Table
+from hmoe.report import views
+from hmoe.report.content import HeatMap, Item, Note, Section, Table
 from hmoe.report.views import View
 
 _MIN_COUNT = 10
@@ -56,8 +56,7 @@ def _label_items(view: View) -> list[Item]:
     for label in trace.manifest.labels:
         found = [domain_specialization(trace, layer.name, label) for layer in layers]
         pairs = list(zip(layers, found))
-        highest = max((float(each.shares.max()) for each in found if each.shares.size), default=1.0)
-        items += [_heat(view, label, *pair, highest) for pair in views.pictured(pairs)]
+        items += [_heat(view, label, *pair) for pair in views.pictured(pairs)]
         items += views.left_out(layers)
         rows = [_label_row(layer, each) for layer, each in pairs]
         columns = ("layer", *found[0].labels) if found else ("layer",)
@@ -66,11 +65,9 @@ def _label_items(view: View) -> list[Item]:
     return items or [Note("The examples of this trace have no labels.")]
 
 
-def _heat(
-    view: View, label: str, layer: LayerInfo, found: DomainSpecialization, highest: float
-) -> Item:
+def _heat(view: View, label: str, layer: LayerInfo, found: DomainSpecialization) -> HeatMap:
     of_levels = sizes(layer)
-    return heat.draw(
+    return HeatMap(
         views.file_name(f"label-{label}", layer.name, view),
         f"{layer.name}: share of each {label}'s tokens by leaf",
         f"{layer.name}: {_most(layer, found)}",
@@ -78,7 +75,7 @@ def _heat(
         found.labels,
         [views.leaf_name(leaf, of_levels) for leaf in range(layer.num_leaves)],
         label="share of the label's tokens",
-        highest=highest,
+        scale=f"label-{label}",
         every=of_levels[-1] if len(of_levels) > 1 else 0,
     )
 

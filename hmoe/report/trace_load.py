@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hmoe.analysis.load import Balance, LayerLoad, load
-from hmoe.report import heat, views
-from hmoe.report.content import Item, Picture, Section, Table
+from hmoe.report import views
+from hmoe.report.content import HeatMap, Item, Section, Table
 from hmoe.report.views import View
 
 _COLUMNS = (
@@ -75,7 +75,7 @@ def _measures(balance: Balance) -> list[str]:
     return [f"{means[0]:.3f}", f"{means[1]:.3f}", f"{means[2]:.2f}", str(int(balance.dead.sum()))]
 
 
-def _pictures(view: View, loads: Sequence[LayerLoad]) -> list[Picture]:
+def _pictures(view: View, loads: Sequence[LayerLoad]) -> list[HeatMap]:
     """Returns a picture of the load of all leaves, for layers with equally many."""
     layers = view.newest.manifest.layers
     pictures = []
@@ -92,7 +92,7 @@ def _pictures(view: View, loads: Sequence[LayerLoad]) -> list[Picture]:
             for name, row in zip(names, relative)
         )
         pictures.append(
-            heat.draw(
+            HeatMap(
                 f"load-{shape}{view.suffix}",
                 "Load of each leaf, 1 where even; leaves are numbered by their experts, outermost"
                 " first",
@@ -101,7 +101,7 @@ def _pictures(view: View, loads: Sequence[LayerLoad]) -> list[Picture]:
                 names,
                 [views.leaf_name(leaf, sizes) for leaf in range(relative.shape[1])],
                 label="times the mean",
-                highest=float(relative.max()),
+                scale="load",
                 every=sizes[-1] if len(sizes) > 1 else 0,
             )
         )

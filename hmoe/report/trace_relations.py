@@ -11,8 +11,8 @@ from hmoe.analysis.paths import paths
 from hmoe.analysis.routed import sizes
 from hmoe.analysis.saturation import Saturation, saturation
 from hmoe.analysis.traces import LayerInfo
-from hmoe.report import heat, line_pictures, views
-from hmoe.report.content import Item, Note, Section, Table
+from hmoe.report import line_pictures, views
+from hmoe.report.content import HeatMap, Item, Note, Section, Table
 from hmoe.report.curves import Curve
 from hmoe.report.line_pictures import Line
 from hmoe.report.views import View
@@ -106,7 +106,7 @@ def _square(view: View, layer: LayerInfo, shares: np.ndarray) -> Item:
     pair, share, mean = _strongest(layer, shares)
     names = _leaf_names(layer)
     title = f"{layer.name}: co-activation"
-    return heat.draw(
+    return HeatMap(
         views.file_name("coactivation", layer.name, view),
         title,
         f"{title}. Strongest: {pair}, {share}; mean over pairs: {mean}.",
@@ -114,7 +114,7 @@ def _square(view: View, layer: LayerInfo, shares: np.ndarray) -> Item:
         names,
         names,
         label="share of the row's tokens",
-        highest=float(np.nanmax(shares)),
+        scale="coactivation",
         every=_inside(layer),
     )
 
@@ -159,7 +159,7 @@ def _mean_largest(shares: np.ndarray) -> float:
 
 def _path_picture(view: View, one: LayerInfo, two: LayerInfo, shares: np.ndarray) -> Item:
     title = f"From leaves of {one.name} (rows) to those of {two.name}"
-    return heat.draw(
+    return HeatMap(
         views.file_name("path", one.name, view),
         title,
         f"{title}. Mean largest share {_mean_largest(shares):.1%}.",
@@ -167,7 +167,7 @@ def _path_picture(view: View, one: LayerInfo, two: LayerInfo, shares: np.ndarray
         _leaf_names(one),
         _leaf_names(two),
         label="share of the row's tokens",
-        highest=float(shares.max()),
+        scale="path",
         every=_inside(two),
     )
 

@@ -7,14 +7,14 @@ and layers ask it by their names.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 
 from hmoe.compat.stack import mtf, tf
 from hmoe.layer.kept_experts import import_kept
 from hmoe.layer.level import Level
 
-_open = threading.local()
+_kept: ContextVar[Mapping[str, Sequence[tf.Tensor]] | None] = ContextVar("kept", default=None)
 
 
 @contextlib.contextmanager
@@ -25,15 +25,14 @@ def given(kept: Mapping[str, Sequence[tf.Tensor]]) -> Iterator[None]:
       kept: for each layer, by name, and each of its levels, outermost first, float32
         [outer experts ..., X], 1 for experts that are kept, else 0. Other layers keep all.
     """
-    before = getattr(_open, "kept", None)
-    _open.kept = kept
+    token = _kept.set(kept)
     try:
         yield
     finally:
-        _open.kept = before
+        _kept.reset(token)
 
 
 def of_layer(name: str, mesh: mtf.Mesh, levels: Sequence[Level]) -> list[mtf.Tensor] | None:
     """Returns the kept experts of a layer, outermost level first; None: it keeps all."""
-    kept = getattr(_open, "kept", None) or {}
+    kept = _kept.get() or {}
     return import_kept(mesh, levels, kept[name]) if name in kept else None

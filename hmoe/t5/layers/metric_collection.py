@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 from hmoe.compat.stack import mtf
 from hmoe.layer.level_shape import LevelShape
 from hmoe.layer.moe import HierarchicalMoE
 from hmoe.layer.recursion import RoutedLevel
 from hmoe.routing.balancing import BiasUpdate
-
-_open = threading.local()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +61,18 @@ class Record:
     call: LayerCall | None = None
 
 
+_records: ContextVar[list[Record] | None] = ContextVar("records", default=None)
+
+
 @contextlib.contextmanager
 def collecting() -> Iterator[list[Record]]:
     """Yields a list to which every hmoe layer that is built inside adds its record."""
-    before = getattr(_open, "records", None)
-    _open.records = []
+    records: list[Record] = []
+    token = _records.set(records)
     try:
-        yield _open.records
+        yield records
     finally:
-        _open.records = before
+        _records.reset(token)
 
 
 def record(
@@ -86,7 +87,7 @@ def record(
     Raises:
       ValueError: there are biases to move and no collection that would move them.
     """
-    records = getattr(_open, "records", None)
+    records = _records.get()
     if records is not None:
         records.append(Record(name, sums, loss, bias_updates, call))
     elif bias_updates:

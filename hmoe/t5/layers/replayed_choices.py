@@ -7,16 +7,15 @@ layer takes its own by its name.
 from __future__ import annotations
 
 import contextlib
-import threading
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from hmoe.analysis.traces import LayerInfo
 from hmoe.compat.stack import mtf
 from hmoe.layer.moe import HierarchicalMoE
 from hmoe.layer.replay import vector_dim
-
-_open = threading.local()
 
 
 class ReplayedLayer(NamedTuple):
@@ -31,6 +30,17 @@ class ReplayedLayer(NamedTuple):
     vectors: mtf.Tensor
 
 
+@dataclasses.dataclass(frozen=True)
+class _Replayed:
+    """The choices of a model, by layer, and the layers that took theirs."""
+
+    layers: Mapping[str, ReplayedLayer]
+    taken: set[str] = dataclasses.field(default_factory=set)
+
+
+_replayed: ContextVar[_Replayed | None] = ContextVar("replayed", default=None)
+
+
 @contextlib.contextmanager
 def replaying(layers: Sequence[ReplayedLayer]) -> Iterator[None]:
     """Lets the expert layers that are built inside take these choices in place of their own.
@@ -41,14 +51,13 @@ def replaying(layers: Sequence[ReplayedLayer]) -> Iterator[None]:
     Raises:
       ValueError: there are choices of a layer that the model does not have.
     """
-    before = getattr(_open, "layers", None)
-    _open.layers = {each.info.name: each for each in layers}
-    _open.taken = set()
+    replayed = _Replayed({each.info.name: each for each in layers})
+    token = _replayed.set(replayed)
     try:
         yield
-        unknown = [name for name in _open.layers if name not in _open.taken]
     finally:
-        _open.layers = before
+        _replayed.reset(token)
+    unknown = [name for name in replayed.layers if name not in replayed.taken]
     if unknown:
         raise ValueError(
             f"--replay: the trace has choices of {unknown[0]}, but the model has no layer of"
@@ -70,15 +79,15 @@ def of_layer(name: str, moe: HierarchicalMoE, x: mtf.Tensor) -> mtf.Tensor | Non
     Raises:
       ValueError: the trace has no choices of this layer, or another number of experts or choices.
     """
-    layers: Mapping[str, ReplayedLayer] = getattr(_open, "layers", None) or {}
-    if not layers:
+    replayed = _replayed.get()
+    if replayed is None or not replayed.layers:
         return None
-    if name not in layers:
+    if name not in replayed.layers:
         raise ValueError(
-            f"--replay: the trace has no choices of {name}, only of {', '.join(layers)}; replay a"
-            " trace of a model with the same layers"
+            f"--replay: the trace has no choices of {name}, only of {', '.join(replayed.layers)};"
+            " replay a trace of a model with the same layers"
         )
-    info, vectors = layers[name]
+    info, vectors = replayed.layers[name]
     traced = [(each.num_experts, each.num_choices) for each in info.levels]
     own = [(each.num_experts, each.router.num_choices(each.num_experts)) for each in moe.levels]
     if traced != own:
@@ -86,7 +95,7 @@ def of_layer(name: str, moe: HierarchicalMoE, x: mtf.Tensor) -> mtf.Tensor | Non
             f"--replay: in the trace, {name} has {_shown(traced)}, but the model's has"
             f" {_shown(own)}; replay a trace of a model with the same levels"
         )
-    _open.taken.add(name)
+    replayed.taken.add(name)
     # A decoder calls the length of the encoder's tokens memory_length.
     dims = [*x.shape.dims[:-1], vector_dim(vectors.shape.dims[-1].size)]
     return mtf.reshape(vectors, mtf.Shape(dims))
