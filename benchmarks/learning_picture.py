@@ -61,7 +61,8 @@ def _information(axes: Axes, own: Sequence[dict[str, Any]]) -> None:
                 if layer.startswith(stack)
             ]
             begin = 0.0
-            for share, colour in zip(np.mean(levels, axis=0), ("#1b6ca8", "#8ab4d4")):
+            shares = np.mean(levels, axis=0) if levels else ()
+            for share, colour in zip(shares, ("#1b6ca8", "#8ab4d4")):
                 axes.barh(place + shift, 100 * share, 0.36, begin, color=colour)
                 begin += 100 * share
     axes.set_yticks(range(len(twins)), twins, fontsize=8)
