@@ -187,7 +187,9 @@ def _run(model_dir, run):
     if run.ablates and TWINS[run.twin].has_experts:
         command = [sys.executable, "-m", "hmoe.cli.main", "ablate", f"--model_dir={model_dir}"]
         subprocess.run(command, check=True, stdout=sys.stdout)
-        found["retention"] = _retention(model_dir / f"retention-{run.own_steps}.json")
+        found["retention"] = _retention(
+            model_dir / retention_scores.file_name(run.own_steps, LABEL)
+        )
     found["seconds"]["after it"] = round(time.time() - trained)
     return found
 
@@ -237,7 +239,7 @@ def _information(path):
 
 def _retention(path):
     """Nats that leaving experts out costs, mean over labels, by the share kept and the way."""
-    found = retention_scores.table(retention_scores.read(str(path)))
+    found = retention_scores.table(retention_scores.read(str(path)).scores)
     return {
         "loss": float(found.loss_of_all.mean()),
         "excess": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,8 +20,10 @@ WITHOUT_GROUP = "without_group"
 # The ways to keep a share of the experts, in the order of `RetentionTable`.
 WAYS = (TOP_LEAVES, TOP_GROUPS, RANDOM_LEAVES, RANDOM_GROUPS)
 
+_Kind = TypeVar("_Kind", "RetentionScore", "RetentionStudy")
+
 # Changes when a reader of older files would misread newer ones.
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,25 @@ class RetentionScore:
     seed: int | None = None
     group: int | None = None
     layer: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class RetentionStudy:
+    """The scores of a checkpoint for the values of one label, and what they were made from.
+
+    Attributes:
+      label: name of the label, such as "language".
+      step: the checkpoint's step.
+      trace: the file of the trace that says which experts each value uses most.
+      version: version of hmoe.
+      scores: the scores.
+    """
+
+    label: str
+    step: int
+    trace: str
+    version: str
+    scores: tuple[RetentionScore, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,18 +112,23 @@ class GroupMatrix:
     excess: np.ndarray
 
 
-def write(path: str, scores: Sequence[RetentionScore]) -> None:
-    """Writes scores as JSON, whole or not at all.
+def write(path: str, study: RetentionStudy) -> None:
+    """Writes a study as JSON, whole or not at all.
 
     Raises:
       OSError: the file cannot be written.
     """
-    content = {"format": _FORMAT, "retention": [dataclasses.asdict(score) for score in scores]}
+    content = {"format": _FORMAT, **dataclasses.asdict(study)}
     atomic_write.write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
-def read(path: str) -> list[RetentionScore]:
-    """Reads scores.
+def file_name(step: int, label: str) -> str:
+    """Returns the name of a study's file in the model's folder."""
+    return f"retention-{step}-{label}.json"
+
+
+def read(path: str) -> RetentionStudy:
+    """Reads a study.
 
     Raises:
       ValueError: the file has no scores, is damaged, or is of a newer format.
@@ -112,15 +138,17 @@ def read(path: str) -> list[RetentionScore]:
 
     try:
         content = json.loads(epath.Path(path).read_text(encoding="utf-8"))
-        number, scores = content["format"], content["retention"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: no scores with experts kept, or a damaged file") from None
+        number = content.pop("format")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _damaged(path) from None
     if number != _FORMAT:
         raise ValueError(
             f"{path}: scores of format {number}, but this hmoe reads format {_FORMAT}; score the"
             " model again with this version"
         )
-    return [_score(path, fields) for fields in scores]
+    study = _filled(RetentionStudy, content, path)
+    scores = tuple(_filled(RetentionScore, each, path) for each in study.scores)
+    return dataclasses.replace(study, scores=scores)
 
 
 def table(scores: Sequence[RetentionScore]) -> RetentionTable:
@@ -176,9 +204,13 @@ def _rounded(share: float) -> float:
     return round(share, 9)
 
 
-def _score(path: str, fields: Any) -> RetentionScore:
-    """Returns a score of the fields that a file has for it."""
-    names = {field.name for field in dataclasses.fields(RetentionScore)}
+def _filled(kind: type[_Kind], fields: Any, path: str) -> _Kind:
+    """Returns a dataclass of the fields that a file has for it."""
+    names = {field.name for field in dataclasses.fields(kind)}
     if not isinstance(fields, dict) or set(fields) != names:
-        raise ValueError(f"{path}: no scores with experts kept, or a damaged file")
-    return RetentionScore(**fields)
+        raise _damaged(path)
+    return kind(**fields)
+
+
+def _damaged(path: str) -> ValueError:
+    return ValueError(f"{path}: no scores with experts kept, or a damaged file")

@@ -406,7 +406,7 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
     add(
         "--output",
         metavar=FILE,
-        help="file to write, as JSON (default: retention-STEP.json in the model's folder)",
+        help="file to write, as JSON (default: retention-STEP-LABEL.json in the model's folder)",
     )
 
 

@@ -10,24 +10,32 @@ from typing import NamedTuple
 import numpy as np
 
 from hmoe.analysis import retention_scores
-from hmoe.analysis.retention_scores import WAYS, GroupMatrix, RetentionScore, RetentionTable
+from hmoe.analysis.retention_scores import (
+    WAYS,
+    GroupMatrix,
+    RetentionScore,
+    RetentionStudy,
+    RetentionTable,
+)
 from hmoe.report import drawing, views
 from hmoe.report.content import HeatMap, Item, Note, Picture, Section, Side, Table
 from hmoe.report.views import View
 from hmoe.startup.command_line import command
 
-_NAME = re.compile(r"retention-(\d+)\.json")
+_NAME = re.compile(r"retention-(\d+)-[\w-]+\.json")
 _TITLES = ("most used leaves", "most used groups", "random leaves", "random groups")
 
 
 class _Matrix(NamedTuple):
-    """What each outer group is worth to each label.
+    """What each outer group is worth to each value of a label.
 
     Attributes:
+      label: name of the label.
       layer: the layer that groups were left out of; None for all layers at once.
       groups: the matrix.
     """
 
+    label: str
     layer: str | None
     groups: GroupMatrix
 
@@ -37,18 +45,17 @@ class _Matrix(NamedTuple):
         return "all layers" if self.layer is None else self.layer
 
 
-def read(folder: str) -> tuple[RetentionScore, ...]:
-    """Returns the scores of the last step that has some in a folder; () for none.
+def read(folder: str) -> tuple[RetentionStudy, ...]:
+    """Returns the scores of the last step that has some in a folder, by label; () for none.
 
     Raises:
-      ValueError: the file is damaged.
+      ValueError: a file is damaged.
       OSError: it cannot be read.
     """
-    found = [match for match in map(_NAME.fullmatch, os.listdir(folder)) if match]
-    if not found:
-        return ()
-    last = max(found, key=lambda match: int(match[1]))
-    return tuple(retention_scores.read(os.path.join(folder, last[0])))
+    found = [match for match in map(_NAME.fullmatch, sorted(os.listdir(folder))) if match]
+    last = max((int(match[1]) for match in found), default=0)
+    names = [match[0] for match in found if int(match[1]) == last]
+    return tuple(retention_scores.read(os.path.join(folder, name)) for name in names)
 
 
 def section(seen: Sequence[View]) -> Section:
@@ -61,7 +68,8 @@ def section(seen: Sequence[View]) -> Section:
         "Keeping the most used experts of a label should hurt less than keeping random ones;"
         " a group that a label needs stands out in the row of the label.",
         "All expert layers together, and where it is said one alone; every target token counts 1."
-        " Weights are renormalized over the experts that are kept.",
+        " Weights are renormalized over the experts that are kept. What a label uses most is what"
+        " the trace counts, which may be of the examples that are scored.",
         tuple(Side(view.title, tuple(_items(view))) for view in seen),
     )
 
@@ -70,15 +78,26 @@ def _items(view: View) -> list[Item]:
     if not view.retention:
         said = "This run has no scores with experts left out. This command makes them:"
         return [Note(said, command("ablate", model_dir=view.folder))]
-    items: list[Item] = []
-    found = retention_scores.table(view.retention)
+    return [item for study in view.retention for item in _of_study(view, study)]
+
+
+def _of_study(view: View, study: RetentionStudy) -> list[Item]:
+    said = (
+        f"Step {study.step:,}, by {study.label}; what is used most is counted in {study.trace}"
+        f" (hmoe {study.version})."
+    )
+    items: list[Item] = [Note(said)]
+    found = retention_scores.table(study.scores)
     if len(found.shares):
-        items += [_picture(view, found), _table(found)]
+        items += [_picture(view, study.label, found), _table(study.label, found)]
     matrices = [
-        _Matrix(layer, retention_scores.group_matrix(view.retention, layer))
-        for layer in _layers(view.retention)
+        _Matrix(study.label, layer, retention_scores.group_matrix(study.scores, layer))
+        for layer in _layers(study.scores)
     ]
     items += [_matrix_picture(view, each) for each in views.pictured(matrices)]
+    missing = len(matrices) - len(views.pictured(matrices))
+    if missing:
+        items.append(Note(f"{missing} of {len(matrices)} layers have tables alone, no picture."))
     return items + [_matrix_table(each) for each in matrices]
 
 
@@ -88,26 +107,28 @@ def _layers(scores: Sequence[RetentionScore]) -> list[str | None]:
     return list(dict.fromkeys(each.layer for each in without))
 
 
-def _table(found: RetentionTable) -> Table:
+def _table(label: str, found: RetentionTable) -> Table:
     rows = [
         (
-            f"{label}, {share:.0%} kept",
+            f"{name}, {share:.0%} kept",
             _number(found.loss_of_all[row]),
             *(
                 _with_deviation(found.excess[row, column, way], found.deviation[row, column, way])
                 for way in range(len(WAYS))
             ),
         )
-        for row, label in enumerate(found.labels)
+        for row, name in enumerate(found.labels)
         for column, share in enumerate(found.shares)
     ]
-    columns = ("label", "loss with all", *_TITLES)
-    caption = "Excess of the loss with some experts kept, ± standard deviation over seeds"
+    columns = (label, "loss with all", *_TITLES)
+    caption = (
+        f"Excess of the loss with some experts kept, by {label}, ± standard deviation of a draw"
+    )
     return Table(caption, columns, tuple(rows))
 
 
-def _picture(view: View, found: RetentionTable) -> Picture:
-    """Draws the mean excess over labels against the share that is kept."""
+def _picture(view: View, label: str, found: RetentionTable) -> Picture:
+    """Draws the mean excess over the values of a label against the share that is kept."""
     figure, axes = drawing.figure()
     words = []
     for way, (title, color) in enumerate(zip(_TITLES, drawing.COLORS)):
@@ -122,21 +143,21 @@ def _picture(view: View, found: RetentionTable) -> Picture:
     axes.set_xlabel("share of leaves kept")
     axes.set_ylabel("excess, nats")
     drawing.legend(axes, _TITLES)
-    title = "Excess of the loss, mean over labels"
+    title = f"Excess of the loss, mean over each {label}"
     alt = f"{title}. {'; '.join(words)}."
-    return drawing.picture(figure, f"retention{view.suffix}", title, alt)
+    return drawing.picture(figure, views.file_name("retention", label, view), title, alt)
 
 
 def _matrix_picture(view: View, found: _Matrix) -> HeatMap:
     excess, labels = found.groups.excess, found.groups.labels
-    title = f"Excess of the loss of each label without one outer group of {found.where}"
+    title = f"Excess of the loss of each {found.label} without one outer group of {found.where}"
     words = "; ".join(
         f"{label}: most without group {int(np.nanargmax(row))}, {np.nanmax(row):.3f}"
         for label, row in zip(labels, excess)
         if not np.isnan(row).all()
     )
     return HeatMap(
-        views.file_name("without-group", found.where, view),
+        views.file_name(f"without-group-{found.label}", found.where, view),
         title,
         f"{title}. {words}.",
         excess,
@@ -149,9 +170,9 @@ def _matrix_picture(view: View, found: _Matrix) -> HeatMap:
 
 def _matrix_table(found: _Matrix) -> Table:
     excess, labels = found.groups.excess, found.groups.labels
-    columns = ("label", *(f"without {number}" for number in range(excess.shape[1])))
+    columns = (found.label, *(f"without {number}" for number in range(excess.shape[1])))
     rows = [(label, *(_number(each) for each in row)) for label, row in zip(labels, excess)]
-    caption = f"Excess of the loss without one outer group of {found.where}"
+    caption = f"Excess of the loss by {found.label} without one outer group of {found.where}"
     return Table(caption, columns, tuple(rows))
 
 

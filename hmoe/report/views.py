@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from hmoe.analysis.retention_scores import RetentionScore
+from hmoe.analysis.retention_scores import RetentionStudy
 from hmoe.analysis.traces import LayerInfo, Trace
 from hmoe.report.content import Item, Note, Side
 from hmoe.startup.command_line import command
@@ -30,14 +30,14 @@ class View:
       title: its heading; "" where there is only one run.
       suffix: what the names of its pictures end with.
       traces: its traces in the order of their steps.
-      retention: its scores with some experts left out; () for none.
+      retention: its scores with some experts left out, of each label; () for none.
     """
 
     folder: str
     title: str
     suffix: str
     traces: tuple[Trace, ...]
-    retention: tuple[RetentionScore, ...] = ()
+    retention: tuple[RetentionStudy, ...] = ()
 
     @property
     def newest(self) -> Trace:

@@ -14,7 +14,7 @@ from hmoe.storage import atomic_write, checkpoint_files, checkpoint_saving, movi
 # What a run writes into its folder beside checkpoints, and is moved aside with them.
 _RUN_FILES = re.compile(
     r"checkpoint|(metrics|alarms)\.jsonl|operative_config\.gin|events\.out\.tfevents\..*"
-    r"|trace-\d+\.parquet|retention-\d+\.json|report\.html|report_pictures"
+    r"|trace-\d+\.parquet|retention-\d+-[\w-]+\.json|report\.html|report_pictures"
 )
 # Folders of evaluations have such names, and one of the files that evaluations write.
 _EVALUATIONS = re.compile(r"eval_.*|.*_eval(_.*)?")

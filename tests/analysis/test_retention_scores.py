@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hmoe.analysis import retention_scores
-from hmoe.analysis.retention_scores import RetentionScore
+from hmoe.analysis.retention_scores import RetentionScore, RetentionStudy
 
 SCORES = [
     RetentionScore("el", "all", 1.0, 1.5, 40),
@@ -25,11 +25,16 @@ SCORES = [
 ]
 
 
+# A file, but for its scores.
+STUDY = '{"format": 2, "label": "a", "step": 1, "trace": "b", "version": "c", "scores": %s}'
+
+
 def test_reads_what_was_written(tmp_path: Path) -> None:
     path = str(tmp_path / "scores.json")
-    scores = [*SCORES, RetentionScore("ελ", "all", 1.0, 0.1, 7)]
-    retention_scores.write(path, scores)
-    assert retention_scores.read(path) == scores
+    scores = (*SCORES, RetentionScore("ελ", "all", 1.0, 0.1, 7))
+    study = RetentionStudy("language", 12, "runs/a/trace-12.parquet", "0.0", scores)
+    retention_scores.write(path, study)
+    assert retention_scores.read(path) == study
     assert "ελ" in Path(path).read_text(encoding="utf-8")
 
 
@@ -38,9 +43,9 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     [
         "nothing of the kind",
         "[]",
-        '{"format": 1}',
-        '{"format": 1, "retention": [7]}',
-        '{"format": 1, "retention": [{"label": "de"}]}',
+        '{"format": 2}',
+        STUDY % "[7]",
+        STUDY % '[{"label": "de"}]',
     ],
 )
 def test_what_has_no_scores(tmp_path: Path, text: str) -> None:
@@ -53,11 +58,11 @@ def test_what_has_no_scores(tmp_path: Path, text: str) -> None:
 
 def test_a_newer_format(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
-    path.write_text('{"format": 9, "retention": []}')
+    path.write_text('{"format": 9}')
     with pytest.raises(ValueError) as caught:
         retention_scores.read(str(path))
     assert str(caught.value) == (
-        f"{path}: scores of format 9, but this hmoe reads format 1; score the model again with this"
+        f"{path}: scores of format 9, but this hmoe reads format 2; score the model again with this"
         " version"
     )
 

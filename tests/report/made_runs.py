@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hmoe.analysis import retention_scores, traces
-from hmoe.analysis.retention_scores import RetentionScore
+from hmoe.analysis.retention_scores import RetentionScore, RetentionStudy
 from hmoe.analysis.traces import Category, Trace
 from tests.analysis import made_traces
 
@@ -75,7 +75,8 @@ def make_hostile(folder: Path) -> Path:
         RetentionScore(HOSTILE, "top_leaves", 0.5, 0.75, 7),
         RetentionScore(HOSTILE, "without_group", 0.5, 1.5, 7, group=1),
     ]
-    retention_scores.write(str(folder / "retention-10.json"), scores)
+    study = RetentionStudy(HOSTILE, 10, HOSTILE, HOSTILE, tuple(scores))
+    retention_scores.write(str(folder / "retention-10-x.json"), study)
     return folder
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hmoe.analysis import retention_scores, traces
-from hmoe.analysis.retention_scores import RetentionScore
+from hmoe.analysis.retention_scores import RetentionScore, RetentionStudy
 from hmoe.analysis.traces import Category, Trace
 from hmoe.report import make
 from tests.analysis import made_traces
@@ -51,7 +52,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         RetentionScore("de", "without_group", 0.5, 0.25, 7, group=0),
         RetentionScore("de", "without_group", 0.75, 0.625, 7, group=1, layer=LAYERS[1]),
     ]
-    retention_scores.write(str(folder / "retention-9.json"), scores)
+    for step, label in ((9, "language"), (9, "kind"), (8, "language")):
+        study = RetentionStudy(label, step, "runs/a/trace-9.parquet", "0.0", tuple(scores))
+        path = folder / retention_scores.file_name(step, label)
+        retention_scores.write(str(path), study)
     return folder
 
 
@@ -125,8 +129,19 @@ def test_coactivation_and_paths(text: str, tables: dict) -> None:
     assert rows[1] == [f"{LAYERS[0]} to {LAYERS[1]}", "100.0%", "16.7%"]
 
 
-def test_retention(tables: dict) -> None:
-    caption = "Excess of the loss with some experts kept, ± standard deviation over seeds"
+def test_retention_of_the_last_step_by_each_label(text: str) -> None:
+    section = text[text.index('<section id="retention"') :].partition("</section>")[0]
+    said = re.findall(
+        r"Step (\d+), by (\w+); what is used most is counted in (\S+) \(hmoe", section
+    )
+    assert said == [("9", label, "runs/a/trace-9.parquet") for label in ("kind", "language")]
+
+
+@pytest.mark.parametrize("label", ["kind", "language"])
+def test_retention(tables: dict, label: str) -> None:
+    caption = (
+        f"Excess of the loss with some experts kept, by {label}, ± standard deviation of a draw"
+    )
     deviation = f"{np.sqrt(0.5):.3f}"
     assert tables[caption][1] == [
         "de, 50% kept",
@@ -136,8 +151,8 @@ def test_retention(tables: dict) -> None:
         "-",
         f"1.000 ± {deviation}",
     ]
-    columns = ["label", "without 0", "without 1"]
-    caption = "Excess of the loss without one outer group of "
+    columns = [label, "without 0", "without 1"]
+    caption = f"Excess of the loss by {label} without one outer group of "
     assert tables[f"{caption}all layers"] == [columns, ["de", "-0.250", "2.750"]]
     assert tables[f"{caption}{LAYERS[1]}"] == [columns, ["de", "-", "0.125"]]
 

@@ -210,7 +210,7 @@ CURVES = (
     "alarms.jsonl",
     "validation_eval/metrics.jsonl",
     "eval_x/events.out.tfevents.1.host",
-    *("trace-4.parquet", "retention-4.json", "report.html", "report_pictures/loss.svg"),
+    *("trace-4.parquet", "retention-4-kind.json", "report.html", "report_pictures/loss.svg"),
 )
 # What a user may have put there.
 OTHERS = ("log.txt", "mine.txt", "eval_set.tsv", "eval_set/a.tsv", "my_eval/data")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from etils import epath
 
 from hmoe.analysis import retention_report, retention_runs, retention_scores, traces
+from hmoe.analysis.retention_runs import RetentionRun
+from hmoe.analysis.retention_scores import RetentionStudy
 from hmoe.startup.console import Console, duration
 from hmoe.startup.request import AblateFlags, Request
 from hmoe.t5.commands import configure, trace
@@ -17,6 +19,7 @@ from hmoe.t5.commands.evaluate import make_repeatable
 from hmoe.t5.evaluation import evaluate, retention
 from hmoe.t5.evaluation.evaluate import EvalRequest
 from hmoe.t5.sessions import checkpoints, processes
+from hmoe.version import __version__
 
 # Seconds between two lines about what is done.
 _PATIENCE = 10
@@ -48,25 +51,43 @@ def _ablate(
     request: Request, flags: AblateFlags, asked: EvalRequest, path: str, console: Console
 ) -> None:
     step = checkpoints.step_of(path)
-    used = traces.read(_trace_path(request.model_dir, flags, step))
+    used_path = _trace_path(request.model_dir, flags, step)
+    used = traces.read(used_path)
     runs = retention_runs.runs(used, flags.label, flags.seeds)
     prepared = evaluate.prepare(asked, console.say)
     input_fns = prepared.input_fns(asked.batch_size)
     examples = retention.examples_by_label(prepared.tasks, input_fns, flags.label, flags.examples)
+    runs = _with_examples(runs, examples, flags.label)
     console.say(
-        f"Scoring examples of {len(examples)} values of {flags.label!r} with {path}, in "
-        f"{len(runs)} runs with experts left out ..."
+        f"Scoring examples of {len({run.label for run in runs})} values of {flags.label!r} with"
+        f" {path}, in {len(runs)} runs with experts left out ..."
     )
     scores = retention.score(
         prepared.estimator, path, used.manifest, runs, examples, _progress(len(runs), console)
     )
-    target = flags.output or os.path.join(request.model_dir, f"retention-{step}.json")
+    name = retention_scores.file_name(step, flags.label)
+    target = flags.output or os.path.join(request.model_dir, name)
     if processes.is_first():
         epath.Path(target).parent.mkdir(parents=True, exist_ok=True)
-        retention_scores.write(target, scores)
+        study = RetentionStudy(flags.label, step, used_path, __version__, tuple(scores))
+        retention_scores.write(target, study)
     styled = console.answers_reach_a_terminal
     console.answer(retention_report.report(scores, styled=styled))
     console.say(f"Wrote the {len(scores)} losses to {target}")
+
+
+def _with_examples(
+    runs: Sequence[RetentionRun], examples: Container[str], label: str
+) -> list[RetentionRun]:
+    """Returns the runs of values of the label that the evaluation has examples of."""
+    found = [run for run in runs if run.label in examples]
+    if not found:
+        values = ", ".join(repr(value) for value in sorted({run.label for run in runs}))
+        raise ValueError(
+            f"--label={label}: the evaluation has no example of {values}, the values in the trace;"
+            " evaluate more examples, or name a trace of the same data with --trace"
+        )
+    return found
 
 
 def _trace_path(model_dir: str, flags: AblateFlags, step: int) -> str:

@@ -66,18 +66,17 @@ def score(
       estimator: the model.
       path: the checkpoint's path prefix.
       manifest: that of the trace which the runs are made from.
-      runs: the runs; those of labels without examples are left out.
-      examples: ids by label.
+      runs: the runs.
+      examples: ids by label, those of the runs among them.
       done: is told of each run that is done, by the number of runs so far.
 
     Returns:
       A score for each run.
     """
-    wanted = [run for run in runs if run.label in examples]
     size = estimator.settings.batch_size
-    batches = estimator.score_with_kept(_input_fn(manifest, wanted, examples, size), path)
+    batches = estimator.score_with_kept(_input_fn(manifest, runs, examples, size), path)
     found = []
-    for run in wanted:
+    for run in runs:
         num_rows = len(examples[run.label]["targets"])
         total, num_targets = 0.0, 0
         for begin in range(0, num_rows, size):

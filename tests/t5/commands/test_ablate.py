@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from hmoe.analysis import retention_scores, traces
 from hmoe.analysis.retention_scores import RetentionScore
+from hmoe.version import __version__
 from tests import tolerances
 from tests.t5 import server
 from tests.t5.commands import traced_model
@@ -34,7 +36,10 @@ def shown(hmoe: server.Server, model: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def scores(model: Path, shown: list[str]) -> list[RetentionScore]:
     assert shown[0] == "Loss with a share of the experts"
-    return retention_scores.read(str(model / "retention-3.json"))
+    study = retention_scores.read(str(model / "retention-3-language.json"))
+    assert (study.label, study.step, study.version) == ("language", 3, __version__)
+    assert study.trace == str(model / "trace-3.parquet")
+    return list(study.scores)
 
 
 def test_all_ways_for_every_label(model: Path, scores: list[RetentionScore]) -> None:
@@ -99,6 +104,27 @@ def test_without_a_trace(hmoe: server.Server, model: Path, tmp_path: Path) -> No
         f"hmoe: error: {missing}: no such trace, from which the experts that each label uses are"
         f" read; write it with `hmoe trace --model_dir={model}`, or name another with --trace"
     )
+
+
+@pytest.mark.usefixtures("shown")
+def test_values_that_the_evaluation_does_not_have(
+    hmoe: server.Server, model: Path, tmp_path: Path
+) -> None:
+    used = traces.read(str(model / "trace-3.parquet"))
+    kind = used.label("kind")
+    named = dataclasses.replace(kind, names=tuple(f"{name}s" for name in kind.names))
+    categories = {**used.categories, "label/kind": named}
+    path, output = tmp_path / "trace.parquet", tmp_path / "out.json"
+    traces.write(str(path), dataclasses.replace(used, categories=categories))
+    flags = ("--label=kind", f"--trace={path}", f"--output={output}")
+    result = hmoe("ablate", f"--model_dir={model}", *flags)
+    assert result.returncode == 2
+    values = ", ".join(repr(name) for name in sorted(named.names))
+    assert result.stderr.splitlines()[-1] == (
+        f"hmoe: error: --label=kind: the evaluation has no example of {values}, the values in the"
+        " trace; evaluate more examples, or name a trace of the same data with --trace"
+    )
+    assert not output.exists()
 
 
 @pytest.mark.usefixtures("shown")
