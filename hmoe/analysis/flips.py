@@ -25,7 +25,7 @@ class FlipRate:
       layer: name of the layer.
       level: name of the level.
       tokens: tokens that both traces have there.
-      flipped: those of which another set of experts was chosen.
+      flipped: those of which another set of experts was chosen, used or not.
       reordered: those of which the same experts were chosen in another order.
       sure: those whose choice hangs on more than `SURE` in both traces.
       sure_flipped: those of them that flipped.

@@ -47,7 +47,8 @@ def report(rates: Sequence[FlipRate], *, styled: bool = False) -> str:
             f"{each.sure_flipped:,}",
         )
     meaning = (
-        "flipped: another set of experts was chosen. reordered: the same, in another order. sure:"
+        "flipped: another set of experts was chosen, whether the policy uses them and they have"
+        " room or not. reordered: the same, in another order. sure:"
         f" scores differ by more than {SURE:g} in both traces, so that rounding decides nothing."
     )
     title = "Tokens that the two traces route otherwise"
