@@ -20,8 +20,8 @@ from hmoe.t5.sessions.session_settings import SessionSettings
 class AlarmWatch:
     """Judges the sums of every `alarm_steps` steps, and gives each alarm once.
 
-    What it knows is of this session alone: after a run was resumed, the steps are counted anew, and
-    an alarm may come again.
+    A session that resumes a run counts steps anew, but gives no alarm again that the run has in its
+    file.
 
     Args:
       model_dir: folder of the run.
@@ -36,8 +36,13 @@ class AlarmWatch:
         self._window = run_metrics.SumCollector()
 
     def begin(self, last_step: int) -> None:
-        """Removes the alarms of steps after `last_step`, which are about to be trained again."""
+        """Takes up the alarms of the run up to `last_step`, and removes those of later steps.
+
+        Later steps are about to be trained again.
+        """
         metrics_file.keep_lines(self._path, lambda step: step <= last_step, self._session.say)
+        for fields in metrics_file.read_lines(self._path):
+            self._once.remember(fields)
 
     def add(self, step: int, sums: Mapping[SumKey, np.ndarray], num_steps: int = 1) -> None:
         """Adds the sums of steps, and gives alarms if there are enough of them.

@@ -6,8 +6,10 @@ An alarm judges the sums of a number of steps, so that it speaks of a state and 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -80,14 +82,30 @@ class Once:
     """Lets each alarm through once: for a kind and a place, and for an expert where it has one."""
 
     def __init__(self) -> None:
-        self._given: set[tuple[str, str, str, Index]] = set()
+        self._given: set[str] = set()
 
     def is_new(self, kind: str, state: LevelState, expert: Index = ()) -> bool:
         """Returns whether it is asked about this for the first time."""
-        key = (kind, state.layer, state.level, expert)
+        key = _key(kind, state.layer, state.level, expert)
         is_new = key not in self._given
         self._given.add(key)
         return is_new
+
+    def remember(self, alarm: Mapping[str, Any]) -> None:
+        """Lets an alarm of an earlier session through no more.
+
+        Args:
+          alarm: its fields, as JSON has them. Others than those of an `Alarm` change nothing.
+        """
+        experts = alarm.get("experts")
+        place = [alarm.get(name) for name in ("kind", "layer", "level")]
+        for expert in (experts or [[]]) if isinstance(experts, list) else []:
+            self._given.add(_key(*place, expert))
+
+
+def _key(*values: object) -> str:
+    """Returns the same text for values and for what JSON makes of them."""
+    return json.dumps(values)
 
 
 def find(
