@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hmoe.layer.level_states import level_states
+from hmoe.layer.level_states import Routers, level_states
 from hmoe.startup.saved_run import ALARMS_FILE
 from hmoe.t5.graphs.sums import SumKey
 from hmoe.t5.sessions import expert_alarms, metrics_file, run_metrics
@@ -26,11 +26,13 @@ class AlarmWatch:
     Args:
       model_dir: folder of the run.
       session: the limits, and prints lines for the user.
+      routers: those of the model, for bounds on entropies that are not measured.
     """
 
-    def __init__(self, model_dir: str, session: SessionSettings):
+    def __init__(self, model_dir: str, session: SessionSettings, routers: Routers | None = None):
         self._path = os.path.join(model_dir, ALARMS_FILE)
         self._session = session
+        self._routers = routers
         self._limits = session.alarm_limits()
         self._once = expert_alarms.Once()
         self._window = run_metrics.SumCollector()
@@ -60,7 +62,7 @@ class AlarmWatch:
             self._judge(step, window)
 
     def _judge(self, step: int, window: run_metrics.SumCollector) -> None:
-        states = level_states(run_metrics.sums_by_layer(window.sums))
+        states = level_states(run_metrics.sums_by_layer(window.sums), self._routers)
         first = step - window.count + 1
         for alarm in expert_alarms.find(states, self._limits, self._once, first, step):
             self._session.say(alarm.line)

@@ -34,7 +34,8 @@ class Limits:
       group_below: demand for a group of experts over the mean of its siblings, below which it is.
       group_above: the same, above which it is.
       dropped_above: share of a layer's tokens that a level leaves behind, above which it is.
-      entropy_below: entropy of a gate as a share of ln(experts), below which it is.
+      entropy_below: entropy of a gate as a share of ln(experts), below which it is; where it is not
+        measured, a bound on it that the weights of slots give.
     """
 
     idle_experts: bool
@@ -178,14 +179,17 @@ def _dropped(state: LevelState, limits: Limits, once: Once, when: str) -> Iterat
 
 def _entropy(state: LevelState, limits: Limits, once: Once, when: str) -> Iterator[Alarm]:
     limit, num_experts = limits.entropy_below, state.load.shape[-1]
-    if limit is None or state.entropy is None or num_experts == 1:
+    is_bound = state.entropy is None
+    entropy = state.entropy_at_most if is_bound else state.entropy
+    if limit is None or entropy is None or num_experts == 1:
         return
-    share = state.entropy / math.log(num_experts)
+    share = entropy / math.log(num_experts)
     if share >= limit or not once.is_new("entropy_below", state):
         return
+    at_most, of_which = (" at most", " for tokens with a slot") if is_bound else ("", "")
     text = (
-        f"the entropy of the router is {state.entropy:.2g} nats {when}, {100 * share:.2g} % of "
-        f"that of an undecided one, which is below {100 * limit:g} %"
+        f"the entropy of the router{of_which} is{at_most} {entropy:.2g} nats {when},{at_most} "
+        f"{100 * share:.2g} % of that of an undecided one, which is below {100 * limit:g} %"
     )
     yield Alarm("entropy_below", state.layer, state.level, (), share, limit, Z_LOSS, text)
 

@@ -158,8 +158,8 @@ class SessionSettings(Configuration):
     alarm_entropy_below: float | None = setting(
         0.01,
         doc="""Mean entropy of a gate over that of an undecided one, ln(experts), below which it is
-        an alarm. It is measured with `hmoe.HierarchicalMoE.metrics = "full"` alone. None:
-        never.""",
+        an alarm. Without `hmoe.HierarchicalMoE.metrics = "full"` a bound on it, from the
+        weights of slots, stands for it where there is one. None: never.""",
         unit="share, 0 to 1; or `None`",
         source="hmoe",
         check=checks.optional(checks.probability),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+import hmoe
 from hmoe.t5.graphs.sums import SumKey
 from hmoe.t5.sessions.alarm_watch import AlarmWatch
 from hmoe.t5.sessions.session_settings import SessionSettings
@@ -111,6 +112,24 @@ def test_a_resumed_run_gives_no_alarm_again_that_it_keeps(tmp_path: Path) -> Non
     assert lines[2:] == [
         f"Alarm: {LAYER}, level inner: no token chose expert 1.2 in steps 5 to 6, so that 2 of 6 "
         "experts learn nothing; raise hmoe.Level.balance_loss_coef of this level"
+    ]
+
+
+def test_entropies_that_are_not_measured_are_bounded_by_weights(tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings = SessionSettings(say=lines.append, alarm_steps=1)
+    found = sums(idle=False)
+    for level in ("outer", "inner"):
+        found[(LAYER, f"{level}/tokens")] = found[(LAYER, f"{level}/tokens")][..., :6]
+    # All weight of 8 tokens with a slot, 2 of them partial, is that of their first choices.
+    found[(LAYER, "outer/tokens")][[3, 5]] = 8
+    AlarmWatch(str(tmp_path / "without"), settings).add(1, found)
+    assert lines == []
+    AlarmWatch(str(tmp_path), settings, {LAYER: {"outer": hmoe.SwitchRouter()}}).add(1, found)
+    assert lines == [
+        f"Alarm: {LAYER}, level outer: the entropy of the router for tokens with a slot is at most "
+        "0 nats in step 1, at most 0 % of that of an undecided one, which is below 1 %; raise "
+        "hmoe.Level.z_loss_coef of this level"
     ]
 
 

@@ -91,6 +91,16 @@ def found(limits: Limits = LIMITS, once: Once | None = None, **fields: Any) -> l
             "undecided one, which is below 1 %; raise hmoe.Level.z_loss_coef of this level",
             id="entropy",
         ),
+        pytest.param(
+            {"entropy_at_most": 0.005 * math.log(3)},
+            "entropy_below",
+            (),
+            0.005,
+            "the entropy of the router for tokens with a slot is at most 0.0055 nats in steps 101 "
+            "to 200, at most 0.5 % of that of an undecided one, which is below 1 %; raise "
+            "hmoe.Level.z_loss_coef of this level",
+            id="entropy_by_weights",
+        ),
     ],
 )
 def test_alarms(fields: dict, kind: str, experts: tuple, value: float, line: str) -> None:
@@ -113,6 +123,8 @@ def test_alarms(fields: dict, kind: str, experts: tuple, value: float, line: str
         pytest.param({"load": np.array([2.5, 0.1, 0.1 * 1, 0.1 * 13])}, id="at_both_limits"),
         pytest.param({"dropped": 0.25}, id="dropped_at_the_limit"),
         pytest.param({"entropy": 0.01 * math.log(3)}, id="entropy_at_the_limit"),
+        pytest.param({"entropy_at_most": 0.01 * math.log(3)}, id="at_most_the_limit"),
+        pytest.param({"entropy": 0.1, "entropy_at_most": 0.0}, id="what_is_measured_counts"),
         pytest.param({"load": np.array([3.0]), "entropy": 0.0}, id="a_router_without_a_choice"),
         pytest.param({"load": np.zeros(3)}, id="groups_that_nothing_came_to"),
         # All 4 experts of a level of experts are chosen; how evenly is no alarm.
