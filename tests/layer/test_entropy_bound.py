@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 import hmoe
+from hmoe.layer import metric_sums
 from hmoe.layer.entropy_bound import entropy_at_most, highest_weight_at_least
 from hmoe.routing.router import Router
+from tests import seeded
+from tests.run_layer import run_layer
 
 NUM_EXPERTS = 5
 #: Routers, with k and whether their weights sum to one.
@@ -121,3 +124,31 @@ def test_no_entropy_is_above_the_bound(name: str, sharpness: float) -> None:
     )
     assert bound is not None
     assert entropies[counted].mean() <= bound <= math.log(NUM_EXPERTS)
+
+
+@pytest.mark.parametrize("router", ["switch", "top_2", "sigmoid"])
+def test_bound_of_a_layer(router: str) -> None:
+    """Of the sums of a call, with room for all tokens, beside the entropy that it measures."""
+    moe = hmoe.HierarchicalMoE(
+        levels=[
+            hmoe.Level(
+                name=name,
+                num_experts=size,
+                router=ROUTERS[router][0],
+                group_size=12,
+                capacity_factor_train=10.0,
+            )
+            for name, size in (("outer", 3), ("inner", 5))
+        ],
+        experts=hmoe.FeedForwardExperts(hidden_size=11),
+        exact_groups=True,
+        metrics="full",
+    )
+    dims = (("outer_batch", 2), ("batch", 2), ("length", 6), ("d_model", 7))
+    found = run_layer(moe, 20 * seeded.tokens_of(dims), dims, gradients=False)
+    for level, size in (("outer", 3), ("inner", 5)):
+        tokens = metric_sums.decode_tokens(found.sums[metric_sums.tokens_name(level)]).sums
+        assert tokens["dropped"] == 0
+        bound = entropy_at_most(tokens, moe.levels[0].router, size)
+        assert bound is not None
+        assert tokens["entropy"] / tokens["full"] <= bound < math.log(size)
