@@ -30,7 +30,8 @@ class Limits:
     """What alarms are given for; None or False for no such alarm.
 
     Attributes:
-      idle_experts: whether an innermost expert that no token chose is one.
+      idle_experts: whether an innermost expert that no token chose is one. Choices count before
+        policy and capacity.
       group_below: demand for a group of experts over the mean of its siblings, below which it is.
       group_above: the same, above which it is.
       dropped_above: share of a layer's tokens that a level leaves behind, above which it is.
@@ -137,8 +138,8 @@ def _idle_experts(state: LevelState, limits: Limits, once: Once, when: str) -> I
     new = [each for each in idle if once.is_new("idle_experts", state, each)]
     if new:
         text = (
-            f"no token chose {_named('expert', new)} {when}, so that {len(idle)} of "
-            f"{state.load.size} experts learn nothing"
+            f"no token chose {_named('expert', new)} {when}, counted before policy and capacity "
+            f"(idle experts in all: {len(idle)} of {state.load.size})"
         )
         yield Alarm("idle_experts", state.layer, state.level, tuple(new), 0.0, 0.0, BALANCE, text)
 

@@ -128,7 +128,8 @@ class SessionSettings(Configuration):
     )
     alarm_idle_experts: bool = switch(
         True,
-        doc="Whether an innermost expert that no token chose in `alarm_steps` steps is an alarm.",
+        doc="""Whether an innermost expert that no token chose in `alarm_steps` steps is an alarm.
+        Choices count before policy and capacity.""",
         source="hmoe",
     )
     alarm_group_below: float | None = setting(

@@ -242,7 +242,8 @@ def test_alarms_of_idle_experts_and_of_entropies(plain: server.Server, tmp_path:
         assert len(alarm["experts"]) == dead > 0
         assert alarm["level"] == "inner"
         assert alarm["text"].endswith(
-            f" in step 1, so that {dead:.0f} of 128 experts learn nothing"
+            " in step 1, counted before policy and capacity (idle experts in all: "
+            f"{dead:.0f} of 128)"
         )
         assert f"level inner: {alarm['text']}; raise hmoe.Level." in result.stdout
 

@@ -14,7 +14,10 @@ from hmoe.t5.sessions.session_settings import SessionSettings
 from tests.layer.test_metrics import two_levels
 
 LAYER = "encoder/block_000/layer_001"
-TEXT = "no token chose expert 0.1 in steps {}, so that 1 of 6 experts learn nothing"
+TEXT = (
+    "no token chose expert 0.1 in steps {}, counted before policy and capacity (idle experts in all: "
+    "1 of 6)"
+)
 LINE = f"Alarm: {LAYER}, level inner: {TEXT}; raise hmoe.Level.balance_loss_coef of this level"
 
 DROPPED = (
@@ -110,8 +113,9 @@ def test_a_resumed_run_gives_no_alarm_again_that_it_keeps(tmp_path: Path) -> Non
     found[(LAYER, "inner/load")][1, 2] = 0
     second.add(6, found, num_steps=2)
     assert lines[2:] == [
-        f"Alarm: {LAYER}, level inner: no token chose expert 1.2 in steps 5 to 6, so that 2 of 6 "
-        "experts learn nothing; raise hmoe.Level.balance_loss_coef of this level"
+        f"Alarm: {LAYER}, level inner: no token chose expert 1.2 in steps 5 to 6, counted before "
+        "policy and capacity (idle experts in all: 2 of 6); raise hmoe.Level.balance_loss_coef of "
+        "this level"
     ]
 
 

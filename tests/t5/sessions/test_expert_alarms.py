@@ -31,8 +31,8 @@ def found(limits: Limits = LIMITS, once: Once | None = None, **fields: Any) -> l
             "idle_experts",
             ((0, 1),),
             0.0,
-            "no token chose expert 0.1 in steps 101 to 200, so that 1 of 6 experts learn nothing; "
-            "raise hmoe.Level.balance_loss_coef of this level",
+            "no token chose expert 0.1 in steps 101 to 200, counted before policy and capacity (idle "
+            "experts in all: 1 of 6); raise hmoe.Level.balance_loss_coef of this level",
             id="an_idle_expert",
         ),
         pytest.param(
@@ -40,8 +40,8 @@ def found(limits: Limits = LIMITS, once: Once | None = None, **fields: Any) -> l
             "idle_experts",
             tuple((i,) for i in range(1, 9)),
             0.0,
-            "no token chose experts 1, 2, 3, 4, 5, 6 and 2 more in steps 101 to 200, so that 8 of "
-            "9 experts learn nothing; raise hmoe.Level.balance_loss_coef of this level",
+            "no token chose experts 1, 2, 3, 4, 5, 6 and 2 more in steps 101 to 200, counted "
+            "before policy and capacity (idle experts in all: 8 of 9); raise hmoe.Level.balance_loss_coef of this level",
             id="many_idle_experts",
         ),
         pytest.param(
@@ -147,7 +147,7 @@ def test_each_expert_and_place_once() -> None:
         [((1,),)],
         [((2,),)],
     ]
-    assert "so that 2 of 3 experts" in alarms[2][0].text
+    assert "(idle experts in all: 2 of 3)" in alarms[2][0].text
     assert [len(found(once=once, dropped=0.5)) for _ in range(2)] == [1, 0]
     # Another layer is another place.
     assert len(found(once=once, dropped=0.5, layer="decoder/block_000/layer_002")) == 1
