@@ -16,6 +16,7 @@ def state(level: str = "outer", **fields: object) -> LevelState:
         "load": np.array([5.0, 4.0, 3.0]),
         "dropped": 0.0,
         "entropy": None,
+        "entropy_at_most": None,
         **fields,
     }
     return LevelState(**found)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hmoe.layer import metric_sums, metrics
+from hmoe.layer import entropy_bound, metric_sums, metrics
+from hmoe.routing.router import Router
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,8 @@ class LevelState:
       load: float64 [*outer experts, X], the demand for each expert before policy and capacity.
       dropped: share of the layer's tokens that are left behind because of this level.
       entropy: mean entropy of the gate in nats; None where metrics do not include it.
+      entropy_at_most: where they do not, a bound on it over the full tokens that have a slot; None
+        if there is none.
     """
 
     layer: str
@@ -29,6 +32,7 @@ class LevelState:
     load: np.ndarray
     dropped: float
     entropy: float | None
+    entropy_at_most: float | None = None
 
     @property
     def where(self) -> str:
@@ -47,35 +51,48 @@ class LevelState:
         return self.load * (self.load.size / total) if total else np.zeros_like(self.load)
 
 
-def level_states(sums: Mapping[str, Mapping[str, np.ndarray]]) -> list[LevelState]:
+# The router of each level, by layer and level.
+Routers = Mapping[str, Mapping[str, Router]]
+
+
+def level_states(
+    sums: Mapping[str, Mapping[str, np.ndarray]], routers: Routers | None = None
+) -> list[LevelState]:
     """Returns the levels of all layers that have metrics, layer by layer, outermost first.
 
     Args:
       sums: for each layer, the sums of its calls by name; see `hmoe.layer.metrics.summarize`.
+      routers: the routers that are known, for bounds on entropies that are not measured.
     """
     return [
         state
         for layer, of_layer in sums.items()
         if metric_sums.LAYER in of_layer
-        for state in _of_layer(layer, of_layer)
+        for state in _of_layer(layer, of_layer, (routers or {}).get(layer, {}))
     ]
 
 
-def _of_layer(layer: str, sums: Mapping[str, np.ndarray]) -> list[LevelState]:
+def _of_layer(
+    layer: str, sums: Mapping[str, np.ndarray], routers: Mapping[str, Router]
+) -> list[LevelState]:
     levels = metrics.levels_of(sums)
     totals = metric_sums.decode_layer(sums[metric_sums.LAYER], levels)
     found = []
     for level in levels:
         tokens = metric_sums.decode_tokens(sums[metric_sums.tokens_name(level)])
-        has_entropy = "entropy" in tokens.sums and tokens.sums["full"]
+        load = np.asarray(sums[metric_sums.load_name(level)], np.float64)
+        is_measured = "entropy" in tokens.sums
+        has_entropy = is_measured and tokens.sums["full"]
+        bound = entropy_bound.entropy_at_most(tokens.sums, routers.get(level), load.shape[-1])
         found.append(
             LevelState(
                 layer=layer,
                 level=level,
                 is_innermost=level == levels[-1],
-                load=np.asarray(sums[metric_sums.load_name(level)], np.float64),
+                load=load,
                 dropped=totals[f"lost/{level}"] / totals["tokens"] if totals["tokens"] else 0.0,
                 entropy=tokens.sums["entropy"] / tokens.sums["full"] if has_entropy else None,
+                entropy_at_most=None if is_measured else bound,
             )
         )
     return found

@@ -69,6 +69,12 @@ class ExpertChoiceRouter(Router):
         """An expert whose softmax runs over tokens has probability for them, whatever it is."""
         return self.softmax_over == "experts"
 
+    def highest_probability_at_least(self, weight: float, num_experts: int) -> float | None:
+        """Returns the weight of a softmax over experts, which is a probability; else None."""
+        del num_experts
+        is_probability = self.follows_scores and self.gate.function == "softmax"
+        return weight if is_probability else None
+
     @property
     def has_balance_loss(self) -> bool:
         """The router's balance loss is its own, or there is none."""

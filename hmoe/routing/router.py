@@ -59,6 +59,23 @@ class Router(Configuration, abc.ABC):
             " that does, such as hmoe.TopKRouter"
         )
 
+    def highest_probability_at_least(self, weight: float, num_experts: int) -> float | None:
+        """Returns the least that a token's highest probability can be, by its highest weight.
+
+        It tells how undecided a router can be at most, where the entropy of its gate is not
+        measured. A router whose weights tell nothing of probabilities has no bound.
+
+        Args:
+          weight: a weight that the token's highest weight is not below.
+          num_experts: X.
+
+        Returns:
+          The bound, convex in the weight and rising with it, so that it holds for means over
+          tokens too; None if there is none.
+        """
+        del weight, num_experts
+        return None
+
     @property
     def has_balance_loss(self) -> bool:
         """Whether `hmoe.Level.balance_loss_over` and `balance_loss_choices` apply to the router."""

@@ -121,6 +121,11 @@ class TokenChoiceRouter(Router):
         """Experts that a token can reach at most at this level: k."""
         return self.k
 
+    def highest_probability_at_least(self, weight: float, num_experts: int) -> float | None:
+        """Returns the weight of a softmax, which is the probability of some expert; else None."""
+        is_divided = self.weight_norm is not None and self.num_choices(num_experts) > 1
+        return weight if self.gate.function == "softmax" and not is_divided else None
+
     @property
     def reason_not_to_replay(self) -> str | None:
         """Says why the router cannot take recorded choices in place of its own; None: it can."""

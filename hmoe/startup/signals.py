@@ -244,6 +244,11 @@ def cleanup(function: Callable[[], None], *, last: bool = False) -> Iterator[Non
         yield
 
 
+def interrupted() -> bool:
+    """Returns whether a signal interrupts the command, whatever error libraries made of it."""
+    return _active is not None and _active.interrupted
+
+
 def end_process(status: int) -> NoReturn:
     """Ends the process at once, from any thread, after the cleanups of its guard."""
     if _active:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import types
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hmoe.compat.stack import mtf, tf
+from hmoe.layer.level_states import Routers
 from hmoe.lowering.collective import CollectiveMesh
 from hmoe.lowering.lower import lower
 from hmoe.t5.graphs import named_step
@@ -12,6 +15,7 @@ from hmoe.t5.graphs import sums as sum_lib
 from hmoe.t5.graphs.model_settings import ModelSettings
 from hmoe.t5.graphs.sum_variable import SumVariable
 from hmoe.t5.graphs.sums import ExportedSums
+from hmoe.t5.layers.metric_collection import Record
 
 
 class StopVote(NamedTuple):
@@ -37,6 +41,7 @@ class TrainingGraph(NamedTuple):
       learning_rate: float32 [].
       added_up: the variable that adds up all of these over steps; None if it was not asked for.
       stop: lets any process of a mesh of processes stop all; None on other meshes.
+      routers: the routers of the layers with experts, but those whose choices are a trace's.
     """
 
     lowering: mtf.Lowering
@@ -46,6 +51,7 @@ class TrainingGraph(NamedTuple):
     learning_rate: tf.Tensor
     added_up: SumVariable | None = None
     stop: StopVote | None = None
+    routers: Routers = types.MappingProxyType({})
 
 
 def build(
@@ -86,7 +92,20 @@ def build(
         learning_rate=tf.convert_to_tensor(0.0 if rate is None else rate, tf.float32),
         added_up=added_up,
         stop=_stop_vote(engine) if isinstance(engine, CollectiveMesh) else None,
+        routers=_routers(step.records),
     )
+
+
+def _routers(records: Sequence[Record]) -> Routers:
+    return {
+        record.name: {
+            routed.level.name: routed.level.router
+            for routed in record.call.routed
+            if routed.batch.replay is None
+        }
+        for record in records
+        if record.call is not None
+    }
 
 
 def _stop_vote(engine: CollectiveMesh) -> StopVote:

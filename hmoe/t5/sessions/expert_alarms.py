@@ -6,8 +6,10 @@ An alarm judges the sums of a number of steps, so that it speaks of a state and 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,11 +30,13 @@ class Limits:
     """What alarms are given for; None or False for no such alarm.
 
     Attributes:
-      idle_experts: whether an innermost expert that no token chose is one.
+      idle_experts: whether an innermost expert that no token chose is one. Choices count before
+        policy and capacity.
       group_below: demand for a group of experts over the mean of its siblings, below which it is.
       group_above: the same, above which it is.
       dropped_above: share of a layer's tokens that a level leaves behind, above which it is.
-      entropy_below: entropy of a gate as a share of ln(experts), below which it is.
+      entropy_below: entropy of a gate as a share of ln(experts), below which it is; where it is not
+        measured, a bound on it that the weights of slots give.
     """
 
     idle_experts: bool
@@ -80,14 +84,30 @@ class Once:
     """Lets each alarm through once: for a kind and a place, and for an expert where it has one."""
 
     def __init__(self) -> None:
-        self._given: set[tuple[str, str, str, Index]] = set()
+        self._given: set[str] = set()
 
     def is_new(self, kind: str, state: LevelState, expert: Index = ()) -> bool:
         """Returns whether it is asked about this for the first time."""
-        key = (kind, state.layer, state.level, expert)
+        key = _key(kind, state.layer, state.level, expert)
         is_new = key not in self._given
         self._given.add(key)
         return is_new
+
+    def remember(self, alarm: Mapping[str, Any]) -> None:
+        """Lets an alarm of an earlier session through no more.
+
+        Args:
+          alarm: its fields, as JSON has them. Others than those of an `Alarm` change nothing.
+        """
+        experts = alarm.get("experts")
+        place = [alarm.get(name) for name in ("kind", "layer", "level")]
+        for expert in (experts or [[]]) if isinstance(experts, list) else []:
+            self._given.add(_key(*place, expert))
+
+
+def _key(*values: object) -> str:
+    """Returns the same text for values and for what JSON makes of them."""
+    return json.dumps(values)
 
 
 def find(
@@ -118,8 +138,8 @@ def _idle_experts(state: LevelState, limits: Limits, once: Once, when: str) -> I
     new = [each for each in idle if once.is_new("idle_experts", state, each)]
     if new:
         text = (
-            f"no token chose {_named('expert', new)} {when}, so that {len(idle)} of "
-            f"{state.load.size} experts learn nothing"
+            f"no token chose {_named('expert', new)} {when}, counted before policy and capacity "
+            f"(idle experts in all: {len(idle)} of {state.load.size})"
         )
         yield Alarm("idle_experts", state.layer, state.level, tuple(new), 0.0, 0.0, BALANCE, text)
 
@@ -160,14 +180,17 @@ def _dropped(state: LevelState, limits: Limits, once: Once, when: str) -> Iterat
 
 def _entropy(state: LevelState, limits: Limits, once: Once, when: str) -> Iterator[Alarm]:
     limit, num_experts = limits.entropy_below, state.load.shape[-1]
-    if limit is None or state.entropy is None or num_experts == 1:
+    is_bound = state.entropy is None
+    entropy = state.entropy_at_most if is_bound else state.entropy
+    if limit is None or entropy is None or num_experts == 1:
         return
-    share = state.entropy / math.log(num_experts)
+    share = entropy / math.log(num_experts)
     if share >= limit or not once.is_new("entropy_below", state):
         return
+    at_most, of_which = (" at most", " for tokens with a slot") if is_bound else ("", "")
     text = (
-        f"the entropy of the router is {state.entropy:.2g} nats {when}, {100 * share:.2g} % of "
-        f"that of an undecided one, which is below {100 * limit:g} %"
+        f"the entropy of the router{of_which} is{at_most} {entropy:.2g} nats {when},{at_most} "
+        f"{100 * share:.2g} % of that of an undecided one, which is below {100 * limit:g} %"
     )
     yield Alarm("entropy_below", state.layer, state.level, (), share, limit, Z_LOSS, text)
 

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from etils import epath
 
@@ -49,6 +50,13 @@ def keep_lines(
         )
     if len(kept) < len(lines) or not _ends_well(path):
         atomic_write.write_text(path, "".join(f"{line}\n" for line in kept))
+
+
+def read_lines(path: str) -> list[dict[str, Any]]:
+    """Returns the fields of all lines of a file that are not damaged; none if there is no file."""
+    if not tf.io.gfile.exists(path):
+        return []
+    return [json.loads(line) for line in _lines(path) if _step_of(line) is not None]
 
 
 def _lines(path: str) -> list[str]:

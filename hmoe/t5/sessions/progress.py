@@ -60,7 +60,7 @@ class ProgressHook(CountingHook):
         self._path = os.path.join(model_dir, metrics_file.METRICS_FILE)
         self._session = session
         self._display = display or LineDisplay(session.say)
-        self._alarms = AlarmWatch(model_dir, session)
+        self._alarms = AlarmWatch(model_dir, session, graph.routers)
         self._fetches = {
             model_sum("loss"): graph.loss,
             model_sum("learning_rate"): graph.learning_rate,

@@ -128,7 +128,8 @@ class SessionSettings(Configuration):
     )
     alarm_idle_experts: bool = switch(
         True,
-        doc="Whether an innermost expert that no token chose in `alarm_steps` steps is an alarm.",
+        doc="""Whether an innermost expert that no token chose in `alarm_steps` steps is an alarm.
+        Choices count before policy and capacity.""",
         source="hmoe",
     )
     alarm_group_below: float | None = setting(
@@ -158,8 +159,8 @@ class SessionSettings(Configuration):
     alarm_entropy_below: float | None = setting(
         0.01,
         doc="""Mean entropy of a gate over that of an undecided one, ln(experts), below which it is
-        an alarm. It is measured with `hmoe.HierarchicalMoE.metrics = "full"` alone. None:
-        never.""",
+        an alarm. Without `hmoe.HierarchicalMoE.metrics = "full"` a bound on it, from the
+        weights of slots, stands for it where there is one. None: never.""",
         unit="share, 0 to 1; or `None`",
         source="hmoe",
         check=checks.optional(checks.probability),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hmoe.analysis import traces
 from hmoe.t5.sessions import checkpoints
 from tests import tolerances
 from tests.t5 import server, tiny
@@ -86,6 +88,18 @@ def test_training_says_what_it_does(trained: Path) -> None:
     ):
         assert line in said, line
     assert "tensorflow" in (trained / "model" / "log.txt").read_text(encoding="utf-8").lower()
+
+
+def test_training_that_evaluates_traces_and_reports(trained: Path) -> None:
+    said = (trained / "said").read_text(encoding="utf-8")
+    evaluated = re.search(r", step 4: (\d+) held-out examples", said)
+    assert evaluated
+    manifest = traces.read(str(trained / "model" / "trace-4.parquet")).manifest
+    assert (manifest.step, manifest.num_examples) == (4, int(evaluated[1]))
+    assert f" of {evaluated[1]} examples to {trained}/model/trace-4.parquet\n" in said
+    assert f"\nWrote {trained}/model/report.html, and its " in said
+    page = (trained / "model" / "report.html").read_text(encoding="utf-8")
+    assert "trace of step 4" in page
 
 
 def test_predict_answers_a_text_a_file_and_standard_input(

@@ -208,9 +208,19 @@ def test_a_run_without_alarms_has_no_file_of_them(plain: server.Server, tmp_path
     assert not (model / "alarms.jsonl").exists()
 
 
-def test_alarms_of_idle_experts(plain: server.Server, tmp_path: Path) -> None:
-    """Of 2 x 64 experts, some of which the few tokens of the first step do not choose."""
-    more = ("num_inner_experts = 64", "train_steps = 1", "hmoe.Session.log_every_steps = 1")
+def test_alarms_of_idle_experts_and_of_entropies(plain: server.Server, tmp_path: Path) -> None:
+    """Of 2 x 64 experts, some of which the few tokens of the first step do not choose.
+
+    The likelier of two groups has more than half the probability, which is entropy enough below
+    that of an undecided router for such a limit. With brief metrics it is bounded by weights.
+    """
+    more = (
+        "num_inner_experts = 64",
+        "train_steps = 1",
+        "hmoe.Session.log_every_steps = 1",
+        "outer/hmoe.TopKRouter.k = 1",
+        "hmoe.Session.alarm_entropy_below = 1.0",
+    )
     model = tmp_path / "model"
     result = plain(*arguments(model, *more, "hmoe.Session.alarm_steps = 1"))
     assert result.returncode == 0, result.stdout + result.stderr
@@ -220,11 +230,20 @@ def test_alarms_of_idle_experts(plain: server.Server, tmp_path: Path) -> None:
         (alarm,) = [
             each for each in alarms if (each["kind"], each["layer"]) == ("idle_experts", layer)
         ]
+        (bound,) = [
+            each
+            for each in alarms
+            if (each["kind"], each["layer"], each["level"]) == ("entropy_below", layer, "outer")
+        ]
+        assert bound["text"].startswith(
+            "the entropy of the router for tokens with a slot is at most 0."
+        )
         dead = curves[f"{layer}/inner/dead_experts"]
         assert len(alarm["experts"]) == dead > 0
         assert alarm["level"] == "inner"
         assert alarm["text"].endswith(
-            f" in step 1, so that {dead:.0f} of 128 experts learn nothing"
+            " in step 1, counted before policy and capacity (idle experts in all: "
+            f"{dead:.0f} of 128)"
         )
         assert f"level inner: {alarm['text']}; raise hmoe.Level." in result.stdout
 

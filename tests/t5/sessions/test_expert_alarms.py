@@ -31,8 +31,8 @@ def found(limits: Limits = LIMITS, once: Once | None = None, **fields: Any) -> l
             "idle_experts",
             ((0, 1),),
             0.0,
-            "no token chose expert 0.1 in steps 101 to 200, so that 1 of 6 experts learn nothing; "
-            "raise hmoe.Level.balance_loss_coef of this level",
+            "no token chose expert 0.1 in steps 101 to 200, counted before policy and capacity (idle "
+            "experts in all: 1 of 6); raise hmoe.Level.balance_loss_coef of this level",
             id="an_idle_expert",
         ),
         pytest.param(
@@ -40,8 +40,8 @@ def found(limits: Limits = LIMITS, once: Once | None = None, **fields: Any) -> l
             "idle_experts",
             tuple((i,) for i in range(1, 9)),
             0.0,
-            "no token chose experts 1, 2, 3, 4, 5, 6 and 2 more in steps 101 to 200, so that 8 of "
-            "9 experts learn nothing; raise hmoe.Level.balance_loss_coef of this level",
+            "no token chose experts 1, 2, 3, 4, 5, 6 and 2 more in steps 101 to 200, counted "
+            "before policy and capacity (idle experts in all: 8 of 9); raise hmoe.Level.balance_loss_coef of this level",
             id="many_idle_experts",
         ),
         pytest.param(
@@ -91,6 +91,16 @@ def found(limits: Limits = LIMITS, once: Once | None = None, **fields: Any) -> l
             "undecided one, which is below 1 %; raise hmoe.Level.z_loss_coef of this level",
             id="entropy",
         ),
+        pytest.param(
+            {"entropy_at_most": 0.005 * math.log(3)},
+            "entropy_below",
+            (),
+            0.005,
+            "the entropy of the router for tokens with a slot is at most 0.0055 nats in steps 101 "
+            "to 200, at most 0.5 % of that of an undecided one, which is below 1 %; raise "
+            "hmoe.Level.z_loss_coef of this level",
+            id="entropy_by_weights",
+        ),
     ],
 )
 def test_alarms(fields: dict, kind: str, experts: tuple, value: float, line: str) -> None:
@@ -113,6 +123,8 @@ def test_alarms(fields: dict, kind: str, experts: tuple, value: float, line: str
         pytest.param({"load": np.array([2.5, 0.1, 0.1 * 1, 0.1 * 13])}, id="at_both_limits"),
         pytest.param({"dropped": 0.25}, id="dropped_at_the_limit"),
         pytest.param({"entropy": 0.01 * math.log(3)}, id="entropy_at_the_limit"),
+        pytest.param({"entropy_at_most": 0.01 * math.log(3)}, id="at_most_the_limit"),
+        pytest.param({"entropy": 0.1, "entropy_at_most": 0.0}, id="what_is_measured_counts"),
         pytest.param({"load": np.array([3.0]), "entropy": 0.0}, id="a_router_without_a_choice"),
         pytest.param({"load": np.zeros(3)}, id="groups_that_nothing_came_to"),
         # All 4 experts of a level of experts are chosen; how evenly is no alarm.
@@ -135,7 +147,7 @@ def test_each_expert_and_place_once() -> None:
         [((1,),)],
         [((2,),)],
     ]
-    assert "so that 2 of 3 experts" in alarms[2][0].text
+    assert "(idle experts in all: 2 of 3)" in alarms[2][0].text
     assert [len(found(once=once, dropped=0.5)) for _ in range(2)] == [1, 0]
     # Another layer is another place.
     assert len(found(once=once, dropped=0.5, layer="decoder/block_000/layer_002")) == 1
