@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -31,9 +32,8 @@ def test_the_files_of_a_report(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert main.main(["report", f"--model_dir={run}"]) == 0
     page, folder = run / "report.html", run / "report_pictures"
     names = ["dropped-inner", "dropped-outer", "loss", "maxvio-inner", "maxvio-outer"]
-    assert sorted(p.name for p in folder.iterdir()) == [
-        f"{name}.{kind}" for name in names for kind in ("png", "svg")
-    ]
+    pictures = [f"{name}.{kind}" for name in names for kind in ("png", "svg")]
+    assert sorted(p.name for p in folder.iterdir()) == [*pictures, "written.json"]
     assert capsys.readouterr().out == (
         f"Wrote {page}, and its 5 pictures as SVG and PNG to {folder}\n"
     )
@@ -61,6 +61,33 @@ def test_what_ran_and_the_last_steps(tmp_path: Path) -> None:
         "0",
     ]
     assert "utils.run.train_steps = 9" in text
+
+
+def test_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
+    """Only what a report wrote and nobody has changed."""
+    run = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    dense = made_runs.make(tmp_path / "dense", [made_runs.line(5, loss=2.5)])
+    page, folder = tmp_path / "a.html", tmp_path / "a_pictures"
+    report(run, path=str(page))
+    (folder / "maxvio-outer.svg").write_text("changed", encoding="utf-8")
+    (folder / "maxvio-own.svg").write_text("of the user", encoding="utf-8")
+    report(dense, path=str(page))
+    left = ["loss.png", "loss.svg", "maxvio-outer.svg", "maxvio-own.svg", "written.json"]
+    assert sorted(p.name for p in folder.iterdir()) == left
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"a.svg": 1}', '{"../loss.svg": "%s"}'])
+def test_a_damaged_list_of_pictures_removes_nothing(tmp_path: Path, damage: str) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    report(run)
+    folder = run / "report_pictures"
+    digest = json.loads((folder / "written.json").read_text(encoding="utf-8"))["loss.svg"]
+    (run / "loss.svg").write_bytes((folder / "loss.svg").read_bytes())
+    (folder / "a.svg").write_text("of the user", encoding="utf-8")
+    before = files(run)
+    (folder / "written.json").write_text(damage.replace("%s", digest), encoding="utf-8")
+    report(run)
+    assert files(run) == before
 
 
 def test_two_runs_share_their_axes(tmp_path: Path) -> None:
