@@ -12,10 +12,14 @@ import pytest
 
 from hmoe.analysis import traces
 from hmoe.cli import main
-from hmoe.report import make
+from hmoe.report import make, runs
 from tests.analysis import made_traces
 from tests.report import made_runs
 from tests.report.tables import tables_of
+
+
+_MACRO = "MIXTURE_NAME = 'cldr_names'\n"
+_BOUND = "mesh_train_dataset_fn.mixture_or_task_name = {}\n"
 
 
 def report(folder: Path, **arguments: object) -> str:
@@ -61,6 +65,25 @@ def test_what_ran_and_the_last_steps(tmp_path: Path) -> None:
         "0",
     ]
     assert "utils.run.train_steps = 9" in text
+
+
+@pytest.mark.parametrize(
+    ("gin", "expected"),
+    [
+        (_MACRO + _BOUND.format("%MIXTURE_NAME"), "cldr_names"),
+        (_MACRO, "cldr_names"),
+        (_MACRO + _BOUND.format("'cldr'"), "cldr"),
+        ("utils.run.train_steps = 9\n", None),
+        (_MACRO + "no gin", None),
+        ("MIXTURE_NAME = %MIXTURE_NAME\n", None),
+        ("MIXTURE_NAME = @task\n", None),
+    ],
+    ids=["macro", "macro alone", "bound", "none", "damaged", "endless", "reference"],
+)
+def test_data_of_a_run_on_a_mixture(tmp_path: Path, gin: str, expected: str | None) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(1), gin=gin, data="")
+    assert runs.read(str(run)).data == ({"data": expected} if expected else {})
+    assert dict(tables_of(report(run))["What ran"]).get("data") == expected
 
 
 def test_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
