@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import subprocess
@@ -17,7 +18,8 @@ from tests.analysis import made_traces
 from tests.report import made_runs
 from tests.report.tables import tables_of
 
-
+# Metrics that a run in full has too.
+_FULL = {"expert_usage": 0.875, "router_confidence": 0.625, "entropy": 0.3}
 _MACRO = "MIXTURE_NAME = 'cldr_names'\n"
 _BOUND = "mesh_train_dataset_fn.mixture_or_task_name = {}\n"
 
@@ -46,7 +48,8 @@ def test_the_files_of_a_report(tmp_path: Path, capsys: pytest.CaptureFixture) ->
 
 
 def test_what_ran_and_the_last_steps(tmp_path: Path) -> None:
-    run = made_runs.make(tmp_path / "run", made_runs.lines(12))
+    full = {f"{made_runs.LAYER}/outer/{name}": n for name, n in _FULL.items()}
+    run = made_runs.make(tmp_path / "run", [{**each, **full} for each in made_runs.lines(12)])
     text = report(run)
     tables = tables_of(text)
     ran = dict(tables["What ran"][1:])
@@ -56,14 +59,29 @@ def test_what_ran_and_the_last_steps(tmp_path: Path) -> None:
     assert ran["data"] == "pairs.tsv"
     # The mean over reports 3 to 12, the last 100 steps, of 1 + 2 * 0.3 / n.
     mean = sum(1 / n for n in range(3, 13)) / 10
+    assert tables["Step 120"][0] == [
+        "layer and level",
+        "load imbalance",
+        "MaxVio",
+        "tokens dropped",
+        "arrivals dropped",
+        "expert usage",
+        "router confidence",
+        "entropy",
+        "dead experts",
+    ]
     assert tables["Step 120"][1] == [
         f"{made_runs.LAYER}/outer",
         f"{1 + 0.6 * mean:.3f}",
         f"{0.6 * mean:.3f}",
         f"{0.1 * mean:.2%}",
         f"{0.2 * mean:.2%}",
+        "87.50%",
+        "0.625",
+        "0.300",
         "0",
     ]
+    assert tables["Step 120"][2][5:] == ["-", "-", "-", "0"]  # not recorded
     assert "utils.run.train_steps = 9" in text
 
 
@@ -111,6 +129,16 @@ def test_a_damaged_list_of_pictures_removes_nothing(tmp_path: Path, damage: str)
     (folder / "written.json").write_text(damage.replace("%s", digest), encoding="utf-8")
     report(run)
     assert files(run) == before
+
+
+def test_what_lines_of_the_load_are(tmp_path: Path) -> None:
+    text = html.unescape(report(made_runs.make(tmp_path / "run", made_runs.lines(3))))
+    assert (
+        "Each layer and level; every choice of a real token counts 1, before policy and capacity."
+        " Faint: MaxVio of the demand summed since the report before; full: its mean over 100"
+        " steps; dashed: MaxVio of the demand summed over 100 steps, at the outermost level, where"
+        ' the run recorded it (hmoe.HierarchicalMoE.metrics = "full").'
+    ) in text
 
 
 def test_two_runs_share_their_axes(tmp_path: Path) -> None:
