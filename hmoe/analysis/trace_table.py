@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import RenderableType
 
+from hmoe.analysis import ways
 from hmoe.analysis.traces import LayerInfo, Trace
+from hmoe.analysis.ways import Way
 from hmoe.startup import tables
 
 _LEGEND = (
@@ -44,40 +46,17 @@ def _table(
 
 def _cells(trace: Trace, example: int, layer: LayerInfo) -> dict[int, tuple[str, str]]:
     """Returns the text of each token and of its cell, by position."""
-    rows = (trace.rows_of(layer.name) & (trace.numbers["example"] == example)).nonzero()[0]
-    numbers = {name: values[rows] for name, values in trace.numbers.items()}
-    pieces = trace.words("piece")[rows]
-    by_position: dict[int, list[dict]] = {}
-    text = {}
-    for index in range(len(rows)):
-        row = {name: values[index].item() for name, values in numbers.items()}
-        by_position.setdefault(row["position"], []).append(row)
-        text[row["position"]] = repr(pieces[index])[1:-1]
     return {
-        position: (text[position], ", ".join(_leaves(of_token, layer)))
-        for position, of_token in by_position.items()
+        position: (repr(token.piece)[1:-1], ", ".join(map(_words, token.ways)))
+        for position, token in ways.of_example(trace, example, layer).items()
     }
 
 
-def _leaves(rows: Sequence[dict], layer: LayerInfo) -> Iterator[str]:
-    """Yields the ways of a token to its experts, such as `2.1 0.63`."""
-    # What has come to a group of experts: its way there and its weight, by level, path and parent.
-    arrived = {(0, 0, 0): ("", 1.0)}
-    last = len(layer.levels) - 1
-    for row in sorted(rows, key=lambda each: (each["level"], each["path"], each["rank"])):
-        way, weight = arrived[row["level"], row["path"], row["parent"]]
-        if not row["used"]:
-            if row["expert"] < 0:
-                yield f"{way}-"
-            continue
-        if row["went"] < 0:
-            yield f"{way}{row['expert']}x"
-            continue
-        way, weight = f"{way}{row['went']}", weight * row["weight"]
-        if row["level"] == last:
-            yield f"{way} {weight:.2f}"
-            continue
-        info = layer.levels[row["level"]]
-        path = row["path"] * info.num_choices + row["expert" if info.experts_choose else "rank"]
-        group = row["parent"] * info.num_experts + row["went"]
-        arrived[row["level"] + 1, path, group] = (f"{way}.", weight)
+def _words(way: Way) -> str:
+    """Returns a way in words, such as "2.1 0.63"."""
+    experts = ".".join(map(str, way.experts))
+    if way.end == "leaf":
+        return f"{experts} {way.weight:.2f}"
+    if way.end == "no room":
+        return f"{experts}x"
+    return f"{experts}.-" if experts else "-"

@@ -13,13 +13,20 @@ from hmoe.report.runs import Run
 # Steps that a windowed mean is over.
 WINDOW = 100
 
+# What the names of metrics of all expert layers together begin with.
+_OF_ALL_LAYERS = "experts/"
 # A metric that levels have, but layers from end to end have not.
 _OF_LEVEL = re.compile(r"(?P<layer>.+)/(?P<level>\w+)/fraction_arrivals_dropped")
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A metric over steps; each value is a mean over the steps since the one before.
+    """A metric over steps; each value is about the steps since the one before.
+
+    Most are means over these steps, and windowed means are again means over steps. MaxVio and the
+    load imbalance are those of the demand summed over these steps, so that experts that take turns
+    within them count as even; their windowed mean is a mean of such values. A number of dead
+    experts counts those that no token chose in all these steps.
 
     Attributes:
       steps: int [reports], in order.
@@ -31,7 +38,7 @@ class Curve:
 
     @property
     def weights(self) -> np.ndarray:
-        """The number of steps that each value is a mean over, int [reports].
+        """The number of steps that each value is about, int [reports].
 
         The first report is taken to cover as many as the second, or all steps before it if fewer.
         """
@@ -82,6 +89,11 @@ def places(run: Run) -> list[Place]:
     """Returns the levels of layers that a run has metrics of, in the order of the model."""
     found = (_OF_LEVEL.fullmatch(name) for name in run.names)
     return [Place(match["layer"], match["level"]) for match in found if match]
+
+
+def has_experts(run: Run) -> bool:
+    """Returns whether a run has expert layers; some of their metrics cannot be turned off."""
+    return any(name.startswith(_OF_ALL_LAYERS) for name in run.names) or bool(places(run))
 
 
 def load_curves(run: Run, place: Place) -> list[Curve]:

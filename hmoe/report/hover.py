@@ -10,7 +10,9 @@ from hmoe.report.content import Chart
 from hmoe.report.drawing import COLORS
 from hmoe.report.runs import Run
 
-_METRICS = {
+# The metrics of the chart by name, with their titles; all but MaxVio and drops have no picture, so
+# the table of the levels at the end of training has them too.
+METRICS = {
     "load_imbalance": "load imbalance",
     "max_violation": "MaxVio",
     "fraction_tokens_dropped": "tokens dropped",
@@ -52,22 +54,26 @@ def chart(run: Run, name: str) -> Chart | None:
         )
         .add_params(metric, line)
         .transform_filter(metric)
-        .properties(width="container", height=260)
+        .properties(
+            width="container", height=260, description="Metrics of each layer and level over steps"
+        )
     )
     return Chart(
         name,
         "Metrics of each layer and level; the pointer shows numbers, a click in the legend shows"
         " one level alone.",
-        "A chart for the pointer; the pictures and tables of these sections show the same numbers.",
+        "A chart for the pointer, of each layer and level over steps. Pictures show MaxVio and"
+        " tokens dropped over steps too; how each of its metrics ends stands in the section"
+        ' "Levels at the end of training".',
         _plain(made.to_dict()),
     )
 
 
 def _rows(run: Run) -> Iterator[dict[str, Any]]:
     places = curves.places(run)
-    most = min(_MOST, max(2, _MOST_IN_ALL // (len(_METRICS) * max(len(places), 1))))
+    most = min(_MOST, max(2, _MOST_IN_ALL // (len(METRICS) * max(len(places), 1))))
     for place in places:
-        for name, title in _METRICS.items():
+        for name, title in METRICS.items():
             found = curves.curve(run, f"{place}/{name}")
             if found is None:
                 continue

@@ -45,6 +45,6 @@ def _no_trace(seen: Sequence[View]) -> Section:
         "",
         "The load of experts, what they know of labels, and the tree of experts are computed from a"
         " trace: which experts each token of an evaluation went to.",
-        "Nothing to show yet.",
+        "Nothing to show without a trace.",
         tuple(Side(view.title, (views.no_trace(view),)) for view in seen),
     )

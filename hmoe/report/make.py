@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from hmoe.analysis.traces import Trace
-from hmoe.report import output, page, retention, run_traces, runs, training
+from hmoe.report import curves, output, page, retention, run_traces, runs, training
 from hmoe.report.content import Section, Table
 from hmoe.report.page import RunFacts
 from hmoe.report.runs import Run
@@ -64,10 +64,16 @@ def _sections(found: Sequence[Run], traced: Sequence[Sequence[Trace]]) -> list[S
 
 def _view(found: Sequence[Run], number: int, traces: Sequence[Trace]) -> View:
     """Returns a run as sections about traces see it."""
-    folder, scores = found[number].folder, retention.read(found[number].folder)
-    if len(found) == 1:
-        return View(folder, "", "", tuple(traces), scores)
-    return View(folder, folder, f"-{'ab'[number]}", tuple(traces), scores)
+    folder = found[number].folder
+    is_single = len(found) == 1
+    return View(
+        folder,
+        title="" if is_single else folder,
+        suffix="" if is_single else f"-{'ab'[number]}",
+        traces=tuple(traces),
+        retention=retention.read(folder),
+        has_experts=bool(traces) or curves.has_experts(found[number]),
+    )
 
 
 def _name(run: Run) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from hmoe.report.content import Picture, Section
 from hmoe.storage import atomic_write, local_files
+
+# What a report has written to the folder of its pictures: the digest of each file by name.
+_WRITTEN = "written.json"
 
 
 def pictures_folder(page: str) -> str:
@@ -43,17 +49,50 @@ def check(page: str) -> None:
 def write(page: str, text: str, sections: Iterable[Section]) -> tuple[str, int]:
     """Writes the pictures and then the page; returns the pictures' folder and their number.
 
+    Pictures of an earlier report that this one has not are removed, unless they were changed since.
+
     Raises:
       OSError: a file cannot be written.
     """
     folder = pictures_folder(page)
     found = list(_pictures(sections))
     os.makedirs(folder, exist_ok=True)
-    for picture in found:
-        atomic_write.write_text(os.path.join(folder, f"{picture.name}.svg"), picture.svg)
-        atomic_write.write_bytes(os.path.join(folder, f"{picture.name}.png"), picture.png)
+    files = {f"{picture.name}.svg": picture.svg.encode("utf-8") for picture in found}
+    files |= {f"{picture.name}.png": picture.png for picture in found}
+    for name, content in files.items():
+        atomic_write.write_bytes(os.path.join(folder, name), content)
+    written = {name: _digest(content) for name, content in files.items()}
+    _remove_earlier(folder, written)
+    atomic_write.write_text(os.path.join(folder, _WRITTEN), json.dumps(written, indent=0))
     atomic_write.write_text(page, text)
     return folder, len(found)
+
+
+def _remove_earlier(folder: str, written: Mapping[str, str]) -> None:
+    """Removes what an earlier report wrote to a folder, and nobody has changed, but for these."""
+    for name, digest in _earlier(folder).items():
+        path = os.path.join(folder, name)
+        # A name with a folder in it is none that a report writes.
+        if name in written or os.path.basename(name) != name or not os.path.isfile(path):
+            continue
+        with open(path, "rb") as file:
+            is_unchanged = _digest(file.read()) == digest
+        if is_unchanged:
+            os.remove(path)
+
+
+def _earlier(folder: str) -> dict[str, str]:
+    """Returns the digests by name of what the last report wrote to a folder; {} if unknown."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        with open(os.path.join(folder, _WRITTEN), encoding="utf-8") as file:
+            found = json.load(file)
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _pictures(sections: Iterable[Section]) -> list[Picture]:

@@ -76,6 +76,8 @@ def section(seen: Sequence[View]) -> Section:
 
 def _items(view: View) -> list[Item]:
     if not view.retention:
+        if not view.has_experts:
+            return [views.no_trace(view)]
         said = "This run has no scores with experts left out. This command makes them:"
         return [Note(said, command("ablate", model_dir=view.folder))]
     return [item for study in view.retention for item in _of_study(view, study)]
@@ -95,9 +97,7 @@ def _of_study(view: View, study: RetentionStudy) -> list[Item]:
         for layer in _layers(study.scores)
     ]
     items += [_matrix_picture(view, each) for each in views.pictured(matrices)]
-    missing = len(matrices) - len(views.pictured(matrices))
-    if missing:
-        items.append(Note(f"{missing} of {len(matrices)} layers have tables alone, no picture."))
+    items += views.left_out(matrices)
     return items + [_matrix_table(each) for each in matrices]
 
 

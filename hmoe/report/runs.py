@@ -8,13 +8,16 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 
-from hmoe.startup import path_checks
+from hmoe.startup import gin_statements, path_checks
 from hmoe.startup.command_line import command
+from hmoe.startup.gin_reading import Reading
 from hmoe.startup.saved_run import CONFIGURATIONS, FLAGS_FILE, METRICS_FILE
 from hmoe.storage import checkpoint_files
 from hmoe.storage.local_files import is_elsewhere
 
 _GIN_FILE = CONFIGURATIONS[1]
+_MIXTURE = "t5.models.mesh_transformer.mesh_train_dataset_fn.mixture_or_task_name"
+_MIXTURE_MACRO = "MIXTURE_NAME"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Run:
       folder: its folder, as the user named it.
       lines: the metrics of each report by name, with "step", in the order of steps.
       gin: the configuration that training used; "" if it is not there.
-      data: flags of training that name data, by name.
+      data: flags of training that name data, by name; of a run without such flags the name of its
+        task or mixture, as "data".
       checkpoints: the steps that have a checkpoint, in order.
     """
 
@@ -68,7 +72,7 @@ def read(folder: str) -> Run:
         )
     gin = _text(os.path.join(folder, _GIN_FILE))
     steps = tuple(sorted(checkpoint_files.saved_steps(folder)))
-    return Run(folder, tuple(lines), gin, _data(folder), steps)
+    return Run(folder, tuple(lines), gin, _data(folder) or _mixture(gin), steps)
 
 
 def _lines(folder: str) -> Iterator[dict[str, float]]:
@@ -111,3 +115,14 @@ def _data(folder: str) -> dict[str, str]:
     names = ("data", "validation_data", "vocabulary", "data_format")
     found = flags if isinstance(flags, dict) else {}
     return {name: str(found[name]) for name in names if found.get(name)}
+
+
+def _mixture(gin: str) -> dict[str, str]:
+    """Returns the name of the task or mixture that a configuration names, as "data"."""
+    try:
+        reading = Reading(list(gin_statements.parse(gin, _GIN_FILE)))
+        macro = reading.macros.get(_MIXTURE_MACRO)
+        found = reading.literal(_MIXTURE, macro and reading.resolve(macro).value)
+    except ValueError:  # it was edited since, and is no gin any more
+        return {}
+    return {"data": found} if isinstance(found, str) else {}

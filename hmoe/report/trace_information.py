@@ -13,7 +13,7 @@ from hmoe.report.views import View
 _PERMUTATIONS = 1000
 # The axis of a picture ends at least here, so that tiny shares look tiny.
 _LEAST_AXIS = 0.1
-_COLUMNS = ("layer and part", "bits", "by chance", "corrected", "of the entropy", "z")
+_COLUMNS = ("layer and part", "bits", "by chance", "corrected", "of H(label)", "z")
 
 # What was found, by label and layer.
 _Found: TypeAlias = Mapping[str, Mapping[str, LayerInformation]]
@@ -33,7 +33,8 @@ def section(seen: Sequence[View]) -> Section:
     return Section(
         "information",
         "Information by level",
-        "I(label; outer) + I(label; inner | outer) = I(label; leaf); corrected = I less its mean"
+        "I(label; outer) + I(label; inner | outer) = I(label; leaf), a share of H(label); given the"
+        " token: I(label; leaf | token), a share of H(label | token); corrected = I less its mean"
         f" over {_PERMUTATIONS:,} permutations of labels; z = corrected / their standard deviation",
         "A share of 1 means that the experts tell the label for certain, and a z below about 3 is"
         " what chance does; what remains given the token is what an expert knows of a label beyond"
@@ -72,20 +73,21 @@ def _rows(name: str, view: View, found: LayerInformation) -> list[tuple[str, ...
     rows.append(_row(name, "leaf", found.leaf, found))
     remaining = found.given_token
     share = remaining.corrected / found.token_entropy if found.token_entropy > 0 else 0.0
-    rows.append((f"{name}: leaf, given the token", *_numbers(remaining, share)))
+    words = f"{share:.1%} of H(label | token)"
+    rows.append((f"{name}: leaf, given the token", *_numbers(remaining, words)))
     return rows
 
 
 def _row(name: str, part: str, each: Information, found: LayerInformation) -> tuple[str, ...]:
-    return (f"{name}: {part}", *_numbers(each, found.share(each)))
+    return (f"{name}: {part}", *_numbers(each, f"{found.share(each):.1%}"))
 
 
-def _numbers(each: Information, share: float) -> tuple[str, ...]:
+def _numbers(each: Information, share: str) -> tuple[str, ...]:
     return (
         f"{each.bits:.3f}",
         f"{each.mean:.3f} ± {each.deviation:.3f}",
         f"{each.corrected:.3f}",
-        f"{share:.1%}",
+        share,
         f"{each.z:.1f}",
     )
 

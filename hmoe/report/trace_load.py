@@ -28,8 +28,9 @@ def section(seen: Sequence[View]) -> Section:
     return Section(
         "load",
         "Load of experts in the trace",
-        "Gini = sum over i, j of |p_i - p_j| / (2 n); effective experts = exp(H(p)); p: the shares"
-        " of the n experts of one parent",
+        "MaxVio = n * max(p) - 1; Gini = sum over i, j of |p_i - p_j| / (2 n); effective experts ="
+        " exp(H(p)); p: the shares of the n experts of one parent; dead = experts with p = 0; no"
+        " room = choices that no expert had room for / choices",
         "Gini is 0 and all experts are effective where the load is even; a dead expert got none"
         " of the choices of its parent.",
         "Each layer: its levels among siblings (means over parents, weighted by their choices), and"
@@ -44,7 +45,7 @@ def _items(view: View) -> list[Item]:
     rows: list[tuple[str, ...]] = []
     for layer, found in zip(layers, loads):
         rows += _rows(layer.name, found)
-    table = Table(f"Load in the trace of step {view.newest.manifest.step:,}", _COLUMNS, tuple(rows))
+    table = Table("Load of each layer and level", _COLUMNS, tuple(rows))
     return [*_pictures(view, loads), table]
 
 

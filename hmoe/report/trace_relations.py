@@ -16,6 +16,7 @@ from hmoe.report.content import HeatMap, Item, Note, Section, Table
 from hmoe.report.curves import Curve
 from hmoe.report.line_pictures import Line
 from hmoe.report.views import View
+from hmoe.startup.command_line import command
 
 
 def saturation_section(seen: Sequence[View]) -> Section:
@@ -29,13 +30,13 @@ def saturation_section(seen: Sequence[View]) -> Section:
         " would be the value in brackets.",
         "Each layer and level; an inner expert counts as the same only within the same group. Every"
         " token that an expert processes at the last checkpoint counts 1.",
-        views.sides(seen, _saturation_items),
+        views.sides_of_all(seen, _saturation_items),
     )
 
 
 def _saturation_items(view: View) -> list[Item]:
     if len(view.traces) < 2:
-        return [Note("Saturation compares checkpoints: trace at least two of them.")]
+        return [_one_trace(view)]
     layers = view.newest.manifest.layers
     try:
         found = [[saturation(t, view.newest, x.name) for t in view.traces] for x in layers]
@@ -57,6 +58,17 @@ def _saturation_items(view: View) -> list[Item]:
     columns = ("layer and level", *(f"step {step:,}" for step in steps[:-1]))
     caption = f"Saturation against step {steps[-1]:,}, and by chance"
     return [picture, Table(caption, columns, tuple(rows))]
+
+
+def _one_trace(view: View) -> Note:
+    """Returns a line that says how to trace more checkpoints."""
+    step = view.newest.manifest.step
+    every = 'utils.run.eval_checkpoint_step = "all"'
+    return Note(
+        f"Saturation compares checkpoints, and this run has a trace of step {step:,} alone. This"
+        " command traces all checkpoints that are kept:",
+        command("trace", model_dir=view.folder, gin_param=every),
+    )
 
 
 def _leaf_curve(steps: Sequence[int], found: Sequence[Saturation]) -> Curve:
@@ -144,7 +156,8 @@ def _path_items(view: View) -> list[Item]:
     ]
     columns = ("layers", "mean largest share", "if tokens scatter")
     table = Table("How much tokens of a leaf stay together", columns, tuple(rows))
-    return [*(_path_picture(view, *each) for each in views.pictured(found)), table]
+    items = [_path_picture(view, *each) for each in views.pictured(found)]
+    return [*items, *views.left_out(found, "pairs of layers"), table]
 
 
 def _pairs(layers: Sequence[LayerInfo]) -> list[tuple[LayerInfo, LayerInfo]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from hmoe.analysis.routed import Routed, routed, sizes
+from hmoe.analysis import ways
+from hmoe.analysis.routed import sizes
 from hmoe.analysis.traces import LayerInfo, Trace
+from hmoe.analysis.ways import TokenWays
 from hmoe.report import drawing, views
 from hmoe.report.content import Item, Note, Piece, Section, Sentence
 from hmoe.report.views import View
@@ -28,7 +31,8 @@ def section(seen: Sequence[View]) -> Section:
         "Tokens of one color went to the same outer group; those with the same number to the same"
         " leaf.",
         "The first example of the trace, some of the layers; where several leaves process a token,"
-        " the one of the largest weight at the last level. A dash: no leaf had room.",
+        " the one with the largest product of weights over levels, which the pointer shows. A dash:"
+        " no leaf had room.",
         views.sides(seen, _items),
     )
 
@@ -44,43 +48,28 @@ def _items(view: View) -> list[Item]:
 
 def _sentence(trace: Trace, layer: LayerInfo) -> Sentence:
     example = int(trace.numbers["example"].min())
-    rows = trace.rows_of(layer.name) & (trace.numbers["example"] == example)
-    rows &= trace.numbers["level"] == 0
-    positions, first = np.unique(trace.numbers["position"][rows], return_index=True)
-    texts = trace.words("piece")[rows][first]
-    choices = routed(trace, layer.name)
-    pieces = [
-        _piece(str(text), _best(choices, example, int(position)), layer)
-        for position, text in list(zip(positions, texts))[:_MOST_TOKENS]
-    ]
-    caption = f"{layer.name} ({layer.sequence}), example {example}"
-    return Sentence(caption, tuple(pieces))
+    tokens = list(ways.of_example(trace, example, layer).values())[:_MOST_TOKENS]
+    pieces = tuple(_piece(token, layer) for token in tokens)
+    return Sentence(f"{layer.name} ({layer.sequence}), example {example}", pieces)
 
 
-def _best(choices: Routed, example: int, position: int) -> tuple[int, float] | None:
-    """Returns the leaf of a token with the largest weight, and the weight; None for no leaf."""
-    found = np.flatnonzero((choices.example == example) & (choices.position == position))
-    if not len(found):
-        return None
-    best = found[np.argmax(choices.weight[found])]
-    return int(choices.leaf[best]), float(choices.weight[best])
-
-
-def _piece(text: str, best: tuple[int, float] | None, layer: LayerInfo) -> Piece:
-    shown = views.visible(text)
-    if best is None:
+def _piece(token: TokenWays, layer: LayerInfo) -> Piece:
+    shown = views.visible(token.piece)
+    reached = [way for way in token.ways if way.end == "leaf"]
+    if not reached:
         return Piece(shown, "-", "no leaf had room for it", "", "")
-    leaf, weight = best
-    name = views.leaf_name(leaf, sizes(layer))
-    return Piece(shown, name, f"leaf {name}, weight {weight:.2f}", _color(leaf, layer), _INK)
+    best = max(reached, key=lambda way: way.weight)
+    name = ".".join(map(str, best.experts))
+    title = f"leaf {name}, weight {best.weight:.2f}"
+    return Piece(shown, name, title, _color(best.experts, layer), _INK)
 
 
-def _color(leaf: int, layer: LayerInfo) -> str:
+def _color(experts: Sequence[int], layer: LayerInfo) -> str:
     """Returns a color by outer group, the lighter the later the leaf is in it."""
-    inside = layer.num_leaves // layer.levels[0].num_experts
-    groups = drawing.colors(layer.levels[0].num_experts)
-    base = groups[leaf // inside]
-    share = leaf % inside / max(inside - 1, 1)
+    inner = sizes(layer)[1:]
+    place = int(np.ravel_multi_index(tuple(experts[1:]), inner)) if inner else 0
+    base = drawing.colors(layer.levels[0].num_experts)[experts[0]]
+    share = place / max(math.prod(inner) - 1, 1)
     white = _WHITE[0] + (_WHITE[1] - _WHITE[0]) * share
     parts = [int(base[at : at + 2], 16) for at in (1, 3, 5)]
     return "#" + "".join(f"{round(part + (255 - part) * white):02x}" for part in parts)

@@ -64,7 +64,8 @@ def _table(layer: LayerInfo, trees: Mapping[str, Tree]) -> Table:
         labels = [_labels(each, node) for each, node in zip(trees.values(), nodes)][: len(names)]
         tokens = "  ".join(views.visible(token.piece) for token in nodes[0].tokens)
         rows.append((f"{kind} {path}", f"{nodes[0].share:.1%}", *labels, tokens))
-    return Table(f"{layer.name}: its experts", columns, tuple(rows), is_prose=True)
+    caption = f"{layer.name}: its experts{_limit(*trees.values())}"
+    return Table(caption, columns, tuple(rows), is_prose=True)
 
 
 def _nodes(node: Node) -> Iterator[Node]:
@@ -79,6 +80,13 @@ def _labels(found: Tree, node: Node) -> str:
     order = np.argsort(-node.label_shares, kind="stable")[:_MOST_LABELS]
     shown = [each for each in order if node.label_shares[each] > 0]
     return ", ".join(f"{found.labels[each]} {node.label_shares[each]:.0%}" for each in shown)
+
+
+def _limit(*trees: Tree) -> str:
+    """Returns words about labels with more values than are listed; "" if all are."""
+    if max(len(each.labels) for each in trees) <= _MOST_LABELS:
+        return ""
+    return f", with at most {_MOST_LABELS} values of a label, the most frequent first"
 
 
 def _picture(view: View, layer: LayerInfo, label: str, found: Tree) -> Picture:
@@ -104,7 +112,7 @@ def _picture(view: View, layer: LayerInfo, label: str, found: Tree) -> Picture:
     )
     title = f"{layer.name}: {label} in each leaf"
     name = views.file_name("tree", layer.name, view)
-    return drawing.picture(figure, name, title, f"{title}. {words}.")
+    return drawing.picture(figure, name, title, f"{title}{_limit(found)}. {words}.")
 
 
 def _most_frequent(found: Tree, leaves: Sequence[Node]) -> tuple[list[str], np.ndarray]:

@@ -11,6 +11,8 @@ from hmoe.report.curves import WINDOW, Place
 from hmoe.report.line_pictures import Line
 from hmoe.report.runs import Run
 
+# Metrics of levels that are shares, written in percent.
+_SHARES = ("fraction_tokens_dropped", "fraction_arrivals_dropped", "expert_usage")
 _LOSSES = {"loss": "loss", "cross_ent_loss": "cross entropy"}
 
 
@@ -92,8 +94,9 @@ def _load(runs: Sequence[Run]) -> Section:
         "MaxVio = X * highest demand / sum of demand - 1, over the X experts of one parent",
         "0 is an even load; 1 means that the fullest expert is wanted twice as often as the mean.",
         "Each layer and level; every choice of a real token counts 1, before policy and capacity."
-        f" Faint: single reports; full: the mean over {WINDOW} steps; dashed: MaxVio of the demand"
-        f" summed over {WINDOW} steps, at the outermost level, where the run recorded it"
+        " Faint: MaxVio of the demand summed since the report before; full: its mean over"
+        f" {WINDOW} steps; dashed: MaxVio of the demand summed over {WINDOW} steps, at the"
+        " outermost level, where the run recorded it"
         ' (hmoe.HierarchicalMoE.metrics = "full").',
         tuple(sides),
     )
@@ -106,8 +109,8 @@ def _dropped(runs: Sequence[Run]) -> Section:
         "dropped at a level = tokens of the layer that are lost there / real tokens of the layer",
         "Tokens that are dropped pass a layer by its residual connection alone; the sum over levels"
         " is the layer's share.",
-        f"Each layer and level; every real token counts 1. Faint: single reports; full: the mean"
-        f" over {WINDOW} steps.",
+        "Each layer and level; every real token counts 1. Faint: the share since the report before;"
+        f" full: the mean over {WINDOW} steps.",
         tuple(_level_sides(runs, _DROPPED, lambda run, place: [])),
     )
 
@@ -164,36 +167,32 @@ def _at_the_end(runs: Sequence[Run]) -> Section:
     return Section(
         "end-of-training",
         "Levels at the end of training",
-        "load imbalance = MaxVio + 1; arrivals dropped = arrivals without a slot / arrivals",
+        "load imbalance = MaxVio + 1; tokens dropped = tokens of the layer that are lost there /"
+        " its real tokens; arrivals dropped = arrivals without a slot / arrivals; expert usage ="
+        " filled slots / slots; router confidence = sum of weights of filled slots / filled slots;"
+        " entropy = mean over tokens of -sum(p * ln(p)), p: what the gate gives each expert",
         "Dead experts are those that no token chose since the report before: capacity that is paid"
         " for and not used.",
-        f"Each layer and level; means over the last {WINDOW} steps, and dead experts of the last"
-        " report.",
+        f"Each layer and level; means over the last {WINDOW} steps of what each report says of the"
+        " steps since the one before, and dead experts of the last report. A dash: not recorded"
+        ' (entropy needs hmoe.HierarchicalMoE.metrics = "full").',
         tuple(sides),
     )
 
 
 def _end_table(run: Run) -> Table:
-    columns = (
-        "layer and level",
-        "load imbalance",
-        "MaxVio",
-        "tokens dropped",
-        "arrivals dropped",
-        "dead experts",
-    )
+    columns = ("layer and level", *hover.METRICS.values(), "dead experts")
     rows = []
     for place in curves.places(run):
-        cells = [
-            _last_mean(run, f"{place}/load_imbalance", "{:.3f}"),
-            _last_mean(run, f"{place}/max_violation", "{:.3f}"),
-            _last_mean(run, f"{place}/fraction_tokens_dropped", "{:.2%}"),
-            _last_mean(run, f"{place}/fraction_arrivals_dropped", "{:.2%}"),
-        ]
+        cells = [_last_mean(run, f"{place}/{name}", _form(name)) for name in hover.METRICS]
         dead = curves.curve(run, f"{place}/dead_experts")
         cells.append("-" if dead is None else f"{dead.values[-1]:g}")
         rows.append((str(place), *cells))
     return Table(f"Step {run.last_step:,}", columns, tuple(rows))
+
+
+def _form(metric: str) -> str:
+    return "{:.2%}" if metric in _SHARES else "{:.3f}"
 
 
 def _last_mean(run: Run, name: str, form: str) -> str:

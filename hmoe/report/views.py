@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from hmoe.analysis.retention_scores import RetentionStudy
-from hmoe.analysis.traces import LayerInfo, Trace
+from hmoe.analysis.traces import Trace
 from hmoe.report.content import Item, Note, Side
 from hmoe.startup.command_line import command
 
@@ -31,6 +31,7 @@ class View:
       suffix: what the names of its pictures end with.
       traces: its traces in the order of their steps.
       retention: its scores with some experts left out, of each label; () for none.
+      has_experts: whether the model has expert layers, so that it can be traced.
     """
 
     folder: str
@@ -38,6 +39,7 @@ class View:
     suffix: str
     traces: tuple[Trace, ...]
     retention: tuple[RetentionStudy, ...] = ()
+    has_experts: bool = True
 
     @property
     def newest(self) -> Trace:
@@ -46,14 +48,27 @@ class View:
 
 
 def sides(views: Sequence[View], items: Callable[[View], Sequence[Item]]) -> tuple[Side, ...]:
-    """Returns what is shown of each run; of one without a trace, how to make one."""
+    """Returns what is shown of each run's newest trace, with its step before it."""
+
+    def with_step(view: View) -> list[Item]:
+        return [Note(f"Trace of step {view.newest.manifest.step:,}."), *items(view)]
+
+    return sides_of_all(views, with_step)
+
+
+def sides_of_all(
+    views: Sequence[View], items: Callable[[View], Sequence[Item]]
+) -> tuple[Side, ...]:
+    """Returns what is shown of each run's traces; of one without a trace, why there is none."""
     return tuple(
         Side(view.title, tuple(items(view) if view.traces else [no_trace(view)])) for view in views
     )
 
 
 def no_trace(view: View) -> Note:
-    """Returns a line that says how to trace a run."""
+    """Returns a line that says how to trace a run, or that there is nothing to trace."""
+    if not view.has_experts:
+        return Note("This run has no expert layers.")
     return Note(
         "This run has no trace. This command makes one, and then the report again shows it:",
         command("trace", model_dir=view.folder),
@@ -68,12 +83,12 @@ def pictured(found: Sequence[_Of]) -> list[_Of]:
     return [found[number] for number in chosen]
 
 
-def left_out(layers: Sequence[LayerInfo]) -> list[Note]:
-    """Returns a line that says how many layers have no picture, if there are such."""
-    missing = len(layers) - len(pictured(layers))
+def left_out(found: Sequence[object], what: str = "layers") -> list[Note]:
+    """Returns a line that says how many of these have no picture, if there are such."""
+    missing = len(found) - len(pictured(found))
     if not missing:
         return []
-    return [Note(f"{missing} of {len(layers)} layers have no picture here, but are in the table.")]
+    return [Note(f"{missing} of {len(found)} {what} have no picture here, but are in the table.")]
 
 
 def file_name(kind: str, layer: str, view: View) -> str:

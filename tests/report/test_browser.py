@@ -118,6 +118,26 @@ def test_numbers_show_under_the_pointer(browser: Browser, pages: dict[str, Path]
     assert "step" in text
 
 
+def test_the_menu_of_the_chart_is_found_by_its_role(
+    browser: Browser, pages: dict[str, Path]
+) -> None:
+    """What reads the page aloud finds it, within a group that says what the chart is."""
+    alt = (
+        "A chart for the pointer, of each layer and level over steps. Pictures show MaxVio and"
+        " tokens dropped over steps too; how each of its metrics ends stands in the section"
+        ' "Levels at the end of training".'
+    )
+    with browser_lib.opened(browser, pages["one"], 1400, "light") as opened:
+        group = opened.page.get_by_role("group", name=alt, exact=True)
+        menu = group.get_by_role("combobox", name="show", exact=True)
+        assert menu.evaluate("menu => menu.value") == "MaxVio"
+        menu.select_option("tokens dropped")
+        opened.page.locator(".vega svg .mark-symbol path").nth(1).hover(force=True)
+        opened.page.wait_for_function("document.querySelector('.vg-tooltip.visible')")
+        assert "tokens dropped" in opened.page.locator(".vg-tooltip").inner_text()
+    assert opened.problems == []
+
+
 def test_nothing_that_a_user_wrote_is_run_or_shown_as_markup(
     browser: Browser, pages: dict[str, Path]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import re
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def by_label(step: int, *, mixed: bool = False) -> Trace:
         experts[:, :, :2, 0] = 1 - experts[:, :, :2, 0]
     found = made_traces.of_experts(experts, (2, 3), LABELS, layers=LAYERS)
     return dataclasses.replace(found, manifest=dataclasses.replace(found.manifest, step=step))
+
+
+def _sections(text: str) -> dict[str, str]:
+    """Returns the markup of each section of a page by name."""
+    found = re.findall(r'<section id="([\w-]+)"(.*?)</section>', text, re.DOTALL)
+    return dict(found)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +83,7 @@ def test_the_traces_stand_at_the_top_by_step(tables: dict) -> None:
 
 
 def test_load(tables: dict) -> None:
-    rows = tables["Load in the trace of step 10"]
+    rows = tables["Load of each layer and level"]
     # Two outer experts share 160 tokens; of three inner ones the first has all.
     assert rows[1] == [f"{LAYERS[0]}/outer", "2", "0.000", "0.000", "2.00", "0", "0.00%", "160"]
     assert rows[2] == [f"{LAYERS[0]}/inner", "3", "2.000", "0.667", "1.00", "4", "0.00%", "160"]
@@ -104,7 +111,11 @@ def test_information_is_all_at_the_outer_level(tables: dict) -> None:
     assert float(outer[3].rstrip("%")) > 95
     assert float(outer[4]) > 10
     assert rows[f"{LAYERS[0]}: inner, given its parent"][0] == "0.000"
-    assert rows[f"{LAYERS[0]}: leaf, given the token"][0] == "1.000"
+    given_token = rows[f"{LAYERS[0]}: leaf, given the token"]
+    assert given_token[0] == "1.000"
+    # Another divisor than that of the column, which is said.
+    assert tables["Information of language and experts"][0][4] == "of H(label)"
+    assert re.fullmatch(r"9\d\.\d% of H\(label \| token\)", given_token[3])
 
 
 def test_labels_and_vocabulary(tables: dict) -> None:
@@ -196,6 +207,104 @@ def test_other_tokens_at_another_checkpoint(tmp_path: Path) -> None:
         f"These traces cannot be compared: layer {LAYERS[0]}: the traces are not of the same tokens"
         " (12 and 160); trace the same data with both checkpoints."
     ) in text
+
+
+def test_one_trace_alone_says_how_to_make_more(tmp_path: Path) -> None:
+    folder = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    traces.write(str(folder / "trace-10.parquet"), by_label(10))
+    text = Path(make.report(str(folder), print)).read_text(encoding="utf-8")
+    assert (
+        "Saturation compares checkpoints, and this run has a trace of step 10 alone. This command"
+        " traces all checkpoints that are kept: <code>hmoe trace"
+        f" --model_dir={folder} --gin_param='utils.run.eval_checkpoint_step = \"all\"'</code>"
+    ) in html.unescape(text)
+
+
+def test_every_section_has_a_formula_and_says_how_to_read_it(text: str) -> None:
+    sections = _sections(text)
+    assert len(sections) == 14
+    for name, section in sections.items():
+        for part in (
+            r"</h2>\n<p>[^<]{20,}</p>",
+            r'<p class="formula"><code>[^<]{20,}<',
+            r'<p class="where">[^<]{20,}<',
+        ):
+            assert len(re.findall(part, section)) == 1, (name, part)
+
+
+def test_what_stands_in_a_table_has_its_formula(text: str) -> None:
+    formulas = {
+        name: html.unescape(re.findall(r'<p class="formula"><code>(.*?)</code>', section)[0])
+        for name, section in _sections(text).items()
+    }
+    assert formulas["load"] == (
+        "MaxVio = n * max(p) - 1; Gini = sum over i, j of |p_i - p_j| / (2 n); effective experts ="
+        " exp(H(p)); p: the shares of the n experts of one parent; dead = experts with p = 0; no"
+        " room = choices that no expert had room for / choices"
+    )
+    assert formulas["information"].startswith(
+        "I(label; outer) + I(label; inner | outer) = I(label; leaf), a share of H(label); given the"
+        " token: I(label; leaf | token), a share of H(label | token); "
+    )
+
+
+def test_sections_say_the_step_of_their_trace_once(text: str) -> None:
+    said = {name: section.count("Trace of step 10.") for name, section in _sections(text).items()}
+    of_training = ["loss", "load-over-steps", "dropped-over-steps", "end-of-training"]
+    # Saturation is about all traces, and retention about none.
+    others = ["saturation", "retention"]
+    assert [name for name, count in said.items() if not count] == [*of_training, *others]
+    assert set(said.values()) == {0, 1}
+    assert "step 10" not in _sections(text)["load"].replace("Trace of step 10.", "")
+
+
+def test_pictures_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    layers = tuple(f"encoder/block_{number:03d}/layer_001" for number in range(7))
+    experts = np.random.default_rng(0).integers(0, 2, (4, 7, 3, 2))
+    folder = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    made = made_traces.of_experts(experts, (2, 3), ["de", "el"] * 2, layers=layers)
+    traces.write(str(folder / "trace-7.parquet"), made)
+    text = Path(make.report(str(folder), print)).read_text(encoding="utf-8")
+    section = _sections(text)["paths"]
+    assert section.count("<img") == 4
+    assert "2 of 6 pairs of layers have no picture here, but are in the table." in section
+    assert "3 of 7 layers have no picture here, but are in the table." in _sections(text)["labels"]
+
+
+def test_a_table_that_leaves_values_out_says_so(tmp_path: Path) -> None:
+    folder = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    for number in (4, 5):
+        labels = [f"l{example % number}" for example in range(20)]
+        made = made_traces.of_experts(np.zeros((20, 1, 3, 2), int), (2, 3), labels)
+        traces.write(str(folder / "trace-7.parquet"), made)
+        text = Path(make.report(str(folder), print)).read_text(encoding="utf-8")
+        said = ", with at most 4 values of a label, the most frequent first" * (number > 4)
+        rows = tables_of(text)[f"{LAYERS[0]}: its experts{said}"]
+        shares = [f"l{value} {1 / number:.0%}" for value in range(4)]
+        assert rows[1][:3] == ["group 0", "100.0%", ", ".join(shares)]
+        assert f"<figcaption>{LAYERS[0]}: language in each leaf</figcaption>" in text
+
+
+@pytest.mark.parametrize(
+    "numbers", [{}, {"experts/weighted_loss": 0.5}], ids=["dense", "metrics off"]
+)
+def test_only_a_run_with_expert_layers_is_told_to_be_traced(
+    tmp_path: Path, numbers: dict[str, float]
+) -> None:
+    folder = made_runs.make(tmp_path / "run", [{**made_runs.line(5, loss=2.5), **numbers}])
+    text = Path(make.report(str(folder), print)).read_text(encoding="utf-8")
+    section = _sections(text)["learned"]
+    assert ("This run has no expert layers." in section) == (not numbers)
+    assert (f"<code>hmoe trace --model_dir={folder}</code>" in section) == bool(numbers)
+
+
+def test_a_dense_run_beside_one_with_a_trace(run: Path, tmp_path: Path) -> None:
+    dense = made_runs.make(tmp_path / "dense", [made_runs.line(5, loss=2.5)])
+    page = make.report(str(run), print, against=str(dense), path=str(tmp_path / "a.html"))
+    text = Path(page).read_text(encoding="utf-8")
+    for name in ("load", "saturation", "sentence"):
+        assert "This run has no expert layers." in _sections(text)[name]
+    assert f"hmoe trace --model_dir={dense}" not in text
 
 
 def test_a_run_without_a_trace_says_how_to_make_one(tmp_path: Path) -> None:

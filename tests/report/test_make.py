@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import subprocess
 import sys
@@ -11,10 +13,15 @@ import pytest
 
 from hmoe.analysis import traces
 from hmoe.cli import main
-from hmoe.report import make
+from hmoe.report import make, runs
 from tests.analysis import made_traces
 from tests.report import made_runs
 from tests.report.tables import tables_of
+
+# Metrics that a run in full has too.
+_FULL = {"expert_usage": 0.875, "router_confidence": 0.625, "entropy": 0.3}
+_MACRO = "MIXTURE_NAME = 'cldr_names'\n"
+_BOUND = "mesh_train_dataset_fn.mixture_or_task_name = {}\n"
 
 
 def report(folder: Path, **arguments: object) -> str:
@@ -31,9 +38,8 @@ def test_the_files_of_a_report(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert main.main(["report", f"--model_dir={run}"]) == 0
     page, folder = run / "report.html", run / "report_pictures"
     names = ["dropped-inner", "dropped-outer", "loss", "maxvio-inner", "maxvio-outer"]
-    assert sorted(p.name for p in folder.iterdir()) == [
-        f"{name}.{kind}" for name in names for kind in ("png", "svg")
-    ]
+    pictures = [f"{name}.{kind}" for name in names for kind in ("png", "svg")]
+    assert sorted(p.name for p in folder.iterdir()) == [*pictures, "written.json"]
     assert capsys.readouterr().out == (
         f"Wrote {page}, and its 5 pictures as SVG and PNG to {folder}\n"
     )
@@ -42,7 +48,8 @@ def test_the_files_of_a_report(tmp_path: Path, capsys: pytest.CaptureFixture) ->
 
 
 def test_what_ran_and_the_last_steps(tmp_path: Path) -> None:
-    run = made_runs.make(tmp_path / "run", made_runs.lines(12))
+    full = {f"{made_runs.LAYER}/outer/{name}": n for name, n in _FULL.items()}
+    run = made_runs.make(tmp_path / "run", [{**each, **full} for each in made_runs.lines(12)])
     text = report(run)
     tables = tables_of(text)
     ran = dict(tables["What ran"][1:])
@@ -52,15 +59,86 @@ def test_what_ran_and_the_last_steps(tmp_path: Path) -> None:
     assert ran["data"] == "pairs.tsv"
     # The mean over reports 3 to 12, the last 100 steps, of 1 + 2 * 0.3 / n.
     mean = sum(1 / n for n in range(3, 13)) / 10
+    assert tables["Step 120"][0] == [
+        "layer and level",
+        "load imbalance",
+        "MaxVio",
+        "tokens dropped",
+        "arrivals dropped",
+        "expert usage",
+        "router confidence",
+        "entropy",
+        "dead experts",
+    ]
     assert tables["Step 120"][1] == [
         f"{made_runs.LAYER}/outer",
         f"{1 + 0.6 * mean:.3f}",
         f"{0.6 * mean:.3f}",
         f"{0.1 * mean:.2%}",
         f"{0.2 * mean:.2%}",
+        "87.50%",
+        "0.625",
+        "0.300",
         "0",
     ]
+    assert tables["Step 120"][2][5:] == ["-", "-", "-", "0"]  # not recorded
     assert "utils.run.train_steps = 9" in text
+
+
+@pytest.mark.parametrize(
+    ("gin", "expected"),
+    [
+        (_MACRO + _BOUND.format("%MIXTURE_NAME"), "cldr_names"),
+        (_MACRO, "cldr_names"),
+        (_MACRO + _BOUND.format("'cldr'"), "cldr"),
+        ("utils.run.train_steps = 9\n", None),
+        (_MACRO + "no gin", None),
+        ("MIXTURE_NAME = %MIXTURE_NAME\n", None),
+        ("MIXTURE_NAME = @task\n", None),
+    ],
+    ids=["macro", "macro alone", "bound", "none", "damaged", "endless", "reference"],
+)
+def test_data_of_a_run_on_a_mixture(tmp_path: Path, gin: str, expected: str | None) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(1), gin=gin, data="")
+    assert runs.read(str(run)).data == ({"data": expected} if expected else {})
+    assert dict(tables_of(report(run))["What ran"]).get("data") == expected
+
+
+def test_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
+    """Only what a report wrote and nobody has changed."""
+    run = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    dense = made_runs.make(tmp_path / "dense", [made_runs.line(5, loss=2.5)])
+    page, folder = tmp_path / "a.html", tmp_path / "a_pictures"
+    report(run, path=str(page))
+    (folder / "maxvio-outer.svg").write_text("changed", encoding="utf-8")
+    (folder / "maxvio-own.svg").write_text("of the user", encoding="utf-8")
+    report(dense, path=str(page))
+    left = ["loss.png", "loss.svg", "maxvio-outer.svg", "maxvio-own.svg", "written.json"]
+    assert sorted(p.name for p in folder.iterdir()) == left
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"a.svg": 1}', '{"../loss.svg": "%s"}'])
+def test_a_damaged_list_of_pictures_removes_nothing(tmp_path: Path, damage: str) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    report(run)
+    folder = run / "report_pictures"
+    digest = json.loads((folder / "written.json").read_text(encoding="utf-8"))["loss.svg"]
+    (run / "loss.svg").write_bytes((folder / "loss.svg").read_bytes())
+    (folder / "a.svg").write_text("of the user", encoding="utf-8")
+    before = files(run)
+    (folder / "written.json").write_text(damage.replace("%s", digest), encoding="utf-8")
+    report(run)
+    assert files(run) == before
+
+
+def test_what_lines_of_the_load_are(tmp_path: Path) -> None:
+    text = html.unescape(report(made_runs.make(tmp_path / "run", made_runs.lines(3))))
+    assert (
+        "Each layer and level; every choice of a real token counts 1, before policy and capacity."
+        " Faint: MaxVio of the demand summed since the report before; full: its mean over 100"
+        " steps; dashed: MaxVio of the demand summed over 100 steps, at the outermost level, where"
+        ' the run recorded it (hmoe.HierarchicalMoE.metrics = "full").'
+    ) in text
 
 
 def test_two_runs_share_their_axes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,18 @@ def test_one_file_for_several_checkpoints(hmoe: server.Server, model: Path, tmp_
         " folder"
     )
     assert not output.exists()
+
+
+def test_all_checkpoints(hmoe: server.Server, model: Path, tmp_path: Path) -> None:
+    """As the report recommends where it has a trace of one checkpoint alone."""
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("trace-*"))
+    steps = [each.stem.removeprefix("model.ckpt-") for each in folder.glob("model.ckpt-*.index")]
+    assert len(steps) > 1
+    asked = '--gin_param=utils.run.eval_checkpoint_step = "all"'
+    run(hmoe, "trace", f"--model_dir={folder}", "--examples=2", asked)
+    found = {each.name for each in folder.glob("trace-*")}
+    assert found == {f"trace-{step}.parquet" for step in steps}
 
 
 def compare(hmoe: server.Server, first: Path, second: Path) -> list[dict[str, Any]]:
