@@ -172,7 +172,8 @@ def costs(plans):
     rows = []
     for task, by_twin in plans.items():
         for twin, plan in by_twin.items():
-            if twin == LONG_DENSE:  # a step of it is one of the short one's
+            if plan is None:
+                rows.append([task, twin, *["-"] * (len(heads) - 2)])
                 continue
             work = plan["multiplications"]
             sent = [

@@ -95,7 +95,7 @@ def _retention(axes: Axes, own: Sequence[dict[str, Any]]) -> None:
     axes.set_xlabel("% of the experts kept in every layer")
     axes.set_ylabel("more loss, nats")
     axes.legend(fontsize=8)
-    axes.set_title(f"experts of {TREE} left out, mean over languages", fontsize=10)
+    axes.set_title(f"experts of {TREE} left out, over languages", fontsize=10)
 
 
 def _svg(figure: Figure) -> str:

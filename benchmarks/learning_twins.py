@@ -67,14 +67,16 @@ class Twin:
 
 
 _DENSE = "models/_dense.gin"
-# All have 1.25 slots a token in training and 2 in evaluation; the dense ones are as wide.
-DENSE, LONG_DENSE, FLAT, TREE, ONE_GROUP = (
+DENSE, LONG_DENSE, FLAT, TREE, ONE_GROUP, WITH_ROOM = (
     "dense",
     "dense, twice the steps",
     "16 flat",
     "4 x 4",
     "4 x 4, one group",
+    "4 x 4, one group, room",
 )
+# All have 1.25 slots a token in training and 2 in evaluation, and the dense ones are as wide; but
+# for the one with room, which is there to see what drops do.
 _INNER_HAS_ALL_SLOTS = (
     "outer/hmoe.Level.capacity_factor_train = 1.0",
     "outer/hmoe.Level.capacity_factor_eval = 1.0",
@@ -90,6 +92,13 @@ TWINS = {
         bindings=(
             *("outer/hmoe.TopKRouter.k = 1", "inner_group_size = 64"),
             *_INNER_HAS_ALL_SLOTS,
+        )
+    ),
+    WITH_ROOM: Twin(
+        bindings=(
+            *("outer/hmoe.TopKRouter.k = 1", "inner_group_size = 64"),
+            *_INNER_HAS_ALL_SLOTS,
+            "outer/hmoe.Level.capacity_factor_train = 2.0",
         )
     ),
     "16 x 1": Twin(bindings=("num_outer_experts = 16", "num_inner_experts = 1")),
