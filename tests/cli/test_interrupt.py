@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import signals
 from tests.docs.pages import ROOT
 
 pytestmark = pytest.mark.slow
@@ -20,10 +21,6 @@ START = 9.0
 
 
 def started(folder: Path) -> subprocess.Popen:
-    def at_first() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-
     return subprocess.Popen(
         [sys.executable, "-m", "hmoe.cli.main", "train", "--gin_file=runs/tiny.gin"]
         + ["--gin_param=train_steps = 100_000", f"--model_dir={folder}"],
@@ -31,7 +28,7 @@ def started(folder: Path) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        preexec_fn=at_first,
+        preexec_fn=signals.as_in_a_terminal,
     )
 
 

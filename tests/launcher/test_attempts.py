@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import patience
+from tests import patience, signals
 from tests.docs.pages import ROOT
 from tests.launcher import stand_in
 
@@ -43,6 +43,7 @@ def started(folder: Path, n: int, actions: Actions, **given: object) -> subproce
             "STAND_IN": json.dumps(actions),
             "TF_CONFIG": "of another run",
         },
+        preexec_fn=signals.as_in_a_terminal,
     )
 
 

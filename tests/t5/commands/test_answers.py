@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from tests import patience
+from tests import patience, signals
 from tests.t5 import server
 from tests.t5.commands.test_commands import PARAMETERS
 
@@ -143,7 +143,8 @@ def test_a_line_is_answered_before_the_next_and_interrupting_ends_the_command(
 ) -> None:
     words = [sys.executable, "-m", "hmoe.cli.main", "predict", model]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(words, **pipes, env=server.environment()) as process:
+    begin = {"env": server.environment(), "preexec_fn": signals.as_in_a_terminal}
+    with subprocess.Popen(words, **pipes, **begin) as process:
         for line, answer in zip(LINES[:4], answers):
             process.stdin.write(f"{line}\n".encode())
             process.stdin.flush()

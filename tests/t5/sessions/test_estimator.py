@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,15 @@ def test_exports_of_one_second_have_folders_of_their_own(
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.fixture
+def _ctrl_c_interrupts() -> Iterator[None]:
+    """Lets Ctrl-C interrupt, also where a shell began the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_interrupts")
 def test_interrupt_saves_and_prints_how_to_resume(tmp_path: Path) -> None:
     lines: list = []
 
