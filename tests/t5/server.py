@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from tests import patience
+from tests import patience, signals
 
 ROOT = str(Path(__file__).parents[2])
 
@@ -90,6 +90,7 @@ class Server:
             text=True,
             encoding="utf-8",
             env={**environment(), **variables},
+            preexec_fn=signals.as_in_a_terminal,
         )
 
     def __call__(self, *arguments: str, stdin: str | bytes = "") -> subprocess.CompletedProcess:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hmoe.launcher.processes import free_ports
-from tests import patience
+from tests import patience, signals
 from tests.t5 import server
 
 HARM = "HMOE_TESTS_HARM"
@@ -93,6 +93,7 @@ class Nursery:
             stderr=self._log,
             text=True,
             env={**server.environment(), "HMOE_LOCAL_PROCESSES": "4"},
+            preexec_fn=signals.as_in_a_terminal,
         )
         self._changed = threading.Condition()
         self._pids: dict[int, int] = {}
