@@ -81,8 +81,16 @@ def write(folder: pathlib.Path, new: dict, order: list) -> None:
     (folder / "benchmarks.svg").write_text(picture.picture(results))
 
 
-def described(turns: int) -> dict:
-    """What a reader needs to judge the numbers, or to have them again."""
+def described(turns: int, module: str = "") -> dict:
+    """What a reader needs to judge the numbers, or to have them again.
+
+    Args:
+      turns: how often each number was measured.
+      module: the script that measures, where it is not `make bench`.
+    """
+    words = ["make", "bench", *_arguments(sys.argv[1:])]
+    if module:
+        words = ["python", "-m", module, *sys.argv[1:]]
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
@@ -90,7 +98,7 @@ def described(turns: int) -> dict:
         "platform": f"{platform.system()} {platform.machine()}",
         "commit": _commit(),
         "turns": turns,
-        "command": shlex.join(["make", "bench", *_arguments(sys.argv[1:])]),
+        "command": shlex.join(words),
     }
 
 

@@ -60,6 +60,11 @@ def of(results, task, twin):
     return {each["seed"]: each for each in own}
 
 
+def _by_twin(results):
+    """Each task and twin, with its results by seed."""
+    return [(task, twin, of(results, task, twin)) for task in _tasks(results) for twin in TWINS]
+
+
 def _table(heads, rows):
     return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *map(_row, rows)]
 
@@ -73,19 +78,18 @@ def losses(results):
     heads = ["task", "twin", "seeds", "cross entropy held out, nats", "exact match, %"]
     heads += ["dropped in training, %"]
     rows = []
-    for task in _tasks(results):
-        for twin in TWINS:
-            own = list(of(results, task, twin).values())
-            if len(own) < 2:
-                continue
-            rows.append(
-                [
-                    *(task, twin, str(len(own))),
-                    _interval([each["cross_entropy"] for each in own], 4),
-                    _interval([each["exact_match"] for each in own], 1),
-                    _mean_drops([each["dropped"]["training"] for each in own]),
-                ]
-            )
+    for task, twin, by_seed in _by_twin(results):
+        own = list(by_seed.values())
+        if len(own) < 2:
+            continue
+        rows.append(
+            [
+                *(task, twin, str(len(own))),
+                _interval([each["cross_entropy"] for each in own], 4),
+                _interval([each["exact_match"] for each in own], 1),
+                _mean_drops([each["dropped"]["training"] for each in own]),
+            ]
+        )
     return _table(heads, rows)
 
 
@@ -104,30 +108,28 @@ def differences(results):
     heads = ["task", "twin", "seeds", "minus 16 flat, nats (90 %)", "in % of its loss", "p"]
     heads += ["within 1 %"]
     rows = []
-    for task in _tasks(results):
+    for task, twin, own in _by_twin(results):
         flat = of(results, task, FLAT)
-        for twin in TWINS:
-            own = of(results, task, twin)
-            seeds = sorted(set(own) & set(flat))
-            if twin == FLAT or len(seeds) < 2:
-                continue
-            reference = [flat[seed]["cross_entropy"] for seed in seeds]
-            values = [own[seed]["cross_entropy"] for seed in seeds]
-            scale = float(np.mean(reference))
-            found = equivalence(values, reference, MARGIN * scale)
-            difference = found.difference
-            low, mean, high = (
-                100 * bound / scale for bound in (difference.low, difference.mean, difference.high)
-            )
-            rows.append(
-                [
-                    *(task, f"**{twin}**" if twin == TREE else twin, str(len(seeds))),
-                    f"{difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})",
-                    f"{mean:+.1f} ({low:+.1f} to {high:+.1f})",
-                    f"{found.p_value:.2g}",
-                    "equivalent" if found.holds else "not shown",
-                ]
-            )
+        seeds = sorted(set(own) & set(flat))
+        if twin == FLAT or len(seeds) < 2:
+            continue
+        reference = [flat[seed]["cross_entropy"] for seed in seeds]
+        values = [own[seed]["cross_entropy"] for seed in seeds]
+        scale = float(np.mean(reference))
+        found = equivalence(values, reference, MARGIN * scale)
+        difference = found.difference
+        low, mean, high = (
+            100 * bound / scale for bound in (difference.low, difference.mean, difference.high)
+        )
+        rows.append(
+            [
+                *(task, f"**{twin}**" if twin == TREE else twin, str(len(seeds))),
+                f"{difference.mean:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})",
+                f"{mean:+.1f} ({low:+.1f} to {high:+.1f})",
+                f"{found.p_value:.2g}",
+                "equivalent" if found.holds else "not shown",
+            ]
+        )
     return _table(heads, rows)
 
 
@@ -213,30 +215,25 @@ def known(results):
     heads = ["task", "twin", "layer", "level by level, % of H(language)", "least z"]
     heads += ["leaf given the token, %", "least z"]
     rows = []
-    for task in _tasks(results):
-        for twin in TWINS:
-            own = [each["information"] for each in of(results, task, twin).values() if _has(each)]
-            for layer in own[0] if own else ():
-                found = [each[layer] for each in own]
-                shares = [
-                    100 * np.mean([each["levels"][level]["share"] for each in found])
-                    for level in range(len(found[0]["levels"]))
+    for task, twin, by_seed in _by_twin(results):
+        own = [each["information"] for each in by_seed.values() if "information" in each]
+        for layer in own[0] if own else ():
+            found = [each[layer] for each in own]
+            shares = [
+                100 * np.mean([each["levels"][level]["share"] for each in found])
+                for level in range(len(found[0]["levels"]))
+            ]
+            token = [each["given token"] for each in found]
+            rows.append(
+                [
+                    *(task, twin, layer.partition("/")[0]),
+                    " + ".join(f"{share:.2f}" for share in shares),
+                    f"{_least([level for each in found for level in each['levels']]):.0f}",
+                    f"{100 * np.mean([each['share'] for each in token]):.2f}",
+                    f"{_least(token):.0f}",
                 ]
-                token = [each["given token"] for each in found]
-                rows.append(
-                    [
-                        *(task, twin, layer.partition("/")[0]),
-                        " + ".join(f"{share:.2f}" for share in shares),
-                        f"{_least([level for each in found for level in each['levels']]):.0f}",
-                        f"{100 * np.mean([each['share'] for each in token]):.2f}",
-                        f"{_least(token):.0f}",
-                    ]
-                )
+            )
     return _table(heads, rows)
-
-
-def _has(each):
-    return "information" in each
 
 
 def _least(found):
@@ -249,13 +246,10 @@ def retained(results):
     heads = ["task", "twin", "kept", "most used leaves", "most used groups"]
     heads += ["random leaves", "random groups"]
     rows = []
-    for task in _tasks(results):
-        for twin in TWINS:
-            own = [e["retention"] for e in of(results, task, twin).values() if "retention" in e]
-            for share in own[0]["excess"] if own else ():
-                ways = own[0]["excess"][share]
-                means = [np.mean([each["excess"][share][way] for each in own]) for way in ways]
-                rows.append(
-                    [task, twin, f"{float(share):.0%}", *[f"{mean:+.3f}" for mean in means]]
-                )
+    for task, twin, by_seed in _by_twin(results):
+        own = [each["retention"] for each in by_seed.values() if "retention" in each]
+        for share in own[0]["excess"] if own else ():
+            ways = own[0]["excess"][share]
+            means = [np.mean([each["excess"][share][way] for each in own]) for way in ways]
+            rows.append([task, twin, f"{float(share):.0%}", *[f"{mean:+.3f}" for mean in means]])
     return _table(heads, rows)

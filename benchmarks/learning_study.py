@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import shlex
 import subprocess
 import sys
 import time
@@ -73,10 +72,6 @@ def _pin(cores):
     os.sched_setaffinity(0, {cores.get()})
 
 
-def _command():
-    return shlex.join(["python", "-m", "benchmarks.learning_study", *sys.argv[1:]])
-
-
 def main():
     """Does the runs that are not done yet, and writes what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -100,9 +95,8 @@ def main():
         for task in flags.tasks
     }
     print(f"All runs and plans are done, in {time.time() - began:.0f} s")
-    learning_page.write(
-        flags.out or flags.results, results, plans, {**described(1), "command": _command()}
-    )
+    run = described(1, "benchmarks.learning_study")
+    learning_page.write(flags.out or flags.results, results, plans, run)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import pathlib
-import shlex
 import statistics
 import sys
 import time
@@ -50,10 +49,10 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
     file = flags.out / "processes.json"
     result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    command = shlex.join(["python", "-m", "benchmarks.processes", *sys.argv[1:]])
+    run = described(flags.steps, "benchmarks.processes")
     for part in flags.parts:
         rows = _PARTS[part](flags.steps)
-        result[part] = {"run": dict(described(flags.steps), command=command), "rows": rows}
+        result[part] = {"run": run, "rows": rows}
         file.write_text(json.dumps(result, indent=1) + "\n")
     say("\n".join(table(result)))
     return 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import shlex
 import statistics
 import sys
 from typing import Any
@@ -54,7 +53,7 @@ def main() -> int:
         print(f"why_two_levels: {lack}", file=sys.stderr)
         return 1
     RESULTS.mkdir(parents=True, exist_ok=True)
-    run = dict(described(flags.steps), command=_command())
+    run = described(flags.steps, "benchmarks.why_two_levels")
     with mesh_pool.MeshPool(RESULTS / "why_two_levels.log") as pool:
         for place in flags.places:
             hosts, inside = map(int, place.split("x"))
@@ -119,10 +118,6 @@ def _by_arithmetic(
         return None
     size = slow_links.crossing(hosts, inside, levels, settings["tokens"], settings["d_model"]).size
     return size * hosts * inside
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "benchmarks.why_two_levels", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -21,6 +22,9 @@ WITHOUT_GROUP = "without_group"
 WAYS = (TOP_LEAVES, TOP_GROUPS, RANDOM_LEAVES, RANDOM_GROUPS)
 
 _Kind = TypeVar("_Kind", "RetentionScore", "RetentionStudy")
+
+# The name of a study's file in the model's folder, with the step.
+FILE_NAME = re.compile(r"retention-(\d+)-[\w-]+\.json")
 
 # Changes when a reader of older files would misread newer ones.
 _FORMAT = 2
@@ -123,7 +127,7 @@ def write(path: str, study: RetentionStudy) -> None:
 
 
 def file_name(step: int, label: str) -> str:
-    """Returns the name of a study's file in the model's folder."""
+    """Returns the name of a study's file in the model's folder, which `FILE_NAME` matches."""
     return f"retention-{step}-{label}.json"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,7 +21,6 @@ from hmoe.report.content import HeatMap, Item, Note, Picture, Section, Side, Tab
 from hmoe.report.views import View
 from hmoe.startup.command_line import command
 
-_NAME = re.compile(r"retention-(\d+)-[\w-]+\.json")
 _TITLES = ("most used leaves", "most used groups", "random leaves", "random groups")
 
 
@@ -52,10 +50,14 @@ def read(folder: str) -> tuple[RetentionStudy, ...]:
       ValueError: a file is damaged.
       OSError: it cannot be read.
     """
-    found = [match for match in map(_NAME.fullmatch, sorted(os.listdir(folder))) if match]
+    found = [
+        match
+        for match in map(retention_scores.FILE_NAME.fullmatch, sorted(os.listdir(folder)))
+        if match
+    ]
     last = max((int(match[1]) for match in found), default=0)
-    names = [match[0] for match in found if int(match[1]) == last]
-    return tuple(retention_scores.read(os.path.join(folder, name)) for name in names)
+    newest = [match[0] for match in found if int(match[1]) == last]
+    return tuple(retention_scores.read(os.path.join(folder, name)) for name in newest)
 
 
 def section(seen: Sequence[View]) -> Section:
