@@ -43,8 +43,7 @@ def _losses(axes: Axes, own: Sequence[dict[str, Any]], margin: float) -> None:
         if values:
             axes.plot([place] * len(values), values, "o", color="#1b6ca8", alpha=0.5, ms=4)
             axes.plot([place - 0.3, place + 0.3], [np.mean(values)] * 2, color="black")
-    names = [twin.replace(", ", "\n").replace("twice the", "twice\nthe") for twin in TWINS]
-    axes.set_xticks(range(len(TWINS)), names, fontsize=8)
+    axes.set_xticks(range(len(TWINS)), list(TWINS), rotation=30, ha="right", fontsize=8)
     axes.set_title("each seed, the mean, and 1 % around that of 16 flat", fontsize=10)
 
 
