@@ -8,7 +8,8 @@ other losses, and the expert layers' metrics, in training and in evaluation.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, overload
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, overload
 
 from hmoe import compat
 from hmoe.compat.stack import mtf, tf
@@ -91,7 +92,7 @@ def build_graph(
     named = _named(settings, engine, features, mode, variable_placer)
     batch_dim = named["targets" if "targets" in named else "inputs"].shape.dims[-2]
     graph = _build(settings, engine, named, batch_dim, mode, num_rows, add_up_sums)
-    _finish(engine, graph[1:])  # all but the lowering
+    _finish(engine, graph.fetched)
     return graph
 
 
@@ -111,7 +112,7 @@ def build_trace_graph(
     engine = mesh_impl or _mesh(settings)
     named = _named(settings, engine, features, EVAL)
     graph = tracing.build(settings, engine, named)
-    _finish(engine, [graph.tokens, graph.decisions])
+    _finish(engine, graph.fetched)
     return graph
 
 
@@ -135,10 +136,10 @@ def _named(
     return feature_lib.joined_for_lm(settings, mode, named)
 
 
-def _finish(engine: mtf.MeshImpl, fetched: Any) -> None:
-    """Fuses what processes exchange for the tensors that are fetched."""
+def _finish(engine: mtf.MeshImpl, fetched: Sequence[tf.Tensor | tf.Operation]) -> None:
+    """Fuses what processes exchange for what is fetched."""
     if isinstance(engine, CollectiveMesh):
-        engine.finish([root for root in tf.nest.flatten(fetched) if root is not None])
+        engine.finish(fetched)
 
 
 def _build(

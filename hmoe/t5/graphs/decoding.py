@@ -30,6 +30,11 @@ class DecodingGraph(NamedTuple):
     predictions: dict[str, tf.Tensor]
     below_zero: tf.Tensor
 
+    @property
+    def fetched(self) -> list[tf.Tensor]:
+        """All that a session runs of the graph."""
+        return [*self.predictions.values(), self.below_zero]
+
 
 def build_prediction(
     settings: ModelSettings,

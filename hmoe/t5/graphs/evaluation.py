@@ -24,6 +24,11 @@ class EvaluationGraph(NamedTuple):
     lowering: mtf.Lowering
     sums: ExportedSums
 
+    @property
+    def fetched(self) -> list[tf.Tensor]:
+        """All that a session runs of the graph."""
+        return list(self.sums.values())
+
 
 def build(
     settings: ModelSettings, engine: mtf.MeshImpl, features: dict[str, mtf.Tensor]

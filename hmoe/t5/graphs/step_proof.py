@@ -21,7 +21,6 @@ from hmoe.plan.costs import StepCosts, bytes_sent
 from hmoe.t5.graphs import build
 from hmoe.t5.graphs.model_settings import TRAIN, ModelSettings
 from hmoe.t5.graphs.named_step import NamedStep, placeholders
-from hmoe.t5.graphs.training import TrainingGraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +64,7 @@ def compare(
         mesh_impl = _mesh(settings, on_tpu)
         features = placeholders(settings, packed)
         graph = build.build_graph(settings, features, TRAIN, mesh_impl, add_up_sums=on_tpu)
-        records = recording.run_by(mesh_impl.records, _roots(graph))
+        records = recording.run_by(mesh_impl.records, graph.fetched)
     multiplied = _multiplied(graph.lowering, mesh_impl)
     once = counting.Step(step.graph, step.counted.exported)
     whole = counting.count(
@@ -94,11 +93,6 @@ def _made_up_cores(number: int) -> object:
     places = np.array([[[core, 0, 0, 0] for core in range(number)]], np.int32)
     topology = Topology(mesh_shape=[number, 1, 1, 1], device_coordinates=places)
     return device_assignment(topology, computation_shape=[1, 1, 1, 1], num_replicas=number)
-
-
-def _roots(graph: TrainingGraph) -> list[tf.Tensor | tf.Operation]:
-    """Returns what a session runs of a step."""
-    return [graph.train_op, graph.loss, *graph.sums.values()]
 
 
 def _multiplied(lowering: mtf.Lowering, mesh_impl: mtf.MeshImpl) -> int:

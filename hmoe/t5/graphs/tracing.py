@@ -57,6 +57,11 @@ class TraceGraph(NamedTuple):
     decisions: list[list[dict[str, tf.Tensor]]]
     layers: tuple[TracedLayer, ...]
 
+    @property
+    def fetched(self) -> list[tf.Tensor]:
+        """All that a session runs of the graph."""
+        return tf.nest.flatten([self.tokens, self.decisions])
+
 
 def build(
     settings: ModelSettings, engine: mtf.MeshImpl, features: dict[str, mtf.Tensor]

@@ -53,6 +53,12 @@ class TrainingGraph(NamedTuple):
     stop: StopVote | None = None
     routers: Routers = types.MappingProxyType({})
 
+    @property
+    def fetched(self) -> list[tf.Tensor | tf.Operation]:
+        """All that a session runs of the graph."""
+        votes = [self.stop.all] if self.stop else []
+        return [self.train_op, self.loss, self.learning_rate, *self.sums.values(), *votes]
+
 
 def build(
     settings: ModelSettings,
