@@ -20,6 +20,7 @@ from hmoe.analysis import retention_scores, traces
 from hmoe.analysis.information import information
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request, TraceFlags
+from hmoe.storage import study_files
 from hmoe.t5.commands import trace, train
 from hmoe.t5.commands.evaluate import run_evaluation
 
@@ -197,7 +198,7 @@ def _run(model_dir, run):
         command = [sys.executable, "-m", "hmoe.cli.main", "ablate", f"--model_dir={model_dir}"]
         subprocess.run(command, check=True, stdout=sys.stdout)
         found["retention"] = _retention(
-            model_dir / retention_scores.file_name(run.own_steps, LABEL)
+            model_dir / study_files.retention_name(run.own_steps, LABEL)
         )
     found["seconds"]["after it"] = round(time.time() - trained)
     return found

@@ -227,8 +227,12 @@ def _metrics() -> str:
         lines = [[f"`{row.name}`", row.detail, row.unit, row.meaning, row.formula] for row in table]
         head = ["name", "detail", "unit", "meaning", "formula"]
         parts.append(f"### Of {heading}\n\n{_table(head, lines)}\n")
-    run = [[f"`{row.name}`", row.where, row.unit, row.meaning] for row in run_metrics.RUN_METRICS]
-    parts.append(f"{RUN_HEAD}\n{_table(['name', 'in', 'unit', 'meaning'], run)}\n")
+    for heading, rows in (
+        ("### Of a level and of a layer, over steps\n", run_metrics.LOAD_METRICS),
+        (RUN_HEAD, run_metrics.RUN_METRICS),
+    ):
+        lines = [[f"`{row.name}`", row.where, row.unit, row.meaning] for row in rows]
+        parts.append(f"{heading}\n{_table(['name', 'in', 'unit', 'meaning'], lines)}\n")
     return "\n".join(parts)
 
 

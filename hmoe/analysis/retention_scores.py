@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -22,9 +21,6 @@ WITHOUT_GROUP = "without_group"
 WAYS = (TOP_LEAVES, TOP_GROUPS, RANDOM_LEAVES, RANDOM_GROUPS)
 
 _Kind = TypeVar("_Kind", "RetentionScore", "RetentionStudy")
-
-# The name of a study's file in the model's folder, with the step.
-FILE_NAME = re.compile(r"retention-(\d+)-[\w-]+\.json")
 
 # Changes when a reader of older files would misread newer ones.
 _FORMAT = 2
@@ -124,11 +120,6 @@ def write(path: str, study: RetentionStudy) -> None:
     """
     content = {"format": _FORMAT, **dataclasses.asdict(study)}
     atomic_write.write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-
-
-def file_name(step: int, label: str) -> str:
-    """Returns the name of a study's file in the model's folder, which `FILE_NAME` matches."""
-    return f"retention-{step}-{label}.json"
 
 
 def read(path: str) -> RetentionStudy:

@@ -313,7 +313,11 @@ def _add_own_data(group: Container) -> None:
     )
     add("--validation_data", metavar=FILE, help="data to evaluate on, in the same format")
     add("--vocabulary", metavar=FILE, help="a SentencePiece model (default: bytes)")
-    add(
+    _add_data_format(group)
+
+
+def _add_data_format(group: Container) -> None:
+    group.add_argument(
         "--data_format",
         choices=("pairs", "text"),
         help="what the data holds (default: pairs for .tsv, text for .txt)",
@@ -363,10 +367,17 @@ def add_trace(parser: argparse.ArgumentParser) -> None:
         help="the split of the data, such as train (default: the one that hmoe eval evaluates)",
     )
     traced.add_argument(
+        "--data",
+        metavar=FILE,
+        help="trace all of a file instead, of pairs (.tsv) or running text (.txt), as the model "
+        "reads them",
+    )
+    _add_data_format(traced)
+    traced.add_argument(
         "--output",
         metavar=FILE,
-        help="file to write, for Parquet (default: trace-STEP.parquet in the model's folder; of "
-        "lines, none)",
+        help="file to write, for Parquet (default: trace-STEP.parquet in the model's folder, or "
+        "trace-STEP-NAME.parquet with the name of --split or --data; of lines, none)",
     )
     compared = parser.add_argument_group("two traces")
     compared.add_argument(
@@ -504,8 +515,8 @@ def check(flags: argparse.Namespace, *, launched: bool = False) -> None:
       launched: whether `hmoe launch` is to add the flags that name the processes.
     """
     data_flags = ("validation_data", "vocabulary", "data_format", "skip_bad_lines")
-    if flags.command in ("train", "plan") and flags.data is None:
-        given = [name for name in data_flags if getattr(flags, name)]
+    if flags.command in ("train", "plan", "trace") and flags.data is None:
+        given = [name for name in data_flags if getattr(flags, name, None)]
         if given:
             flags.parser.error(f"--{given[0]} goes with --data")
     if hasattr(flags, "workers") and not launched:
@@ -523,13 +534,15 @@ def check(flags: argparse.Namespace, *, launched: bool = False) -> None:
 def _check_trace(flags: argparse.Namespace) -> None:
     if flags.json and not flags.compare:
         flags.parser.error("--json goes with --compare")
-    for name in ("text", "examples", "split", "output", "model_dir"):
+    for name in ("text", "examples", "split", "data", "output", "model_dir"):
         if flags.compare and getattr(flags, name):
             shown = "a text" if name == "text" else f"--{name}"
             flags.parser.error(f"{shown} does not go with --compare, which reads two traces alone")
-    for name in ("examples", "split"):
+    for name in ("examples", "split", "data"):
         if flags.text and getattr(flags, name) is not None:
             flags.parser.error(f"give either a text or --{name}")
+    if flags.split is not None and flags.data is not None:
+        flags.parser.error("give either --split or --data, of which all is traced")
 
 
 def _check_workers(flags: argparse.Namespace) -> None:

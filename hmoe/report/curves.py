@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -23,9 +23,9 @@ _OF_LEVEL = re.compile(r"(?P<layer>.+)/(?P<level>\w+)/fraction_arrivals_dropped"
 class Curve:
     """A metric over steps; each value is about the steps since the one before.
 
-    Most are means over these steps, and windowed means are again means over steps. MaxVio and the
-    load imbalance are those of the demand summed over these steps, so that experts that take turns
-    within them count as even; their windowed mean is a mean of such values. A number of dead
+    Most are means over these steps, and windowed means are again means over steps. `max_violation`
+    and `load_imbalance` are those of the demand summed over these steps, so that experts that take
+    turns within them count as even; their windowed mean is a mean of such values. A number of dead
     experts counts those that no token chose in all these steps.
 
     Attributes:
@@ -99,17 +99,6 @@ def has_experts(run: Run) -> bool:
 def load_curves(run: Run, place: Place) -> list[Curve]:
     """Returns the share of the demand of each expert over steps; [] if it was not recorded."""
     return list(_numbered(run, f"{place}/load_"))
-
-
-def summed_violation(loads: Sequence[Curve], window: int = WINDOW) -> Curve:
-    """Returns MaxVio of the loads summed over the last `window` steps.
-
-    Args:
-      loads: the share of the demand of each expert, with the same steps.
-      window: steps.
-    """
-    shares = np.stack([each.windowed(window).values for each in loads])
-    return Curve(loads[0].steps, len(loads) * shares.max(0) / shares.sum(0) - 1)
 
 
 def thinned(found: Curve, most: int) -> Curve:

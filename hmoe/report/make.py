@@ -11,6 +11,7 @@ from hmoe.report.content import Section, Table
 from hmoe.report.page import RunFacts
 from hmoe.report.runs import Run
 from hmoe.report.views import View
+from hmoe.startup import saved_run
 from hmoe.version import __version__
 
 DEFAULT_NAME = "report.html"
@@ -80,6 +81,18 @@ def _name(run: Run) -> str:
     return os.path.basename(os.path.normpath(run.folder)) or run.folder
 
 
+def _trained_by(run: Run) -> list[tuple[str, str]]:
+    """Returns the versions that trained a run; nothing for a run that does not tell them."""
+    rows = []
+    for number, versions in enumerate(run.versions):
+        step = versions[saved_run.FROM_STEP]
+        after = f" after step {step:,}" if number else ""
+        names = [name for name in versions if name != saved_run.FROM_STEP]
+        words = [f"{name.replace('_', ' ')} {versions[name]}" for name in names]
+        rows.append((f"trained by{after}", ", ".join(words)))
+    return rows
+
+
 def _facts(run: Run, traces: Sequence[Trace]) -> RunFacts:
     """Returns what ran."""
     checkpoint = f"step {run.checkpoints[-1]:,}" if run.checkpoints else "none here"
@@ -88,6 +101,7 @@ def _facts(run: Run, traces: Sequence[Trace]) -> RunFacts:
         ("last report of training", f"step {run.last_step:,}"),
         ("newest checkpoint", checkpoint),
         *((name.replace("_", " "), value) for name, value in run.data.items()),
+        *_trained_by(run),
         ("report made by", f"hmoe {__version__}"),
     ]
     for trace in traces:

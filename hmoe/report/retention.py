@@ -20,6 +20,7 @@ from hmoe.report import drawing, views
 from hmoe.report.content import HeatMap, Item, Note, Picture, Section, Side, Table
 from hmoe.report.views import View
 from hmoe.startup.command_line import command
+from hmoe.storage import study_files
 
 _TITLES = ("most used leaves", "most used groups", "random leaves", "random groups")
 
@@ -51,9 +52,7 @@ def read(folder: str) -> tuple[RetentionStudy, ...]:
       OSError: it cannot be read.
     """
     found = [
-        match
-        for match in map(retention_scores.FILE_NAME.fullmatch, sorted(os.listdir(folder)))
-        if match
+        match for match in map(study_files.RETENTION.fullmatch, sorted(os.listdir(folder))) if match
     ]
     last = max((int(match[1]) for match in found), default=0)
     newest = [match[0] for match in found if int(match[1]) == last]

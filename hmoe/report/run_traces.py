@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 
 from hmoe.analysis import traces
 from hmoe.analysis.traces import Trace
 from hmoe.report import trace_checks
 from hmoe.report.runs import Run
-from hmoe.storage import local_files
-
-_NAME = re.compile(r"trace-(\d+)\.parquet")
+from hmoe.storage import local_files, study_files
 
 
 def read(run: Run, files: Sequence[str] = ()) -> list[Trace]:
@@ -36,5 +33,5 @@ def read(run: Run, files: Sequence[str] = ()) -> list[Trace]:
 
 
 def _in_folder(folder: str) -> list[str]:
-    names = [name for name in sorted(os.listdir(folder)) if _NAME.fullmatch(name)]
+    names = [name for name in sorted(os.listdir(folder)) if study_files.TRACE.fullmatch(name)]
     return [os.path.join(folder, name) for name in names]

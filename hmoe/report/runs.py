@@ -7,8 +7,9 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from hmoe.startup import gin_statements, path_checks
+from hmoe.startup import gin_statements, path_checks, saved_run
 from hmoe.startup.command_line import command
 from hmoe.startup.gin_reading import Reading
 from hmoe.startup.saved_run import CONFIGURATIONS, FLAGS_FILE, METRICS_FILE
@@ -31,6 +32,7 @@ class Run:
       data: flags of training that name data, by name; of a run without such flags the name of its
         task or mixture, as "data".
       checkpoints: the steps that have a checkpoint, in order.
+      versions: the versions that trained it; see `hmoe.startup.saved_run.VERSIONS`.
     """
 
     folder: str
@@ -38,6 +40,7 @@ class Run:
     gin: str
     data: Mapping[str, str]
     checkpoints: tuple[int, ...]
+    versions: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def last_step(self) -> int:
@@ -72,7 +75,8 @@ def read(folder: str) -> Run:
         )
     gin = _text(os.path.join(folder, _GIN_FILE))
     steps = tuple(sorted(checkpoint_files.saved_steps(folder)))
-    return Run(folder, tuple(lines), gin, _data(folder) or _mixture(gin), steps)
+    versions = tuple(saved_run.versions(folder))
+    return Run(folder, tuple(lines), gin, _data(folder) or _mixture(gin), steps, versions)
 
 
 def _lines(folder: str) -> Iterator[dict[str, float]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hmoe.report import curves, hover, line_pictures
 from hmoe.report.content import Item, Note, Section, Side, Table
-from hmoe.report.curves import WINDOW, Place
+from hmoe.report.curves import WINDOW
 from hmoe.report.line_pictures import Line
 from hmoe.report.runs import Run
 
@@ -17,24 +17,50 @@ _LOSSES = {"loss": "loss", "cross_ent_loss": "cross entropy"}
 
 
 class _Kind(NamedTuple):
-    """A metric of levels that is drawn over steps.
+    """A metric of levels, or of layers, that is drawn over steps.
 
     Attributes:
-      metric: its name.
+      metrics: its name, and others whose first that a run has takes its place.
       label: of its axis.
       name: of its files.
       title: of its pictures.
+      dashed: name of a metric that is drawn dashed beside it; None for none.
     """
 
-    metric: str
+    metrics: tuple[str, ...]
     label: str
+    name: str
+    title: str
+    dashed: str | None = None
+
+
+class _Which(NamedTuple):
+    """What a picture is of.
+
+    Attributes:
+      name: for the names of files.
+      title: for a reader.
+    """
+
     name: str
     title: str
 
 
-_VIOLATION = _Kind("max_violation", "MaxVio", "maxvio", "MaxVio over steps")
+# No level has a name with a hyphen.
+_LEAVES = _Which("of-leaves", "leaves")
+
+_VIOLATION = _Kind(
+    ("max_violation_of_steps", "max_violation"),
+    "MaxVio",
+    "maxvio",
+    "MaxVio over steps",
+    dashed=f"max_violation_of_{WINDOW}_steps",
+)
 _DROPPED = _Kind(
-    "fraction_tokens_dropped", "share of tokens dropped", "dropped", "Tokens dropped over steps"
+    ("fraction_tokens_dropped",),
+    "share of tokens dropped",
+    "dropped",
+    "Tokens dropped over steps",
 )
 
 
@@ -81,7 +107,7 @@ def _loss_lines(run: Run) -> list[Line]:
 
 
 def _load(runs: Sequence[Run]) -> Section:
-    sides = _level_sides(runs, _VIOLATION, _summed)
+    sides = _level_sides(runs, _VIOLATION)
     names = [f"levels-over-steps{_suffix(runs, number)}" for number in range(len(runs))]
     charts = [hover.chart(run, name) for run, name in zip(runs, names)]
     sides = [
@@ -91,13 +117,16 @@ def _load(runs: Sequence[Run]) -> Section:
     return Section(
         "load-over-steps",
         "Load over steps",
-        "MaxVio = X * highest demand / sum of demand - 1, over the X experts of one parent",
-        "0 is an even load; 1 means that the fullest expert is wanted twice as often as the mean.",
-        "Each layer and level; every choice of a real token counts 1, before policy and capacity."
-        " Faint: MaxVio of the demand summed since the report before; full: its mean over"
-        f" {WINDOW} steps; dashed: MaxVio of the demand summed over {WINDOW} steps, at the"
-        " outermost level, where the run recorded it"
-        ' (hmoe.HierarchicalMoE.metrics = "full").',
+        "MaxVio = X * highest demand / sum of demand - 1, over the X experts of one parent, as a"
+        " mean over parents by demand; of leaves: over all experts of a layer",
+        "0 is an even load; 1 means that the fullest expert is wanted twice as often as the mean."
+        " Where the dashed line is much lower than the full one, experts take turns: each step is"
+        " uneven, and none lies idle for long.",
+        "Each layer and level, and its leaves; every choice of a real token counts 1, before policy"
+        " and capacity. Full: MaxVio of single steps, the mean over the last"
+        f" {WINDOW}; faint: the mean since the report before; dashed: MaxVio of the demand summed"
+        f" over each {WINDOW} steps. Training on a TPU does not tell of single steps: there full"
+        " and faint are MaxVio of the demand summed since the report before.",
         tuple(sides),
     )
 
@@ -111,55 +140,53 @@ def _dropped(runs: Sequence[Run]) -> Section:
         " is the layer's share.",
         "Each layer and level; every real token counts 1. Faint: the share since the report before;"
         f" full: the mean over {WINDOW} steps.",
-        tuple(_level_sides(runs, _DROPPED, lambda run, place: [])),
+        tuple(_level_sides(runs, _DROPPED)),
     )
 
 
-def _level_sides(
-    runs: Sequence[Run], kind: _Kind, more: Callable[[Run, Place], list[Line]]
-) -> list[Side]:
+def _level_sides(runs: Sequence[Run], kind: _Kind) -> list[Side]:
     """Returns, for each run, a picture of a metric for each level, all on the same axes."""
-    by_run = [_level_lines(run, kind, more) for run in runs]
+    by_run = [_level_lines(run, kind) for run in runs]
     drawn = [line for levels in by_run for lines in levels.values() for line in lines]
     axis = line_pictures.shared_axis(kind.label, drawn)
     sides = []
     for number, (run, levels) in enumerate(zip(runs, by_run)):
         items: list[Item] = [
             line_pictures.draw(
-                f"{kind.name}-{level}{_suffix(runs, number)}",
-                f"{kind.title}, level {level!r}",
+                f"{kind.name}-{which.name}{_suffix(runs, number)}",
+                f"{kind.title}, {which.title}",
                 lines,
                 axis,
             )
-            for level, lines in levels.items()
+            for which, lines in levels.items()
         ]
         sides.append(Side(side_title(runs, run), tuple(items or [_nothing(f"{kind.label!r}")])))
     return sides
 
 
-def _level_lines(
-    run: Run, kind: _Kind, more: Callable[[Run, Place], list[Line]]
-) -> dict[str, list[Line]]:
-    """Returns the lines of each level: one for each layer, and more of them."""
-    found: dict[str, list[Line]] = {}
-    for place in curves.places(run):
-        curve = curves.curve(run, f"{place}/{kind.metric}")
-        if curve is not None:
-            line = Line(place.layer, curve, curve.windowed())
-            found.setdefault(place.level, []).extend([line, *more(run, place)])
-    return found
+def _level_lines(run: Run, kind: _Kind) -> dict[_Which, list[Line]]:
+    """Returns the lines of each level, and of the leaves: one or two for each layer."""
+    found: dict[_Which, list[Line]] = {}
+    places = curves.places(run)
+    for place in places:
+        lines = found.setdefault(_Which(place.level, f"level {place.level!r}"), [])
+        lines += _lines(run, str(place), place.layer, kind)
+    for layer in dict.fromkeys(place.layer for place in places):
+        # Of one level alone, the experts are the leaves.
+        if sum(place.layer == layer for place in places) > 1:
+            found.setdefault(_LEAVES, []).extend(_lines(run, layer, layer, kind))
+    return {which: lines for which, lines in found.items() if lines}
 
 
-def _summed(run: Run, place: Place) -> list[Line]:
-    """Returns the line of MaxVio of summed demand, where it can be had from the metrics.
-
-    Below the outermost level, metrics add up sets of siblings, whose maxima would be lost.
-    """
-    outermost = next(each for each in curves.places(run) if each.layer == place.layer)
-    loads = curves.load_curves(run, place) if place == outermost else []
-    if not loads or any(len(each.steps) != len(loads[0].steps) for each in loads):
-        return []
-    return [Line(f"{place.layer}, summed", None, curves.summed_violation(loads), dashed=True)]
+def _lines(run: Run, prefix: str, layer: str, kind: _Kind) -> list[Line]:
+    """Returns the lines of a level or layer, whose metrics begin with `prefix`."""
+    known = (curves.curve(run, f"{prefix}/{metric}") for metric in kind.metrics)
+    found = next((each for each in known if each is not None), None)
+    lines = [] if found is None else [Line(layer, found, found.windowed())]
+    summed = curves.curve(run, f"{prefix}/{kind.dashed}") if kind.dashed else None
+    if summed is not None:
+        lines.append(Line(f"{layer}, {WINDOW} steps", None, summed, dashed=True))
+    return lines
 
 
 def _at_the_end(runs: Sequence[Run]) -> Section:

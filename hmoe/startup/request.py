@@ -67,11 +67,17 @@ class TraceFlags:
       output: file to write the trace to; None for the model's folder.
       examples: how many examples of each task are traced; None for all.
       split: the split of the data that is traced; None for the one that is evaluated.
+      data: file whose examples are traced in place of those of the model's own data.
+      data_format: "pairs" or "text", for a file whose name does not show it.
+      skip_bad_lines: whether bad lines of the file are skipped.
     """
 
     output: str | None = None
     examples: int | None = None
     split: str | None = None
+    data: str | None = None
+    data_format: str | None = None
+    skip_bad_lines: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +98,10 @@ class AblateFlags:
     examples: int = 16
     seeds: int = 2
     output: str | None = None
+
+
+# The flags that a command alone has, which are a group of their own: `Request.plan` and others.
+_GROUPS: dict[str, type] = {"plan": PlanFlags, "trace": TraceFlags, "ablate": AblateFlags}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -183,27 +193,27 @@ class Request:
           ValueError: what names the processes is wrong.
         """
         given = vars(flags)
-        fields = [field.name for field in dataclasses.fields(cls)]
+        group = _GROUPS.get(flags.command)
+        fields = set(_fields(cls)) - set(_fields(group) if group else ())
         values = {name: frozen(given[name]) for name in fields if name in given}
         values["model_dir"] = flags.model_dir
         if flags.model_dir is None:
             values["model_dir"] = _default_model_dir(flags)
         values["machine"] = _filled(Machine, given)
-        if flags.command == "plan":
+        if group:
             reads = {"reads_model_dir": flags.model_dir is not None}
-            values["plan"] = _filled(PlanFlags, {**given, **reads})
-        if flags.command == "trace":
-            values["trace"] = _filled(TraceFlags, given)
-        if flags.command == "ablate":
-            values["ablate"] = _filled(AblateFlags, given)
+            values[flags.command] = _filled(group, {**given, **reads})
         values["workers"] = workers.from_flags(flags, environ)
         return cls(**values)
 
 
 def _filled(kind: type[T], given: Mapping[str, Any]) -> T:
     """Returns a group of flags, of which those that a command does not have keep their defaults."""
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    return kind(**{name: given[name] for name in names if name in given})
+    return kind(**{name: given[name] for name in _fields(kind) if name in given})
+
+
+def _fields(kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 def frozen(value: Any) -> Any:

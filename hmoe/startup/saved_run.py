@@ -49,6 +49,10 @@ PATHS = ("data", "validation_data", "vocabulary", "replay")
 _OF_TRAINING = ("replay",)
 # The key under which the flags' file has a copy of the configuration, as a list of lines.
 COPY = "config"
+# The key under which it has the versions that trained the run: a list of objects, the oldest first,
+# each with `FROM_STEP`, the step that was done when these began, and the version of each package.
+VERSIONS = "versions"
+FROM_STEP = "from_step"
 
 
 class DamagedFileError(ValueError):
@@ -102,6 +106,7 @@ def read(model_dir: str) -> SavedRun | None:
     """
     flags = _flags(model_dir)
     copy = _whole_copy(flags.pop(COPY, []))
+    flags.pop(VERSIONS, None)
     whole, used = (os.path.join(model_dir, name) for name in CONFIGURATIONS)
     if epath.Path(whole).exists():
         return _of_file(whole, flags, copy)
@@ -110,6 +115,16 @@ def read(model_dir: str) -> SavedRun | None:
     if epath.Path(used).exists():
         return SavedRun(_absolute(used), flags, _configuration(used), is_whole=False)
     return None
+
+
+def versions(model_dir: str) -> list[dict[str, Any]]:
+    """Returns what `VERSIONS` says; nothing if training has not written it, or it is damaged."""
+    path = epath.Path(os.path.join(model_dir, FLAGS_FILE))
+    try:
+        found = json.loads(path.read_bytes().decode("utf-8"))[VERSIONS]
+        return [dict(each) for each in found if type(each[FROM_STEP]) is int]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return []
 
 
 def fill_in(request: Request, saved: SavedRun) -> Request:

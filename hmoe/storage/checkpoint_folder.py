@@ -9,12 +9,18 @@ from collections.abc import Callable, Collection, Mapping
 
 from etils import epath
 
-from hmoe.storage import atomic_write, checkpoint_files, checkpoint_saving, moving_aside
+from hmoe.storage import (
+    atomic_write,
+    checkpoint_files,
+    checkpoint_saving,
+    moving_aside,
+    study_files,
+)
 
 # What a run writes into its folder beside checkpoints, and is moved aside with them.
 _RUN_FILES = re.compile(
     r"checkpoint|(metrics|alarms)\.jsonl|operative_config\.gin|events\.out\.tfevents\..*"
-    r"|trace-\d+\.parquet|retention-\d+-[\w-]+\.json|report\.html|report_pictures"
+    rf"|report\.html|report_pictures|{study_files.ANY.pattern}"
 )
 # Folders of evaluations have such names, and one of the files that evaluations write.
 _EVALUATIONS = re.compile(r"eval_.*|.*_eval(_.*)?")

@@ -27,15 +27,6 @@ def test_the_first_report_of_a_resumed_run_covers_no_more_than_the_second() -> N
     assert list(resumed.windowed(100).values) == [4, 3]
 
 
-def test_loads_that_take_turns_are_even_in_sum() -> None:
-    steps = np.array([1, 2, 3, 4])
-    loads = [
-        Curve(steps, np.array([0.75, 0.25, 0.75, 0.25])),
-        Curve(steps, np.array([0.25, 0.75, 0.25, 0.75])),
-    ]
-    np.testing.assert_allclose(curves.summed_violation(loads).values, [0.5, 0, 1 / 6, 0])
-
-
 def test_a_long_curve_is_thinned_to_means() -> None:
     found = curves.thinned(CURVE, 2)
     assert list(found.steps) == [40, 140]

@@ -14,6 +14,7 @@ from hmoe.analysis import retention_scores, traces
 from hmoe.analysis.retention_scores import RetentionScore, RetentionStudy
 from hmoe.analysis.traces import Category, Trace
 from hmoe.report import make
+from hmoe.storage import study_files
 from tests.analysis import made_traces
 from tests.report import made_runs
 from tests.report.tables import tables_of
@@ -61,7 +62,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     for step, label in ((9, "language"), (9, "kind"), (8, "language")):
         study = RetentionStudy(label, step, "runs/a/trace-9.parquet", "0.0", tuple(scores))
-        path = folder / retention_scores.file_name(step, label)
+        path = folder / study_files.retention_name(step, label)
         retention_scores.write(str(path), study)
     return folder
 

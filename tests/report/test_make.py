@@ -104,6 +104,18 @@ def test_data_of_a_run_on_a_mixture(tmp_path: Path, gin: str, expected: str | No
     assert dict(tables_of(report(run))["What ran"]).get("data") == expected
 
 
+def test_versions_that_trained_a_run(tmp_path: Path) -> None:
+    run = made_runs.make(tmp_path / "run", made_runs.lines(1))
+    told = [
+        {"from_step": 0, "hmoe": "0.0.7", "mesh_tensorflow": "0.1"},
+        {"from_step": 1500, "hmoe": "0.0.8", "mesh_tensorflow": "0.2"},
+    ]
+    (run / "run.json").write_text(json.dumps({"versions": told}), encoding="utf-8")
+    ran = tables_of(report(run))["What ran"]
+    assert ["trained by", "hmoe 0.0.7, mesh tensorflow 0.1"] in ran
+    assert ["trained by after step 1,500", "hmoe 0.0.8, mesh tensorflow 0.2"] in ran
+
+
 def test_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
     """Only what a report wrote and nobody has changed."""
     run = made_runs.make(tmp_path / "run", made_runs.lines(3))
@@ -134,11 +146,37 @@ def test_a_damaged_list_of_pictures_removes_nothing(tmp_path: Path, damage: str)
 def test_what_lines_of_the_load_are(tmp_path: Path) -> None:
     text = html.unescape(report(made_runs.make(tmp_path / "run", made_runs.lines(3))))
     assert (
-        "Each layer and level; every choice of a real token counts 1, before policy and capacity."
-        " Faint: MaxVio of the demand summed since the report before; full: its mean over 100"
-        " steps; dashed: MaxVio of the demand summed over 100 steps, at the outermost level, where"
-        ' the run recorded it (hmoe.HierarchicalMoE.metrics = "full").'
+        "Each layer and level, and its leaves; every choice of a real token counts 1, before policy"
+        " and capacity. Full: MaxVio of single steps, the mean over the last 100; faint: the mean"
+        " since the report before; dashed: MaxVio of the demand summed over each 100 steps."
+        " Training on a TPU does not tell of single steps: there full and faint are MaxVio of the"
+        " demand summed since the report before."
     ) in text
+
+
+def test_single_steps_and_a_hundred_together(tmp_path: Path) -> None:
+    """Of each level and of the leaves; a run on a TPU has the demand between reports alone."""
+    found = made_runs.lines(30)
+    for number, each in enumerate(found, 1):
+        for place, value in (("outer/", 4.0), ("inner/", 5.0), ("", 7.0)):
+            each[f"{made_runs.LAYER}/{place}max_violation_of_steps"] = value + 1 / number
+            if number % 10 == 0:
+                each[f"{made_runs.LAYER}/{place}max_violation_of_100_steps"] = value - number / 10
+    text = html.unescape(report(made_runs.make(tmp_path / "run", found)))
+    last = sum(1 / n for n in range(21, 31)) / 10  # over the last 100 steps
+    for title, value in (("level 'outer'", 4), ("level 'inner'", 5), ("leaves", 7)):
+        assert (
+            f"MaxVio over steps, {title}. {made_runs.LAYER}: {value + 1:.3g} at step 10,"
+            f" {value + last:.3g} at step 300; {made_runs.LAYER}, 100 steps: {value - 1} at step"
+            f" 100, {value - 3} at step 300."
+        ) in text
+    assert sorted(p.name for p in (tmp_path / "run" / "report_pictures").glob("maxvio-*.svg")) == [
+        "maxvio-inner.svg",
+        "maxvio-of-leaves.svg",
+        "maxvio-outer.svg",
+    ]
+    on_tpu = report(made_runs.make(tmp_path / "tpu", made_runs.lines(1)))
+    assert f"MaxVio over steps, level 'outer'. {made_runs.LAYER}: 0.6 at" in html.unescape(on_tpu)
 
 
 def test_two_runs_share_their_axes(tmp_path: Path) -> None:

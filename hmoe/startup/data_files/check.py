@@ -6,7 +6,7 @@ import filecmp
 import os
 
 from hmoe.startup.data_files import lines, scan, vocabulary
-from hmoe.startup.request import Request
+from hmoe.startup.request import Request, TraceFlags
 from hmoe.storage.local_files import check_file
 
 
@@ -19,6 +19,8 @@ def check(request: Request) -> list[str]:
     Raises:
       ValueError: a file cannot be used.
     """
+    if request.trace:
+        return _check_traced(request.trace)
     for flag in ("vocabulary", "data", "validation_data"):
         path = getattr(request, flag)
         if path:
@@ -35,6 +37,14 @@ def check(request: Request) -> list[str]:
         return found.warnings(request.data)
     validation = scan.scan(request.validation_data, data_format, request.skip_bad_lines)
     return found.warnings(request.data) + validation.warnings(request.validation_data)
+
+
+def _check_traced(flags: TraceFlags) -> list[str]:
+    if not flags.data:
+        return []
+    check_file(flags.data, f"--data {flags.data!r}")
+    data_format = lines.format_of(flags.data, flags.data_format)
+    return scan.scan(flags.data, data_format, flags.skip_bad_lines).warnings(flags.data)
 
 
 def check_apart(data: str, validation_data: str | None) -> None:

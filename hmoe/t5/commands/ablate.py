@@ -14,6 +14,7 @@ from hmoe.analysis.retention_runs import RetentionRun
 from hmoe.analysis.retention_scores import RetentionStudy
 from hmoe.startup.console import Console, duration
 from hmoe.startup.request import AblateFlags, Request
+from hmoe.storage import study_files
 from hmoe.t5.commands import configure, trace
 from hmoe.t5.commands.evaluate import make_repeatable
 from hmoe.t5.evaluation import evaluate, retention
@@ -65,7 +66,7 @@ def _ablate(
     scores = retention.score(
         prepared.estimator, path, used.manifest, runs, examples, _progress(len(runs), console)
     )
-    name = retention_scores.file_name(step, flags.label)
+    name = study_files.retention_name(step, flags.label)
     target = flags.output or os.path.join(request.model_dir, name)
     if processes.is_first():
         epath.Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ def _with_examples(
 
 
 def _trace_path(model_dir: str, flags: AblateFlags, step: int) -> str:
-    path = flags.trace_file or os.path.join(model_dir, f"trace-{step}.parquet")
+    path = flags.trace_file or os.path.join(model_dir, study_files.trace_name(step))
     if not epath.Path(path).exists():
         raise ValueError(
             f"{path}: no such trace, from which the experts that each label uses are read; write it"

@@ -10,7 +10,7 @@ import numpy as np
 
 from hmoe.compat.stack import tf
 from hmoe.experts import split_merge
-from hmoe.startup import path_checks, run_lock
+from hmoe.startup import path_checks, run_lock, saved_run
 from hmoe.startup.command_line import command
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request
@@ -55,9 +55,13 @@ def _rewrite(
     after = function(before)
     with gin.unlock_config():
         gin.bind_parameter("hmoe.FeedForwardExperts.separate", separate)
+    versions = saved_run.versions(request.model_dir)
     try:
         written = checkpoints.write(
-            target, checkpoints.step_of(path), after, lambda: run_files.write(target, request)
+            target,
+            checkpoints.step_of(path),
+            after,
+            lambda: run_files.write(target, request, versions=versions),
         )
     except BaseException:
         # So that the same command can be given again.

@@ -51,7 +51,10 @@ def prepare(request: Request, console: Console) -> RunStart:
         if saved is not None:
             _check_changes(request, console, _changes(request, saved, text), newest)
         _say_where_data_begins(console)
-    described = run_files.describe(request, text)
+    step = 0 if newest is None else checkpoints.step_of(newest)
+    earlier = saved_run.versions(request.model_dir) if step else []
+    versions = run_files.with_present_versions(earlier, step)
+    described = run_files.describe(request, text, versions)
     return RunStart(request, lambda: described.write(request.model_dir))
 
 

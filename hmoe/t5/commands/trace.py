@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
+from mesh_tensorflow.transformer import utils
+from t5.models import mesh_transformer
 
 from hmoe.analysis import trace_table, traces
 from hmoe.analysis.traces import Trace
 from hmoe.startup.console import Console
 from hmoe.startup.request import Request, TraceFlags
+from hmoe.storage import study_files
 from hmoe.t5.commands import configure
 from hmoe.t5.commands.evaluate import make_repeatable
 from hmoe.t5.commands.t5_run import T5Run
+from hmoe.t5.data import files
 from hmoe.t5.evaluation import decode_lines, evaluate
 from hmoe.t5.evaluation import trace as trace_lib
 from hmoe.t5.evaluation.decode_lines import LineDecoder
@@ -101,6 +107,8 @@ def _data_function(
 
     def eval_model(*arguments: Any, **named: Any) -> None:
         asked = EvalRequest(*arguments, **named)
+        if flags.data:
+            asked = _with_data(asked, flags)
         prepared = evaluate.prepare(asked, console.say)
         model = prepared.estimator.settings.transformer_model
         if or_nothing and not layout_check.expert_layers(model):
@@ -109,7 +117,7 @@ def _data_function(
             trace_lib.data_of_task(task, input_fn, flags.examples)
             for task, input_fn in zip(prepared.tasks, prepared.input_fns(asked.batch_size))
         ]
-        names = ", ".join(task.dataset.name for task in prepared.tasks)
+        names = flags.data or ", ".join(task.dataset.name for task in prepared.tasks)
         paths = list(evaluate.checkpoint_paths(asked.eval_checkpoint_step, asked.model_dir))
         if flags.output and len(paths) > 1:
             raise ValueError(
@@ -120,20 +128,55 @@ def _data_function(
         for path in paths:
             number = sum(len(each.examples) for each in data)
             console.say(f"Tracing {number} examples of {names} with {path} ...")
-            settings = {"data": names, "split": asked.dataset_split}
+            settings = {"data": names, **({} if flags.data else {"split": asked.dataset_split})}
             found = trace_lib.trace(prepared.estimator, data, path, settings)
-            _write(flags.output, model_dir, found, console)
+            _write(flags, model_dir, found, console)
 
     return eval_model
 
 
-def _write(output: str | None, model_dir: str, found: Trace, console: Console) -> None:
-    path = output or os.path.join(model_dir, f"trace-{found.manifest.step}.parquet")
+def _with_data(asked: EvalRequest, flags: TraceFlags) -> EvalRequest:
+    """Returns an evaluation of the user's own file, with the model's vocabularies."""
+    assert flags.data is not None
+    if asked.sequence_length and "inputs" not in asked.sequence_length:
+        raise ValueError(
+            f"--data {flags.data!r} gives inputs and targets, but the model reads targets alone"
+            ' (utils.run.sequence_length has no "inputs"); trace its own data with --split, or type'
+            " a text"
+        )
+    vocabularies = {
+        "inputs": utils.inputs_vocabulary(asked.vocabulary),
+        "targets": utils.targets_vocabulary(asked.vocabulary),
+    }
+    task = files.register_examples(
+        flags.data, vocabularies, flags.skip_bad_lines, flags.data_format
+    )
+    read = functools.partial(
+        mesh_transformer.mesh_eval_dataset_fn,
+        mixture_or_task_name=task,
+        num_eval_examples=None,
+        use_cached=False,
+        pack=False,
+        shuffle_eval_examples=False,
+    )
+    return dataclasses.replace(asked, eval_dataset_fn=read, dataset_split=files.EXAMPLES)
+
+
+def _write(flags: TraceFlags, model_dir: str, found: Trace, console: Console) -> None:
+    name = study_files.trace_name(found.manifest.step, _name_of_data(flags))
+    path = flags.output or os.path.join(model_dir, name)
     if not processes.is_first():
         return
     epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
     traces.write(path, found)
     console.say(f"Wrote {len(found):,} choices of {found.manifest.num_examples} examples to {path}")
+
+
+def _name_of_data(flags: TraceFlags) -> str | None:
+    """Returns what a trace is of; None for the examples that an evaluation has."""
+    if flags.data is None:
+        return flags.split
+    return os.path.basename(flags.data).split(".")[0]
 
 
 def _lines_function(request: Request, console: Console) -> Callable[..., None]:
@@ -161,7 +204,7 @@ def _lines_function(request: Request, console: Console) -> Callable[..., None]:
             console.answer(trace_table.report(found, number, styled=styled))
         assert request.trace is not None
         if request.trace.output:
-            _write(request.trace.output, request.model_dir, found, console)
+            _write(request.trace, request.model_dir, found, console)
 
     return infer_model
 

@@ -13,7 +13,7 @@ import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import seqio
@@ -35,6 +35,11 @@ from hmoe.t5.data.shards import WHOLE, Shard
 _MAX_SHUFFLE_BUFFER = 10_000
 # Blocks of text that stay together in a shard: T5 joins this many before it cuts sequences.
 _MAX_TEXT_RUN = 128
+
+# The features of all tasks of files.
+FEATURES = ("inputs", "targets")
+# The split of `register_examples`.
+EXAMPLES = "examples"
 
 _reports: dict[str, Report] = {}
 
@@ -114,9 +119,10 @@ def _task_name(
 def _add_task(
     name: str,
     data_format: str,
-    vocabulary: seqio.Vocabulary,
+    features: dict[str, seqio.Feature],
     read: RowReader,
     num_training: int,
+    splits: Sequence[str] = ("train", "validation"),
 ) -> None:
     """Registers the task, in place of one of the same name."""
     if name in seqio.TaskRegistry.names():
@@ -128,8 +134,8 @@ def _add_task(
         name,
         read,
         ("inputs", "targets") if pairs else ("targets",),
-        ("train", "validation"),
-        tasks.features(vocabulary, ("inputs", "targets")),
+        splits,
+        features,
         [tokenize, *([seqio.preprocessors.append_eos] if pairs else corrupt)],
         # The gaps in a text can be filled rightly in many ways, so cross entropy measures those.
         [scores.exact_match, scores.character_f_score] if pairs else [],
@@ -200,7 +206,42 @@ def register(
         num_training = _reports[name].num_training
         logging.info("%s", _reports[name].summary())
     read = _row_reader(checked, data_format, skip_bad_lines)
-    _add_task(name, data_format, loaded, read, num_training)
+    features = tasks.features(loaded, FEATURES)
+    _add_task(name, data_format, features, read, num_training)
+    return name
+
+
+def register_examples(
+    data: str,
+    vocabularies: Mapping[str, seqio.Vocabulary],
+    skip_bad_lines: bool = False,
+    data_format: str | None = None,
+) -> str:
+    """Checks a user's file and registers a task whose split `EXAMPLES` is all of it, in its order.
+
+    For a model that is trained already, on whatever data. Running text is read as `register` says.
+
+    Args:
+      data: path of the file; see `register`.
+      vocabularies: the model's vocabulary for each of `FEATURES`.
+      skip_bad_lines: see `register`.
+      data_format: see `register`.
+
+    Returns:
+      The task's name.
+
+    Raises:
+      ValueError: see `register`.
+    """
+    data_format = lines.format_of(data, data_format)
+    found = file_scan.scan(data, data_format, skip_bad_lines)
+    whole = _Data([found], {EXAMPLES: _Split(data)}, found.num_examples)
+    name = _task_name(data, None, None, skip_bad_lines, f"{data_format}, {EXAMPLES}")
+    features = {
+        name: seqio.Feature(vocabulary, add_eos=True) for name, vocabulary in vocabularies.items()
+    }
+    read = _row_reader(lambda: whole, data_format, skip_bad_lines)
+    _add_task(name, data_format, features, read, found.num_examples, (EXAMPLES,))
     return name
 
 

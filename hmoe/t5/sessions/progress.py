@@ -25,6 +25,7 @@ from hmoe.t5.sessions import (
 from hmoe.t5.sessions.alarm_watch import AlarmWatch
 from hmoe.t5.sessions.counting_hook import CountingHook
 from hmoe.t5.sessions.displays import Display, LineDisplay
+from hmoe.t5.sessions.load_history import LoadHistory
 from hmoe.t5.sessions.progress_report import ProgressReport
 from hmoe.t5.sessions.session_settings import SessionSettings
 
@@ -67,6 +68,7 @@ class ProgressHook(CountingHook):
             **graph.sums,
         }
         self._collector = run_metrics.SumCollector()
+        self._history = LoadHistory()
         self._clock = time.time()
         # The first step includes preparing the graph, so that speed is measured after it.
         self._clock_step: int | None = None
@@ -105,6 +107,7 @@ class ProgressHook(CountingHook):
         if self._writer is None:
             self._writer = self._begin_curves(sums)
         self._collector.add(sums, self._num_new)
+        self._history.add(self.step, sums, self._num_new)
         if self._clock_step is None:
             took = duration(time.time() - self._clock)
             self._session.say(f"First step done {took} after the model was built")
@@ -128,13 +131,13 @@ class ProgressHook(CountingHook):
         Args:
           path: path prefix of the checkpoint that they belong to.
         """
-        saved_sums.write(path, self._collector)
+        saved_sums.write(path, saved_sums.SavedSums(self._collector, self._history))
 
     def _take_up_sums(self) -> None:
         path = checkpoint_files.prefix(self._model_dir, self.step)
         found = saved_sums.read(path)
         if found is not None:
-            self._collector = found
+            self._collector, self._history = found
         elif not self._is_regular():
             self._session.say(
                 f"{path}{saved_sums.ENDING} is missing or damaged: the next "
@@ -165,6 +168,8 @@ class ProgressHook(CountingHook):
 
         Experts of another number, or other metrics, leave sums that nothing can be added to.
         """
+        if not self._history.fits(first_sums):
+            self._history = LoadHistory()
         if self._collector.count and not self._collector.fits(first_sums):
             path = checkpoint_files.prefix(self._model_dir, step)
             self._session.say(
@@ -172,13 +177,14 @@ class ProgressHook(CountingHook):
                 f"of {metrics_file.METRICS_FILE} is the mean of the steps after {step} alone"
             )
             self._collector = run_metrics.SumCollector()
+            self._history = LoadHistory()
 
     def _is_regular(self) -> bool:
         every = self._session.log_every_steps
         return self.step // every > (self.step - self._num_new) // every
 
     def _report(self) -> None:
-        numbers = run_metrics.training_metrics(self._collector)
+        numbers = {**run_metrics.training_metrics(self._collector), **self._history.metrics()}
         num_timed, now = self.step - (self._clock_step or 0), time.time()
         if num_timed:
             steps_per_second = num_timed / max(now - self._clock, 1e-9)
@@ -195,4 +201,5 @@ class ProgressHook(CountingHook):
         self._reported_step = self.step
         if self._is_regular():
             self._collector = run_metrics.SumCollector()
+            self._history.begin_report()
         self._clock, self._clock_step = now, self.step

@@ -100,6 +100,26 @@ RUN_METRICS: tuple[RunMetric, ...] = (
     NUM_EVAL_TOKENS,
 )
 
+# Steps whose demand is added up.
+WINDOW = 100
+VIOLATION_OF_STEPS = RunMetric(
+    "max_violation_of_steps",
+    "training",
+    "times the mean",
+    "mean of the MaxVio of single steps since the last report; not on TPUs, where the host does not"
+    " see single steps",
+)
+VIOLATION_OF_WINDOW = RunMetric(
+    f"max_violation_of_{WINDOW}_steps",
+    "training",
+    "times the mean",
+    f"MaxVio of the demand of {WINDOW} steps together, up to the last multiple of {WINDOW}; in the"
+    " first report after them",
+)
+
+# Those of a run that each level has ("<layer>/<level>/...") and each layer ("<layer>/...").
+LOAD_METRICS: tuple[RunMetric, ...] = (VIOLATION_OF_STEPS, VIOLATION_OF_WINDOW)
+
 
 class SumCollector:
     """Adds up sums over steps or batches, in float64.
@@ -135,7 +155,7 @@ def cross_ent_loss(collector: SumCollector) -> float:
     return _ratio(collector.of_model("cross_entropy"), collector.of_model("trained_targets"))
 
 
-def sums_by_layer(sums: HostSums) -> dict[str, dict[str, np.ndarray]]:
+def sums_by_layer(sums: Mapping[SumKey, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
     """Returns the sums of each expert layer by name; empty for a dense model."""
     layers: dict[str, dict[str, np.ndarray]] = {}
     for (layer, name), value in sums.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,9 +36,9 @@ def test_one_that_fails_leaves_nothing(
     new = tmp_path / "new"
     write = run_files.write
 
-    def fail(model_dir: str, request: Request) -> None:
+    def fail(model_dir: str, request: Request, **more: Any) -> None:
         if name == "END":
-            write(model_dir, request)
+            write(model_dir, request, **more)
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:
@@ -55,7 +56,7 @@ def test_one_that_was_killed(
     child = os.fork()
     if not child:
         write = run_files.write
-        monkeypatch.setattr(run_files, "write", lambda *arguments: [write(*arguments), os._exit(9)])
+        monkeypatch.setattr(run_files, "write", lambda *a, **more: [write(*a, **more), os._exit(9)])
         try:
             rewrite.split(request_to_split, Console())
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -12,11 +13,18 @@ import pytest
 
 from hmoe.analysis import traces
 from hmoe.analysis.traces import LevelInfo, Trace
+from hmoe.compat.stack import tf
+from hmoe.t5.data import cldr
+from hmoe.t5.data.shards import WHOLE
+from hmoe.version import __version__
 from tests import tolerances
 from tests.t5 import server
 from tests.t5.commands import traced_model
 from tests.t5.commands.traced_model import run
 
+NUM_EXAMPLES = 21
+# Those of runs/default.gin.
+LANGUAGES = ("ar", "de", "el", "en", "es", "fr", "hi", "ja", "ko", "pt", "ru", "zh")
 ENCODER, DECODER = "encoder/block_000/layer_001", "decoder/block_000/layer_002"
 VARIANTS = {
     "einsum": ["hmoe.HierarchicalMoE.engine = 'einsum'"],
@@ -45,6 +53,14 @@ def evaluated(hmoe: server.Server, model: Path) -> dict[str, float]:
     run(hmoe, "eval", f"--model_dir={model}")
     (path,) = model.glob("*_eval/metrics.jsonl")
     return json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+
+
+def test_the_run_tells_what_trained_it(model: Path) -> None:
+    (versions,) = json.loads((model / "run.json").read_text(encoding="utf-8"))["versions"]
+    assert list(versions) == ["from_step", "hmoe", "tensorflow", "mesh_tensorflow", "t5", "python"]
+    assert versions["from_step"] == 0
+    assert versions["hmoe"] == __version__
+    assert versions["tensorflow"] == tf.__version__
 
 
 def test_says_what_it_is_of(traced: Trace, model: Path) -> None:
@@ -213,6 +229,48 @@ def test_some_examples(hmoe: server.Server, model: Path, tmp_path: Path) -> None
     assert said == ""  # what it does is said beside the answers
 
 
+def test_a_file_of_the_same_examples(
+    hmoe: server.Server, model: Path, traced: Trace, tmp_path: Path
+) -> None:
+    """The examples of the evaluation as a file of pairs, with a bad line among them."""
+    settings = cldr.FormatSettings(languages=LANGUAGES)
+    rows = itertools.islice(cldr.format_examples("validation", settings, WHOLE), NUM_EXAMPLES)
+    lines = [f"{row.inputs}\t{row.targets}" for row in rows]
+    pairs = tmp_path / "my pairs.tsv"
+    pairs.write_text("\n".join(["no tab", *lines]) + "\n", "utf-8")
+    before = (model / "trace-3.parquet").read_bytes()
+    run(hmoe, "trace", f"--model_dir={model}", f"--data={pairs}", "--skip_bad_lines")
+    written = model / "trace-3-my_pairs.parquet"
+    found = traces.read(str(written))
+    written.unlink()
+    assert (model / "trace-3.parquet").read_bytes() == before
+    assert found.manifest.settings["data"] == str(pairs)
+    assert found.manifest.num_examples == NUM_EXAMPLES
+    assert found.manifest.labels == ()
+    assert sorted(found.numbers) == sorted(traced.numbers)
+    for name, values in traced.numbers.items():
+        np.testing.assert_array_equal(found.numbers[name], values, name)
+
+
+def test_some_of_a_file_of_text(hmoe: server.Server, model: Path, tmp_path: Path) -> None:
+    text, output = tmp_path / "notes", tmp_path / "notes.parquet"
+    text.write_text("Some running text, long enough for a span.\n\n" * 5, "utf-8")
+    flags = (f"--data={text}", "--data_format=text", "--examples=2", f"--output={output}")
+    run(hmoe, "trace", f"--model_dir={model}", *flags)
+    found = traces.read(str(output))
+    assert found.manifest.num_examples == 2
+    assert {"S", "o", "m", "e"} <= set(found.words("piece"))
+
+
+def test_another_split_has_a_file_of_its_own(hmoe: server.Server, model: Path) -> None:
+    before = (model / "trace-3.parquet").read_bytes()
+    run(hmoe, "trace", f"--model_dir={model}", "--split=train", "--examples=2")
+    written = model / "trace-3-train.parquet"
+    assert traces.read(str(written)).manifest.settings["split"] == "train"
+    written.unlink()
+    assert (model / "trace-3.parquet").read_bytes() == before
+
+
 def test_a_line_that_a_user_types(hmoe: server.Server, model: Path) -> None:
     line = "de full date: 2037-07-15"
     (answer,) = run(hmoe, "predict", f"--model_dir={model}", line).splitlines()
@@ -272,6 +330,26 @@ def test_a_model_without_experts(hmoe: server.Server, tmp_path: Path) -> None:
         (["--json"], "hmoe trace: error: --json goes with --compare"),
         (["text", "--examples=3"], "hmoe trace: error: give either a text or --examples"),
         (["text", "--split=train"], "hmoe trace: error: give either a text or --split"),
+        (["text", "--data=a.tsv"], "hmoe trace: error: give either a text or --data"),
+        (
+            ["--split=train", "--data=a.tsv"],
+            "hmoe trace: error: give either --split or --data, of which all is traced",
+        ),
+        (["--skip_bad_lines"], "hmoe trace: error: --skip_bad_lines goes with --data"),
+        (
+            ["--compare", "a", "b", "--data=a.tsv"],
+            "hmoe trace: error: --data does not go with --compare, which reads two traces alone",
+        ),
+        (
+            ["--model_dir={model}", "--data={model}/nothing.tsv"],
+            "hmoe: error: --data '{model}/nothing.tsv' does not exist",
+        ),
+        (
+            ["--model_dir={model}", "--data={model}/config.gin"],
+            "hmoe: error: {model}/config.gin: the extension '.gin' does not show what the file"
+            " contains; use .tsv (pairs: input, tab, target) or .txt (running text), also with .gz,"
+            " or say it with --data_format=pairs or --data_format=text",
+        ),
         (
             ["--compare", "a", "b", "--examples=3"],
             "hmoe trace: error: --examples does not go with --compare, which reads two traces"

@@ -10,12 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hmoe.layer import metric_sums
 from hmoe.t5.graphs.sums import SumKey
 from hmoe.t5.sessions import saved_sums
 from hmoe.t5.sessions.estimator import SessionEstimator
+from hmoe.t5.sessions.load_history import LoadHistory
 from hmoe.t5.sessions.run_metrics import SumCollector
+from hmoe.t5.sessions.saved_sums import SavedSums
 from tests.t5 import tiny
 
+# What a layer of one level has.
+LEVEL = (metric_sums.LAYER, metric_sums.losses_name("outer"), metric_sums.load_name("outer"))
 TIMES = ("time", "steps_per_second", "tokens_per_second")
 
 
@@ -25,16 +30,24 @@ def test_sums_are_read_as_they_were_written(tmp_path: Path) -> None:
         {SumKey("", "loss"): np.float32(0.1), SumKey("a/b", "load"): np.full([2, 3], 1 / 3)}
     )
     collector.add({SumKey("", "loss"): np.float32(1e-30), SumKey("a/b", "load"): math.pi})
-    saved_sums.write(f"{tmp_path}/model.ckpt-7", collector)
-    read = saved_sums.read(f"{tmp_path}/model.ckpt-7")
-    assert read is not None
+    history = LoadHistory()
+    history.add(7, {SumKey("a/b", name): np.full([2], 1 / 3) for name in LEVEL})
+    saved_sums.write(f"{tmp_path}/model.ckpt-7", SavedSums(collector, history))
+    saved = saved_sums.read(f"{tmp_path}/model.ckpt-7")
+    assert saved is not None
+    assert saved.history.state() == history.state()
+    assert saved.history.metrics()
+    read = saved.collector
     assert read.count == 2
     assert list(read.sums) == list(collector.sums)
     for key, value in collector.sums.items():
         np.testing.assert_array_equal(read.sums[key], value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"steps": 2}', '{"steps": 1, "sums": [[1]]}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"steps": 2}', '{"steps": 1, "sums": [[1]]}', '{"steps": 1, "sums": []}'],
+)
 def test_damaged_sums_are_lost(tmp_path: Path, text: str) -> None:
     assert saved_sums.read(f"{tmp_path}/model.ckpt-7") is None
     (tmp_path / "model.ckpt-7.progress.json").write_text(text, encoding="utf-8")
