@@ -13,8 +13,8 @@ from hmoe.report.runs import Run
 # The metrics of the chart by name, with their titles; all but MaxVio and drops have no picture, so
 # the table of the levels at the end of training has them too.
 METRICS = {
-    "load_imbalance": "load imbalance",
-    "max_violation": "MaxVio",
+    "max_violation_of_steps": "MaxVio of steps",
+    "max_violation": "MaxVio of reports",
     "fraction_tokens_dropped": "tokens dropped",
     "fraction_arrivals_dropped": "arrivals dropped",
     "expert_usage": "expert usage",
@@ -34,8 +34,7 @@ def chart(run: Run, name: str) -> Chart | None:
 
     shown = list(dict.fromkeys(row["metric"] for row in rows))
     menu = altair.binding_select(options=shown, name="show ")
-    first = "MaxVio" if "MaxVio" in shown else shown[0]
-    metric = altair.selection_point(fields=["metric"], bind=menu, value=first)
+    metric = altair.selection_point(fields=["metric"], bind=menu, value=shown[0])
     line = altair.selection_point(fields=["level"], bind="legend")
     made = (
         altair.Chart(altair.Data(values=rows))

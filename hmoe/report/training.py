@@ -194,8 +194,9 @@ def _at_the_end(runs: Sequence[Run]) -> Section:
     return Section(
         "end-of-training",
         "Levels at the end of training",
-        "load imbalance = MaxVio + 1; tokens dropped = tokens of the layer that are lost there /"
-        " its real tokens; arrivals dropped = arrivals without a slot / arrivals; expert usage ="
+        "MaxVio of steps = mean of the MaxVio of single steps; MaxVio of reports = MaxVio of the"
+        " demand since the report before; tokens dropped = tokens of the layer that are lost there"
+        " / its real tokens; arrivals dropped = arrivals without a slot / arrivals; expert usage ="
         " filled slots / slots; router confidence = sum of weights of filled slots / filled slots;"
         " entropy = mean over tokens of -sum(p * ln(p)), p: what the gate gives each expert",
         "Dead experts are those that no token chose since the report before: capacity that is paid"

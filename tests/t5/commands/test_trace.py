@@ -199,6 +199,24 @@ def test_all_checkpoints(hmoe: server.Server, model: Path, tmp_path: Path) -> No
     run(hmoe, "trace", f"--model_dir={folder}", "--examples=2", asked)
     found = {each.name for each in folder.glob("trace-*")}
     assert found == {f"trace-{step}.parquet" for step in steps}
+    files = [folder / f"trace-{step}.parquet" for step in steps[:2]]
+    before, after = (outer_choices(traces.read(str(each))) for each in files)
+    assert before.keys() == after.keys()
+    flipped = sum(before[token] != after[token] for token in before)
+    outer = compare(hmoe, *files)[0]
+    assert (outer["layer"], outer["level"]) == (ENCODER, "outer")
+    assert (outer["tokens"], outer["flipped"]) == (len(before), flipped)
+    assert flipped > 0
+
+
+def outer_choices(trace: Trace) -> dict[tuple[int, int], set[int]]:
+    """The experts that each token of the encoder's layer chose at its outer level."""
+    rows = trace.rows_of(ENCODER) & (trace.numbers["level"] == 0)
+    found: dict[tuple[int, int], set[int]] = {}
+    columns = [trace.numbers[name][rows] for name in ("example", "position", "expert")]
+    for example, position, expert in zip(*columns):
+        found.setdefault((example, position), set()).add(expert)
+    return found
 
 
 def compare(hmoe: server.Server, first: Path, second: Path) -> list[dict[str, Any]]:
@@ -284,6 +302,23 @@ def test_a_line_that_a_user_types(hmoe: server.Server, model: Path) -> None:
     after = shown[shown.index("Tokens of targets") :]
     assert after[2].split() == ["token", DECODER]
     assert after[4].split()[0] == "<start>"
+
+
+def test_lines_that_a_user_types_as_a_file(
+    hmoe: server.Server, model: Path, tmp_path: Path
+) -> None:
+    before = sorted(model.iterdir())
+    output = tmp_path / "typed.parquet"
+    lines = ("de full date: 2037-07-15", "en unit: 3 kg")
+    run(hmoe, "trace", f"--model_dir={model}", f"--output={output}", *lines)
+    found = traces.read(str(output))
+    assert found.manifest.num_examples == len(lines)
+    assert found.manifest.settings["data"] == "lines that were typed"
+    for number, line in enumerate(lines):
+        rows = found.rows_of(ENCODER) & (found.numbers["example"] == number)
+        rows &= (found.numbers["level"] == 0) & (found.numbers["rank"] == 0)
+        assert "".join(found.words("piece")[rows]) == f"{line}<end>"
+    assert sorted(model.iterdir()) == before
 
 
 @pytest.mark.slow
