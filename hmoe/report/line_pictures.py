@@ -27,13 +27,20 @@ class Line:
       name: its name in the legend.
       single: the values of single reports, drawn faintly; None for none.
       mean: the values that are drawn in full.
-      dashed: whether it is dashed.
+      dashed: values that are drawn dashed in the same color; None for none.
+      dashed_name: what these are, behind the name of the line.
     """
 
     name: str
     single: Curve | None
     mean: Curve
-    dashed: bool = False
+    dashed: Curve | None = None
+    dashed_name: str = ""
+
+    @property
+    def drawn(self) -> list[Curve]:
+        """All curves of the line."""
+        return [each for each in (self.mean, self.single, self.dashed) if each is not None]
 
 
 class Axis(NamedTuple):
@@ -54,8 +61,7 @@ class Axis(NamedTuple):
 
 def shared_axis(label: str, lines: Iterable[Line], *, from_zero: bool = True) -> Axis:
     """Returns an axis that all of these lines fit in."""
-    found = list(lines)
-    drawn = [each for line in found for each in (line.mean, line.single) if each is not None]
+    drawn = [each for line in lines for each in line.drawn]
     highest = max((float(each.values.max()) for each in drawn), default=1.0)
     lowest = 0.0 if from_zero else min(float(each.values.min()) for each in drawn)
     last = max((float(each.steps[-1]) for each in drawn), default=1.0)
@@ -70,15 +76,9 @@ def draw(name: str, title: str, lines: Sequence[Line], axis: Axis) -> Picture:
     for line, color in zip(lines, drawing.colors(len(lines))):
         if line.single is not None:
             _plot(axes, line.single, color=color, alpha=0.3, linewidth=0.8)
-        style = "--" if line.dashed else "-"
-        _plot(
-            axes,
-            line.mean,
-            color=color,
-            linewidth=1.6,
-            linestyle=style,
-            label=drawing.name(line.name),
-        )
+        _plot(axes, line.mean, color=color, linewidth=1.6, label=drawing.name(line.name))
+        if line.dashed is not None:
+            _plot(axes, line.dashed, color=color, linewidth=1.6, linestyle="--")
     axes.set_xlim(0, axis.last_step)
     axes.set_ylim(axis.lowest, axis.highest)
     axes.set_xlabel("training step")
@@ -95,12 +95,19 @@ def _plot(axes: Axes, found: Curve, **style: object) -> None:
 
 def _in_words(lines: Sequence[Line]) -> str:
     """Returns the first and last values of each line."""
-    ends = [
-        f"{line.name}: {_number(line.mean.values[0])} at step {line.mean.steps[0]}, "
-        f"{_number(line.mean.values[-1])} at step {line.mean.steps[-1]}"
-        for line in lines
-    ]
+    ends = []
+    for line in lines:
+        ends.append(f"{line.name}: {_ends(line.mean)}")
+        if line.dashed is not None:
+            ends.append(f"{line.name}, {line.dashed_name}: {_ends(line.dashed)}")
     return "; ".join(ends) + "."
+
+
+def _ends(curve: Curve) -> str:
+    return (
+        f"{_number(curve.values[0])} at step {curve.steps[0]}, "
+        f"{_number(curve.values[-1])} at step {curve.steps[-1]}"
+    )
 
 
 def _number(value: np.floating) -> str:

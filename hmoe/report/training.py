@@ -182,11 +182,10 @@ def _lines(run: Run, prefix: str, layer: str, kind: _Kind) -> list[Line]:
     """Returns the lines of a level or layer, whose metrics begin with `prefix`."""
     known = (curves.curve(run, f"{prefix}/{metric}") for metric in kind.metrics)
     found = next((each for each in known if each is not None), None)
-    lines = [] if found is None else [Line(layer, found, found.windowed())]
+    if found is None:
+        return []
     summed = curves.curve(run, f"{prefix}/{kind.dashed}") if kind.dashed else None
-    if summed is not None:
-        lines.append(Line(f"{layer}, {WINDOW} steps", None, summed, dashed=True))
-    return lines
+    return [Line(layer, found, found.windowed(), summed, f"{WINDOW} steps together")]
 
 
 def _at_the_end(runs: Sequence[Run]) -> Section:

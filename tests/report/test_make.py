@@ -172,7 +172,7 @@ def test_single_steps_and_a_hundred_together(tmp_path: Path) -> None:
     for title, value in (("level 'outer'", 4), ("level 'inner'", 5), ("leaves", 7)):
         assert (
             f"MaxVio over steps, {title}. {made_runs.LAYER}: {value + 1:.3g} at step 10,"
-            f" {value + last:.3g} at step 300; {made_runs.LAYER}, 100 steps: {value - 1} at step"
+            f" {value + last:.3g} at step 300; {made_runs.LAYER}, 100 steps together: {value - 1} at step"
             f" 100, {value - 3} at step 300."
         ) in text
     assert sorted(p.name for p in (tmp_path / "run" / "report_pictures").glob("maxvio-*.svg")) == [
