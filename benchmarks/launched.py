@@ -17,7 +17,7 @@ _WARM_UP, _STEPS = 5, 20
 
 
 def trained(number: int, mesh: str) -> dict[str, Any]:
-    """Trains the default job for some steps.
+    """Trains the model of the default job for some steps of 32 sequences.
 
     Args:
       number: number of processes; one is started without `hmoe launch`.
@@ -32,6 +32,7 @@ def trained(number: int, mesh: str) -> dict[str, Any]:
         f"--gin_param=utils.run.mesh_shape = {mesh!r}",
         f"--gin_param=utils.run.mesh_devices = {[''] * number!r}",
         "--gin_param=hmoe.Session.log_every_steps = 1",
+        "--gin_param=batch_size = 32",
         f"--train_steps={1 + _WARM_UP + _STEPS}",
     ]
     if number > 1:

@@ -194,7 +194,7 @@ def main():
     for layout in flags.layouts:
         print(layout)
         files = [*(flags.gin_file or ["runs/default.gin"]), f"layouts/{layout}.gin"]
-        measure(files, flags.gin_param, flags.turns, flags.steps)
+        measure(files, ["batch_size = 32", *flags.gin_param], flags.turns, flags.steps)
 
 
 if __name__ == "__main__":

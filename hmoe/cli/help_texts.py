@@ -50,7 +50,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "write which experts each token went to, or compare two such files",
         (
             'hmoe trace --model_dir=runs/default "de full date: 2037-07-15 Wed"',
-            "hmoe trace --compare runs/a/trace-600.parquet runs/b/trace-600.parquet",
+            "hmoe trace --compare runs/a/trace-1200.parquet runs/b/trace-1200.parquet",
         ),
     ),
     "ablate": (

@@ -65,7 +65,7 @@ def test_the_whole_file_says_the_same_as_the_file(capsys: pytest.CaptureFixture)
     text = out(capsys, "show", "--whole", "runs/tiny.gin")
     assert "\ninclude " not in text
     lines = [line.strip() for line in text.splitlines()]
-    assert lines.index("train_steps = 600") < lines.index("train_steps = 4")
+    assert lines.index("train_steps = 1200") < lines.index("train_steps = 4")
     assert text.startswith(gin_command.read("runs/tiny.gin").partition("\ninclude")[0])
 
 

@@ -76,7 +76,7 @@ def test_files_beside_data_change_the_default_run() -> None:
     reading = run_sources.read(training("mine.gin", data="d.tsv"))
     assert reading is not None
     assert reading.literal("Unitransformer.d_model") == 64
-    assert reading.literal(f"{RUN}.batch_size") == 32
+    assert reading.literal(f"{RUN}.batch_size") == 16
     assert reading.bound(f"{RUN}.train_dataset_fn") is not None
 
 

@@ -96,7 +96,7 @@ def _check_beginning(reading: Reading, request: Request) -> None:
     if not is_there and not _goes_on(request):
         raise ValueError(
             f"{shown}, but there is no checkpoint of that name ({path}.index does not exist); name "
-            "one without the ends of its files, such as 'runs/default/model.ckpt-600'"
+            "one without the ends of its files, such as 'runs/default/model.ckpt-1200'"
         )
 
 

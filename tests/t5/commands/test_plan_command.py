@@ -257,7 +257,7 @@ def test_the_default_job(monkeypatch: pytest.MonkeyPatch) -> None:
     request = request_for(files=())
     ((shown, _, found, step, of_step),), said = planned(request, monkeypatch)
     assert shown == request
-    assert (found.mesh, found.tokens, found.on_tpu) == ({"rows": 2, "cols": 2}, 32 * 160, False)
+    assert (found.mesh, found.tokens, found.on_tpu) == ({"rows": 2, "cols": 2}, 16 * 160, False)
     assert [layer.name for layer in step.records] == [
         f"{stack}/block_{block:03d}/layer_{layer:03d}"
         for stack, layer in (("encoder", 1), ("decoder", 2))
