@@ -160,6 +160,10 @@ def _sources(request: Request) -> Iterator[tuple[str, str]]:
             yield f"--{name}", getattr(request, name)
     for path in request.gin_file:
         yield "--gin_file", path
+    if request.trace and request.trace.data:
+        yield "--data", request.trace.data
+    if request.ablate and request.ablate.trace_file:
+        yield "--trace", request.ablate.trace_file
 
 
 def _check_not_of_a_run(path: str, shown: str, model_dir: str) -> None:

@@ -120,6 +120,8 @@ def read(model_dir: str) -> SavedRun | None:
 def versions(model_dir: str) -> list[dict[str, Any]]:
     """Returns what `VERSIONS` says; nothing if training has not written it, or it is damaged."""
     path = epath.Path(os.path.join(model_dir, FLAGS_FILE))
+    if not path.exists():
+        return []
     try:
         found = json.loads(path.read_bytes().decode("utf-8"))[VERSIONS]
         return [dict(each) for each in found if type(each[FROM_STEP]) is int]

@@ -174,9 +174,7 @@ def _write(flags: TraceFlags, model_dir: str, found: Trace, console: Console) ->
 
 def _name_of_data(flags: TraceFlags) -> str | None:
     """Returns what a trace is of; None for the examples that an evaluation has."""
-    if flags.data is None:
-        return flags.split
-    return os.path.basename(flags.data).split(".")[0]
+    return flags.split if flags.data is None else os.path.basename(flags.data)
 
 
 def _lines_function(request: Request, console: Console) -> Callable[..., None]:

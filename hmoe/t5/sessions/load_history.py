@@ -32,8 +32,9 @@ class LoadHistory:
         # Of the steps since the last report.
         self._single: dict[str, float] = {}
         self._num_single = 0
-        # Of the steps since the last multiple of WINDOW.
+        # Of the steps since the last multiple of WINDOW, as far as they are known.
         self._window: Loads = {}
+        self._num_window = 0
         # Of the last whole window, until it is reported.
         self._whole: dict[str, float] = {}
 
@@ -52,9 +53,12 @@ class LoadHistory:
                 self._single[place] = self._single.get(place, 0.0) + _violation(load)
         for place, load in loads.items():
             self._window[place] = self._window.get(place, 0.0) + load
+        self._num_window += num_steps
         if step // WINDOW > (step - num_steps) // WINDOW:
-            self._whole = {place: _violation(load) for place, load in self._window.items()}
-            self._window = {}
+            # Not where training went on from another step without its history.
+            if self._num_window > WINDOW - num_steps:
+                self._whole = {place: _violation(load) for place, load in self._window.items()}
+            self._window, self._num_window = {}, 0
 
     def metrics(self) -> dict[str, float]:
         """Returns the metrics of a report, by name."""
@@ -83,6 +87,7 @@ class LoadHistory:
             "single": self._single,
             "num_single": self._num_single,
             "window": {place: load.tolist() for place, load in self._window.items()},
+            "num_window": self._num_window,
             "whole": self._whole,
         }
 
@@ -100,6 +105,7 @@ class LoadHistory:
         if any(load.ndim != 2 for load in window.values()):
             raise ValueError("a load has a row for each set of siblings")
         history._window = window
+        history._num_window = int(state["num_window"])
         history._whole = {str(p): float(value) for p, value in dict(state["whole"]).items()}
         return history
 

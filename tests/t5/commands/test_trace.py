@@ -258,7 +258,7 @@ def test_a_file_of_the_same_examples(
     pairs.write_text("\n".join(["no tab", *lines]) + "\n", "utf-8")
     before = (model / "trace-3.parquet").read_bytes()
     run(hmoe, "trace", f"--model_dir={model}", f"--data={pairs}", "--skip_bad_lines")
-    written = model / "trace-3-my_pairs.parquet"
+    written = model / "trace-3-my_pairs_tsv.parquet"
     found = traces.read(str(written))
     written.unlink()
     assert (model / "trace-3.parquet").read_bytes() == before
@@ -371,6 +371,11 @@ def test_a_model_without_experts(hmoe: server.Server, tmp_path: Path) -> None:
             "hmoe trace: error: give either --split or --data, of which all is traced",
         ),
         (["--skip_bad_lines"], "hmoe trace: error: --skip_bad_lines goes with --data"),
+        (
+            ["--model_dir={model}", "--data={model}/../pairs.tsv", "--output={model}/../pairs.tsv"],
+            "hmoe: error: --output '{model}/../pairs.tsv' would replace --data"
+            " '{model}/../pairs.tsv'; name another file to write to",
+        ),
         (
             ["--compare", "a", "b", "--data=a.tsv"],
             "hmoe trace: error: --data does not go with --compare, which reads two traces alone",

@@ -60,6 +60,21 @@ def test_totals_of_many_steps_tell_nothing_of_single_ones() -> None:
     assert history.metrics() == {}
     history.add(120, sums("l", outer=[30.0, 90.0]), 60)
     assert history.metrics() == {f"l/outer/{WINDOW}": 0.0, f"l/{WINDOW}": 0.0}
+    history.begin_report()
+    history.add(180, sums("l", outer=[90.0, 30.0]), 60)
+    assert history.metrics() == {}
+    history.add(240, sums("l", outer=[90.0, 30.0]), 60)
+    assert history.metrics() == {f"l/outer/{WINDOW}": 0.5, f"l/{WINDOW}": 0.5}
+
+
+def test_a_part_of_a_hundred_steps_is_no_hundred() -> None:
+    """As where training begins with a model of another step, or has lost its history."""
+    history = LoadHistory()
+    for step in range(1_001, 1_301):
+        if step == 1_150:
+            history = LoadHistory()
+        history.add(step, sums("l", outer=[3.0, 1.0]))
+        assert (f"l/{WINDOW}" in history.metrics()) == (step in (*range(1_100, 1_150), 1_300))
 
 
 def test_layers_without_metrics_and_dense_models() -> None:
