@@ -25,6 +25,8 @@ _FULL = {
     "router_confidence": 0.625,
     "entropy": 0.3,
 }
+# The lines of a run that has one picture.
+DENSE = [made_runs.line(5, loss=2.5)]
 _MACRO = "MIXTURE_NAME = 'cldr_names'\n"
 _BOUND = "mesh_train_dataset_fn.mixture_or_task_name = {}\n"
 
@@ -104,13 +106,13 @@ def test_what_ran_and_the_last_steps(tmp_path: Path) -> None:
     ids=["macro", "macro alone", "bound", "none", "damaged", "endless", "reference"],
 )
 def test_data_of_a_run_on_a_mixture(tmp_path: Path, gin: str, expected: str | None) -> None:
-    run = made_runs.make(tmp_path / "run", made_runs.lines(1), gin=gin, data="")
+    run = made_runs.make(tmp_path / "run", DENSE, gin=gin, data="")
     assert runs.read(str(run)).data == ({"data": expected} if expected else {})
     assert dict(tables_of(report(run))["What ran"]).get("data") == expected
 
 
 def test_versions_that_trained_a_run(tmp_path: Path) -> None:
-    run = made_runs.make(tmp_path / "run", made_runs.lines(1))
+    run = made_runs.make(tmp_path / "run", DENSE)
     told = [
         {"from_step": 0, "hmoe": "0.0.7", "mesh_tensorflow": "0.1"},
         {"from_step": 1500, "hmoe": "0.0.8", "mesh_tensorflow": "0.2"},
@@ -124,7 +126,7 @@ def test_versions_that_trained_a_run(tmp_path: Path) -> None:
 def test_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
     """Only what a report wrote and nobody has changed."""
     run = made_runs.make(tmp_path / "run", made_runs.lines(3))
-    dense = made_runs.make(tmp_path / "dense", [made_runs.line(5, loss=2.5)])
+    dense = made_runs.make(tmp_path / "dense", DENSE)
     page, folder = tmp_path / "a.html", tmp_path / "a_pictures"
     report(run, path=str(page))
     (folder / "maxvio-outer.svg").write_text("changed", encoding="utf-8")
@@ -136,7 +138,7 @@ def test_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"a.svg": 1}', '{"../loss.svg": "%s"}'])
 def test_a_damaged_list_of_pictures_removes_nothing(tmp_path: Path, damage: str) -> None:
-    run = made_runs.make(tmp_path / "run", made_runs.lines(3))
+    run = made_runs.make(tmp_path / "run", DENSE)
     report(run)
     folder = run / "report_pictures"
     digest = json.loads((folder / "written.json").read_text(encoding="utf-8"))["loss.svg"]
@@ -200,7 +202,7 @@ def test_two_runs_share_their_axes(tmp_path: Path) -> None:
 
 
 def test_a_run_without_experts_has_its_loss_alone(tmp_path: Path) -> None:
-    run = made_runs.make(tmp_path / "run", [made_runs.line(5, loss=2.5)])
+    run = made_runs.make(tmp_path / "run", DENSE)
     text = report(run)
     assert re.findall(r'<section id="(.*?)"', text)[0] == "loss"
     assert "load-over-steps" not in text
