@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 
@@ -72,6 +73,7 @@ def _has_charts(sections: Sequence[Section]) -> bool:
     )
 
 
+@functools.cache  # bundling takes seconds
 def _script() -> str:
     """Returns what draws charts, such that no text in it ends the script that it stands in."""
     import vl_convert
