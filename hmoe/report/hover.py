@@ -13,8 +13,8 @@ from hmoe.report.runs import Run
 # The metrics of the chart by name, with their titles; all but MaxVio and drops have no picture, so
 # the table of the levels at the end of training has them too.
 METRICS = {
-    "max_violation_of_steps": "MaxVio of steps",
-    "max_violation": "MaxVio of reports",
+    "max_violation_of_steps": "MaxVio of single steps",
+    "max_violation": "MaxVio between reports",
     "fraction_tokens_dropped": "tokens dropped",
     "fraction_arrivals_dropped": "arrivals dropped",
     "expert_usage": "expert usage",

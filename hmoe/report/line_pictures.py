@@ -79,11 +79,16 @@ def draw(name: str, title: str, lines: Sequence[Line], axis: Axis) -> Picture:
         _plot(axes, line.mean, color=color, linewidth=1.6, label=drawing.name(line.name))
         if line.dashed is not None:
             _plot(axes, line.dashed, color=color, linewidth=1.6, linestyle="--")
+    names = [drawing.name(line.name) for line in lines]
+    dashed = next((line.dashed_name for line in lines if line.dashed is not None), "")
+    if dashed:
+        names.append(f"dashed: {dashed}")
+        axes.plot([], [], color=drawing.INK, linewidth=1.6, linestyle="--", label=names[-1])
     axes.set_xlim(0, axis.last_step)
     axes.set_ylim(axis.lowest, axis.highest)
     axes.set_xlabel("training step")
     axes.set_ylabel(axis.label)
-    drawing.legend(axes, [drawing.name(line.name) for line in lines])
+    drawing.legend(axes, names)
     return drawing.picture(figure, name, title, f"{title}. {_in_words(lines)}")
 
 

@@ -84,9 +84,9 @@ def _name(run: Run) -> str:
 def _trained_by(run: Run) -> list[tuple[str, str]]:
     """Returns the versions that trained a run; nothing for a run that does not tell them."""
     rows = []
-    for number, versions in enumerate(run.versions):
+    for versions in run.versions:
         step = versions[saved_run.FROM_STEP]
-        after = f" after step {step:,}" if number else ""
+        after = f" after step {step:,}" if step else ""
         names = [name for name in versions if name != saved_run.FROM_STEP]
         words = [f"{name.replace('_', ' ')} {versions[name]}" for name in names]
         rows.append((f"trained by{after}", ", ".join(words)))

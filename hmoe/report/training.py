@@ -20,7 +20,7 @@ class _Kind(NamedTuple):
     """A metric of levels, or of layers, that is drawn over steps.
 
     Attributes:
-      metrics: its name, and others whose first that a run has takes its place.
+      metrics: its names, the best first; the first that all reports of a run have is drawn.
       label: of its axis.
       name: of its files.
       title: of its pictures.
@@ -125,7 +125,7 @@ def _load(runs: Sequence[Run]) -> Section:
         "Each layer and level, and its leaves; every choice of a real token counts 1, before policy"
         " and capacity. Full: MaxVio of single steps, the mean over the last"
         f" {WINDOW}; faint: the mean since the report before; dashed: MaxVio of the demand summed"
-        f" over each {WINDOW} steps. Training on a TPU does not tell of single steps: there full"
+        f" over {WINDOW} steps. Where a run does not tell of single steps, as on a TPU, full"
         " and faint are MaxVio of the demand summed since the report before.",
         tuple(sides),
     )
@@ -180,10 +180,11 @@ def _level_lines(run: Run, kind: _Kind) -> dict[_Which, list[Line]]:
 
 def _lines(run: Run, prefix: str, layer: str, kind: _Kind) -> list[Line]:
     """Returns the lines of a level or layer, whose metrics begin with `prefix`."""
-    known = (curves.curve(run, f"{prefix}/{metric}") for metric in kind.metrics)
-    found = next((each for each in known if each is not None), None)
-    if found is None:
+    known = [curves.curve(run, f"{prefix}/{metric}") for metric in kind.metrics]
+    present = [each for each in known if each is not None]
+    if not present:
         return []
+    found = max(present, key=lambda each: len(each.steps))  # of equally long ones the first
     summed = curves.curve(run, f"{prefix}/{kind.dashed}") if kind.dashed else None
     return [Line(layer, found, found.windowed(), summed, f"{WINDOW} steps together")]
 
@@ -193,7 +194,7 @@ def _at_the_end(runs: Sequence[Run]) -> Section:
     return Section(
         "end-of-training",
         "Levels at the end of training",
-        "MaxVio of steps = mean of the MaxVio of single steps; MaxVio of reports = MaxVio of the"
+        "MaxVio of single steps: their mean; MaxVio between reports: that of the"
         " demand since the report before; tokens dropped = tokens of the layer that are lost there"
         " / its real tokens; arrivals dropped = arrivals without a slot / arrivals; expert usage ="
         " filled slots / slots; router confidence = sum of weights of filled slots / filled slots;"

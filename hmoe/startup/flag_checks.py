@@ -61,7 +61,8 @@ def _check_not_empty(request: Request) -> None:
     for name, value in fields.items():
         empty = value == "" or (isinstance(value, tuple) and "" in value)
         if empty and name != "text":
-            raise ValueError(f"--{name} is empty; give it a value, or leave it out")
+            flag = "trace" if name == "trace_file" else name
+            raise ValueError(f"--{flag} is empty; give it a value, or leave it out")
 
 
 def _flags_of_command(request: Request) -> dict[str, object]:

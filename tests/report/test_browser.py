@@ -130,7 +130,7 @@ def test_the_menu_of_the_chart_is_found_by_its_role(
     with browser_lib.opened(browser, pages["one"], 1400, "light") as opened:
         group = opened.page.get_by_role("group", name=alt, exact=True)
         menu = group.get_by_role("combobox", name="show", exact=True)
-        assert menu.evaluate("menu => menu.value") == "MaxVio of reports"
+        assert menu.evaluate("menu => menu.value") == "MaxVio between reports"
         menu.select_option("tokens dropped")
         opened.page.locator(".vega svg .mark-symbol path").nth(1).hover(force=True)
         opened.page.wait_for_function("document.querySelector('.vg-tooltip.visible')")

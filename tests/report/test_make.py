@@ -68,8 +68,8 @@ def test_what_ran_and_the_last_steps(tmp_path: Path) -> None:
     mean = sum(1 / n for n in range(3, 13)) / 10
     assert tables["Step 120"][0] == [
         "layer and level",
-        "MaxVio of steps",
-        "MaxVio of reports",
+        "MaxVio of single steps",
+        "MaxVio between reports",
         "tokens dropped",
         "arrivals dropped",
         "expert usage",
@@ -121,6 +121,9 @@ def test_versions_that_trained_a_run(tmp_path: Path) -> None:
     ran = tables_of(report(run))["What ran"]
     assert ["trained by", "hmoe 0.0.7, mesh tensorflow 0.1"] in ran
     assert ["trained by after step 1,500", "hmoe 0.0.8, mesh tensorflow 0.2"] in ran
+    (run / "run.json").write_text(json.dumps({"versions": told[1:]}), encoding="utf-8")
+    names = [row[0] for row in tables_of(report(run))["What ran"] if "trained by" in row[0]]
+    assert names == ["trained by after step 1,500"]
 
 
 def test_pictures_of_an_earlier_report_go(tmp_path: Path) -> None:
@@ -155,9 +158,9 @@ def test_what_lines_of_the_load_are(tmp_path: Path) -> None:
     assert (
         "Each layer and level, and its leaves; every choice of a real token counts 1, before policy"
         " and capacity. Full: MaxVio of single steps, the mean over the last 100; faint: the mean"
-        " since the report before; dashed: MaxVio of the demand summed over each 100 steps."
-        " Training on a TPU does not tell of single steps: there full and faint are MaxVio of the"
-        " demand summed since the report before."
+        " since the report before; dashed: MaxVio of the demand summed over 100 steps. Where a run"
+        " does not tell of single steps, as on a TPU, full and faint are MaxVio of the demand summed"
+        " since the report before."
     ) in text
 
 
@@ -182,8 +185,17 @@ def test_single_steps_and_a_hundred_together(tmp_path: Path) -> None:
         "maxvio-of-leaves.svg",
         "maxvio-outer.svg",
     ]
-    on_tpu = report(made_runs.make(tmp_path / "tpu", made_runs.lines(1)))
-    assert f"MaxVio over steps, level 'outer'. {made_runs.LAYER}: 0.6 at" in html.unescape(on_tpu)
+
+
+def test_a_run_that_tells_of_single_steps_at_its_end_alone(tmp_path: Path) -> None:
+    """On a TPU, or where an earlier version began it: then the demand between reports is drawn."""
+    found = made_runs.lines(3)
+    found[-1][f"{made_runs.LAYER}/outer/max_violation_of_steps"] = 9.0
+    text = html.unescape(report(made_runs.make(tmp_path / "run", found)))
+    assert (
+        f"MaxVio over steps, level 'outer'. {made_runs.LAYER}: 0.6 at step 10, 0.367 at step 30."
+        in text
+    )
 
 
 def test_two_runs_share_their_axes(tmp_path: Path) -> None:

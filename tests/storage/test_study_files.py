@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
-
 from hmoe.storage import study_files
 
 
-@pytest.mark.parametrize(
-    ("what", "name"),
-    [
-        (None, "trace-7.parquet"),
-        ("train", "trace-7-train.parquet"),
-        ("train.tsv", "trace-7-train_tsv.parquet"),
-        (".tsv", "trace-7-_tsv.parquet"),
-        ("my (own) data.tsv.gz", "trace-7-my_own_data_tsv_gz.parquet"),
-        ("\N{HIRAGANA LETTER A}" * 80, "trace-7-" + "\N{HIRAGANA LETTER A}" * 50 + ".parquet"),
-    ],
-)
-def test_names_of_traces(what: str | None, name: str) -> None:
-    assert study_files.trace_name(7, what) == name
-    assert study_files.ANY.fullmatch(name)
-    assert bool(study_files.TRACE.fullmatch(name)) == (what is None)
-    assert len(name.encode("utf-8")) < 255
+def test_names_of_traces() -> None:
+    """All of them different, and none but the first that of the evaluation's trace."""
+    assert study_files.trace_name(7) == "trace-7.parquet"
+    assert study_files.trace_name(7, "train") == "trace-7-train.parquet"
+    long = "\N{HIRAGANA LETTER A}" * 60
+    files = ("train.tsv", "train.txt", "a/train.tsv", ".tsv", "my (own) data.tsv.gz", "train")
+    long_files = (f"{long}1.tsv", f"{long}2.tsv")
+    names = [study_files.trace_name(7, data=each) for each in (*files, *long_files)]
+    names += [study_files.trace_name(7, "train"), study_files.trace_name(8, "train")]
+    assert len(set(names)) == len(names)
+    assert names[4].startswith("trace-7-my_own_data-")
+    for name in names:
+        assert study_files.ANY.fullmatch(name)
+        assert not study_files.TRACE.fullmatch(name)
+        assert len(name.encode("utf-8")) < 255
+    assert study_files.trace_name(7, data="train.tsv") == names[0]
 
 
 def test_names_of_studies() -> None:

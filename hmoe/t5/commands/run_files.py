@@ -54,8 +54,8 @@ class RunFiles(NamedTuple):
           OSError: the files cannot be written.
         """
         epath.Path(model_dir).mkdir(parents=True, exist_ok=True)
-        copy = {VERSIONS: list(self.versions)} if self.versions else {}
-        flags = {**self.flags, **copy, COPY: self.configuration.splitlines()}
+        versions = {VERSIONS: list(self.versions)} if self.versions else {}
+        flags = {**self.flags, **versions, COPY: self.configuration.splitlines()}
         if self.vocabulary is not None and not is_elsewhere(model_dir):
             # So the model can be used when its folder is moved, and whatever happens to the file
             # that was given.

@@ -163,18 +163,13 @@ def _with_data(asked: EvalRequest, flags: TraceFlags) -> EvalRequest:
 
 
 def _write(flags: TraceFlags, model_dir: str, found: Trace, console: Console) -> None:
-    name = study_files.trace_name(found.manifest.step, _name_of_data(flags))
+    name = study_files.trace_name(found.manifest.step, flags.split, flags.data)
     path = flags.output or os.path.join(model_dir, name)
     if not processes.is_first():
         return
     epath.Path(path).parent.mkdir(parents=True, exist_ok=True)
     traces.write(path, found)
     console.say(f"Wrote {len(found):,} choices of {found.manifest.num_examples} examples to {path}")
-
-
-def _name_of_data(flags: TraceFlags) -> str | None:
-    """Returns what a trace is of; None for the examples that an evaluation has."""
-    return flags.split if flags.data is None else os.path.basename(flags.data)
 
 
 def _lines_function(request: Request, console: Console) -> Callable[..., None]:

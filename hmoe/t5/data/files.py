@@ -235,10 +235,11 @@ def register_examples(
     """
     data_format = lines.format_of(data, data_format)
     found = file_scan.scan(data, data_format, skip_bad_lines)
-    whole = _Data([found], {EXAMPLES: _Split(data)}, found.num_examples)
+    whole = _Data([found], {EXAMPLES: _Split(data)}, num_validation=0)
     name = _task_name(data, None, None, skip_bad_lines, f"{data_format}, {EXAMPLES}")
     features = {
-        name: seqio.Feature(vocabulary, add_eos=True) for name, vocabulary in vocabularies.items()
+        feature: seqio.Feature(vocabulary, add_eos=True)
+        for feature, vocabulary in vocabularies.items()
     }
     read = _row_reader(lambda: whole, data_format, skip_bad_lines)
     _add_task(name, data_format, features, read, found.num_examples, (EXAMPLES,))

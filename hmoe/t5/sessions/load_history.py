@@ -47,6 +47,8 @@ class LoadHistory:
           num_steps: the number of steps.
         """
         loads = dict(_loads(sums))
+        if not loads:
+            return
         if num_steps == 1:
             self._num_single += 1
             for place, load in loads.items():
@@ -55,8 +57,9 @@ class LoadHistory:
             self._window[place] = self._window.get(place, 0.0) + load
         self._num_window += num_steps
         if step // WINDOW > (step - num_steps) // WINDOW:
-            # Not where training went on from another step without its history.
-            if self._num_window > WINDOW - num_steps:
+            # Not where training went on from another step without its history, nor where a TPU's
+            # loop steps over the multiple: MaxVio falls with the number of steps.
+            if self._num_window == WINDOW:
                 self._whole = {place: _violation(load) for place, load in self._window.items()}
             self._window, self._num_window = {}, 0
 

@@ -106,15 +106,16 @@ VIOLATION_OF_STEPS = RunMetric(
     "max_violation_of_steps",
     "training",
     "times the mean",
-    "mean of the MaxVio of single steps since the last report; not on TPUs, where the host does not"
-    " see single steps",
+    "mean of the MaxVio of single steps since the last report; with metrics brief or full, and not"
+    " on TPUs, where the host does not see single steps",
 )
 VIOLATION_OF_WINDOW = RunMetric(
     f"max_violation_of_{WINDOW}_steps",
     "training",
     "times the mean",
-    f"MaxVio of the demand of {WINDOW} steps together, up to the last multiple of {WINDOW}; in the"
-    " first report after them",
+    f"MaxVio of the demand of {WINDOW} steps together, up to the last multiple of {WINDOW} before"
+    " the report, in the first report after them; with metrics brief or full, and on TPUs where"
+    f" iterations_per_loop divides {WINDOW}",
 )
 
 # Those of a run that each level has ("<layer>/<level>/...") and each layer ("<layer>/...").

@@ -57,6 +57,7 @@ def read(path: str) -> SavedSums | None:
         collector.count = int(found["steps"])
         for layer, name, value in found["sums"]:
             collector.sums[SumKey(layer, name)] = np.asarray(value, np.float64)
-        return SavedSums(collector, LoadHistory.of_state(found["loads"]))
-    except (OSError, ValueError, TypeError, KeyError):
+        loads = found.get("loads")  # which earlier versions did not keep
+        return SavedSums(collector, LoadHistory.of_state(loads) if loads else LoadHistory())
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.t5.commands import traced_model
 from tests.t5.commands.traced_model import run
 
 NUM_EXAMPLES = 21
+TEXT = "Some running text, long enough for a span."
 # Those of runs/default.gin.
 LANGUAGES = ("ar", "de", "el", "en", "es", "fr", "hi", "ja", "ko", "pt", "ru", "zh")
 ENCODER, DECODER = "encoder/block_000/layer_001", "decoder/block_000/layer_002"
@@ -258,7 +260,7 @@ def test_a_file_of_the_same_examples(
     pairs.write_text("\n".join(["no tab", *lines]) + "\n", "utf-8")
     before = (model / "trace-3.parquet").read_bytes()
     run(hmoe, "trace", f"--model_dir={model}", f"--data={pairs}", "--skip_bad_lines")
-    written = model / "trace-3-my_pairs_tsv.parquet"
+    (written,) = model.glob("trace-3-my_pairs-*.parquet")
     found = traces.read(str(written))
     written.unlink()
     assert (model / "trace-3.parquet").read_bytes() == before
@@ -272,12 +274,19 @@ def test_a_file_of_the_same_examples(
 
 def test_some_of_a_file_of_text(hmoe: server.Server, model: Path, tmp_path: Path) -> None:
     text, output = tmp_path / "notes", tmp_path / "notes.parquet"
-    text.write_text("Some running text, long enough for a span.\n\n" * 5, "utf-8")
+    text.write_text(f"{TEXT}\n\n" * 5, "utf-8")
     flags = (f"--data={text}", "--data_format=text", "--examples=2", f"--output={output}")
     run(hmoe, "trace", f"--model_dir={model}", *flags)
     found = traces.read(str(output))
     assert found.manifest.num_examples == 2
-    assert {"S", "o", "m", "e"} <= set(found.words("piece"))
+    assert "split" not in found.manifest.settings
+    first = found.rows_of(ENCODER) & (found.numbers["example"] == 0)
+    first &= (found.numbers["level"] == 0) & (found.numbers["rank"] == 0)
+    pieces = found.words("piece")[first]
+    spans = "".join(each if len(each) == 1 else "|" for each in pieces).split("|")
+    # What the corruption leaves of the text, in its order, ended by the end mark.
+    assert len(spans) > 2
+    assert re.search(".+".join(map(re.escape, filter(None, spans))), "\n".join(5 * [TEXT]), re.S)
 
 
 def test_another_split_has_a_file_of_its_own(hmoe: server.Server, model: Path) -> None:

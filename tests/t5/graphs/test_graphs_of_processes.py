@@ -15,6 +15,8 @@ from hmoe.t5.graphs.evaluation import EvaluationGraph
 from hmoe.t5.graphs.model_settings import EVAL, PREDICT, SCORE, TRAIN, ModelSettings
 from hmoe.t5.graphs.tracing import TraceGraph
 from hmoe.t5.graphs.training import TrainingGraph
+from hmoe.t5.sessions.progress import ProgressHook
+from hmoe.t5.sessions.session_settings import SessionSettings
 from tests.t5 import tiny
 
 CPU = "/job:worker/replica:0/task:0/device:CPU:0"
@@ -31,16 +33,11 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
 
 
 def run_by_sessions(graph: Graph) -> list[tf.Tensor | tf.Operation]:
-    """What the hooks and loops of `hmoe.t5.sessions` ask for, by the graph's fields."""
+    """What the hooks and loops of `hmoe.t5.sessions` ask for."""
     if isinstance(graph, TrainingGraph):
         assert graph.stop is not None
-        return [
-            graph.train_op,
-            graph.loss,
-            graph.learning_rate,
-            graph.stop.all,
-            *graph.sums.values(),
-        ]
+        hook = ProgressHook(0, 1, "", SessionSettings(), graph)
+        return [graph.train_op, graph.stop.all, *hook.before_run(None).fetches.values()]
     if isinstance(graph, TraceGraph):
         levels = [level for layer in graph.decisions for level in layer]
         return [*graph.tokens.values(), *(each for level in levels for each in level.values())]

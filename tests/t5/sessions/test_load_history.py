@@ -56,15 +56,29 @@ def test_experts_that_take_turns() -> None:
 
 def test_totals_of_many_steps_tell_nothing_of_single_ones() -> None:
     history = LoadHistory()
-    history.add(60, sums("l", outer=[90.0, 30.0]), 60)
+    history.add(50, sums("l", outer=[90.0, 30.0]), 50)
     assert history.metrics() == {}
-    history.add(120, sums("l", outer=[30.0, 90.0]), 60)
+    history.add(100, sums("l", outer=[30.0, 90.0]), 50)
     assert history.metrics() == {f"l/outer/{WINDOW}": 0.0, f"l/{WINDOW}": 0.0}
     history.begin_report()
-    history.add(180, sums("l", outer=[90.0, 30.0]), 60)
-    assert history.metrics() == {}
-    history.add(240, sums("l", outer=[90.0, 30.0]), 60)
+    history.add(200, sums("l", outer=[90.0, 30.0]), 100)
     assert history.metrics() == {f"l/outer/{WINDOW}": 0.5, f"l/{WINDOW}": 0.5}
+
+
+def test_loops_that_step_over_a_hundred_have_no_windows() -> None:
+    history = LoadHistory()
+    for step in range(60, 1_000, 60):
+        history.add(step, sums("l", outer=[3.0, 1.0]), 60)
+    history.add(2_000, sums("l", outer=[3.0, 1.0]), 1_000)
+    assert history.metrics() == {}
+
+
+def test_metrics_that_are_turned_on_within_a_window() -> None:
+    history = LoadHistory()
+    for step in range(1, 301):
+        with_loads = step > 140
+        history.add(step, sums("l", outer=[3.0, 1.0]) if with_loads else {})
+        assert (f"l/{WINDOW}" in history.metrics()) == (step == 300)
 
 
 def test_a_part_of_a_hundred_steps_is_no_hundred() -> None:

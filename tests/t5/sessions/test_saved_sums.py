@@ -46,7 +46,14 @@ def test_sums_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"steps": 2}', '{"steps": 1, "sums": [[1]]}', '{"steps": 1, "sums": []}'],
+    [
+        "",
+        "{",
+        "[]",
+        '{"steps": 2}',
+        '{"steps": 1, "sums": [[1]]}',
+        '{"steps": 1, "sums": [], "loads": 7}',
+    ],
 )
 def test_damaged_sums_are_lost(tmp_path: Path, text: str) -> None:
     assert saved_sums.read(f"{tmp_path}/model.ckpt-7") is None
