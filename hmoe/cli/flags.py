@@ -395,7 +395,6 @@ def add_ablate(parser: argparse.ArgumentParser) -> None:
     add("--label", default="language", metavar="NAME", help="label of examples (default: language)")
     add(
         "--trace",
-        dest="trace_file",
         metavar=FILE,
         help="trace that tells which experts each label uses (default: trace-STEP.parquet in the "
         "model's folder)",

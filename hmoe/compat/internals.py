@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import inspect
@@ -127,8 +128,12 @@ class Patch(Internal):
             self.replace(make())
 
 
+# Looks through all that is installed, which takes a tenth of a second.
+_distributions = functools.cache(importlib.metadata.packages_distributions)
+
+
 def installed_version(package: str) -> str:
     """Returns the version of the distribution that brings a package, by its import name."""
-    names = importlib.metadata.packages_distributions().get(package, ())
+    names = _distributions().get(package, ())
     versions = [importlib.metadata.version(name) for name in dict.fromkeys(names)]
     return " or ".join(dict.fromkeys(versions)) or "version"

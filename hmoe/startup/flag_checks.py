@@ -61,8 +61,7 @@ def _check_not_empty(request: Request) -> None:
     for name, value in fields.items():
         empty = value == "" or (isinstance(value, tuple) and "" in value)
         if empty and name != "text":
-            flag = "trace" if name == "trace_file" else name
-            raise ValueError(f"--{flag} is empty; give it a value, or leave it out")
+            raise ValueError(f"--{name} is empty; give it a value, or leave it out")
 
 
 def _flags_of_command(request: Request) -> dict[str, object]:
@@ -163,8 +162,8 @@ def _sources(request: Request) -> Iterator[tuple[str, str]]:
         yield "--gin_file", path
     if request.trace and request.trace.data:
         yield "--data", request.trace.data
-    if request.ablate and request.ablate.trace_file:
-        yield "--trace", request.ablate.trace_file
+    if request.ablate and request.ablate.trace:
+        yield "--trace", request.ablate.trace
 
 
 def _check_not_of_a_run(path: str, shown: str, model_dir: str) -> None:

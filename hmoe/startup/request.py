@@ -86,7 +86,7 @@ class AblateFlags:
 
     Attributes:
       label: the label of examples, such as "language".
-      trace_file: the trace that tells which experts each label uses; None for that of the
+      trace: the trace that tells which experts each label uses; None for that of the
         checkpoint.
       examples: how many examples of each value of the label are scored.
       seeds: how many times experts are kept at random.
@@ -94,7 +94,7 @@ class AblateFlags:
     """
 
     label: str = "language"
-    trace_file: str | None = None
+    trace: str | None = None
     examples: int = 16
     seeds: int = 2
     output: str | None = None

@@ -220,9 +220,7 @@ def test_every_flag_of_a_command_reaches_its_request() -> None:
         "export": {"export_dir": "e"},
         "split": {"output_dir": "n"},
         "trace": {"trace": TraceFlags(examples=3, split="s", output="o")},
-        "ablate": {
-            "ablate": AblateFlags(label="kind", trace_file="t", examples=3, seeds=5, output="o")
-        },
+        "ablate": {"ablate": AblateFlags(label="kind", trace="t", examples=3, seeds=5, output="o")},
         "plan": {
             "data": "d",
             "strict": True,

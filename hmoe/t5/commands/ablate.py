@@ -92,7 +92,7 @@ def _with_examples(
 
 
 def _trace_path(model_dir: str, flags: AblateFlags, step: int) -> str:
-    path = flags.trace_file or os.path.join(model_dir, study_files.trace_name(step))
+    path = flags.trace or os.path.join(model_dir, study_files.trace_name(step))
     if not epath.Path(path).exists():
         raise ValueError(
             f"{path}: no such trace, from which the experts that each label uses are read; write it"

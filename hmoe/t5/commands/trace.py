@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
-from mesh_tensorflow.transformer import utils
 from t5.models import mesh_transformer
 
 from hmoe.analysis import trace_table, traces
@@ -21,7 +20,7 @@ from hmoe.t5.commands import configure
 from hmoe.t5.commands.evaluate import make_repeatable
 from hmoe.t5.commands.t5_run import T5Run
 from hmoe.t5.data import files
-from hmoe.t5.evaluation import decode_lines, evaluate
+from hmoe.t5.evaluation import decode_lines, evaluate, task_examples
 from hmoe.t5.evaluation import trace as trace_lib
 from hmoe.t5.evaluation.decode_lines import LineDecoder
 from hmoe.t5.evaluation.evaluate import EvalRequest
@@ -144,10 +143,7 @@ def _with_data(asked: EvalRequest, flags: TraceFlags) -> EvalRequest:
             ' (utils.run.sequence_length has no "inputs"); trace its own data with --split, or type'
             " a text"
         )
-    vocabularies = {
-        "inputs": utils.inputs_vocabulary(asked.vocabulary),
-        "targets": utils.targets_vocabulary(asked.vocabulary),
-    }
+    vocabularies = task_examples.vocabularies(asked.vocabulary)
     task = files.register_examples(
         flags.data, vocabularies, flags.skip_bad_lines, flags.data_format
     )

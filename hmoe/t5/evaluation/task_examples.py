@@ -6,17 +6,17 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import seqio
 import tensorflow_datasets as tfds
 from mesh_tensorflow.transformer import dataset as mtf_dataset
 from mesh_tensorflow.transformer import utils
 
 from hmoe.compat.stack import tf
 from hmoe.t5.data import cut_examples
+from hmoe.t5.data.files import FEATURES
 from hmoe.t5.evaluation.results import EvalExample, TaskExamples
 from hmoe.t5.graphs.model_settings import Vocabulary
 
-# The features that hold a task's tokens.
-FEATURES = ("inputs", "targets")
 # Returns T5's descriptions of the tasks of a split.
 EvalDatasetFn = Callable[..., Sequence[mtf_dataset.EvalDataset]]
 
@@ -70,13 +70,18 @@ def _load(dataset: mtf_dataset.EvalDataset, vocabulary: Vocabulary) -> TaskExamp
 
 def _with_text(example: EvalExample, vocabulary: Vocabulary) -> EvalExample:
     """Adds the text of inputs and targets, decoded from their ids, where a task left it out."""
-    vocabularies = (utils.inputs_vocabulary(vocabulary), utils.targets_vocabulary(vocabulary))
     text = {}
-    for name, own in zip(FEATURES, vocabularies):
+    for name, own in vocabularies(vocabulary).items():
         if name in example and f"{name}_pretokenized" not in example:
             ids = [int(i) for i in np.ravel(example[name]) if i > 0]
             text[f"{name}_pretokenized"] = own.decode(ids).encode("utf-8")
     return {**example, **text}
+
+
+def vocabularies(vocabulary: Vocabulary) -> dict[str, seqio.Vocabulary]:
+    """Returns a model's vocabulary for each of the features that hold a task's tokens."""
+    of = (utils.inputs_vocabulary(vocabulary), utils.targets_vocabulary(vocabulary))
+    return dict(zip(FEATURES, of))
 
 
 def _target(dataset: mtf_dataset.EvalDataset, example: EvalExample) -> object:

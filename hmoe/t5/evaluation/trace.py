@@ -8,14 +8,13 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from mesh_tensorflow.transformer import utils
 
 from hmoe.analysis.trace_builder import ExampleInfo, TraceBuilder
 from hmoe.analysis.traces import Manifest, Trace
 from hmoe.compat.stack import tf
 from hmoe.t5.evaluation import label_scores
 from hmoe.t5.evaluation.results import EvalExample, TaskExamples
-from hmoe.t5.evaluation.task_examples import as_text
+from hmoe.t5.evaluation.task_examples import as_text, vocabularies
 from hmoe.t5.graphs.model_settings import ModelSettings, Vocabulary
 from hmoe.t5.graphs.tracing import level_decisions
 from hmoe.t5.sessions import checkpoints
@@ -120,10 +119,7 @@ def settings_of(settings: ModelSettings) -> dict[str, str]:
 
 def _pieces(vocabulary: Vocabulary) -> Callable[[str, int], str]:
     """Returns a function that names the tokens of "inputs" and "targets"."""
-    known = {
-        "inputs": utils.inputs_vocabulary(vocabulary),
-        "targets": utils.targets_vocabulary(vocabulary),
-    }
+    known = vocabularies(vocabulary)
 
     def piece(sequence: str, number: int) -> str:
         own = known[sequence]
@@ -161,8 +157,7 @@ def data_of_lines(
 
 def _rows(settings: ModelSettings, name: str, lines: Sequence[str]) -> np.ndarray:
     """Returns ids int32 [batch, length], whose rows after the lines are padding."""
-    choose = utils.inputs_vocabulary if name == "inputs" else utils.targets_vocabulary
-    vocabulary = choose(settings.vocabulary)
+    vocabulary = vocabularies(settings.vocabulary)[name]
     rows = np.zeros([settings.batch_size, settings.sequence_length[name]], np.int32)
     for row, line in zip(rows, lines):
         ids = [*vocabulary.encode(line.strip()), vocabulary.eos_id]

@@ -120,8 +120,8 @@ def _loads(sums: Mapping[SumKey, np.ndarray]) -> Iterator[tuple[str, np.ndarray]
             continue
         load = np.zeros([1, 0])
         for level in metrics.levels_of(of_layer):
-            load = np.asarray(of_layer[metric_sums.load_name(level)], np.float64)
-            yield f"{layer}/{level}", load.reshape([-1, load.shape[-1]])
+            load = metrics.load_of(of_layer, level)
+            yield f"{layer}/{level}", load
         yield layer, load.reshape([1, -1])
 
 
